@@ -1,0 +1,102 @@
+# Weir: one Makefile, not recursive. Sources are found by folder; a new file needs no edit here.
+#
+#   make            build/weir and build/weir-worker
+#   make run        set up, build, serve      PORT= HOST= MODEL= ARGS=
+#   make test       set up, build, lint, every test (TEST_SCALE=1); test-long runs the full counts
+#   make asan|ubsan|tsan   the same binaries and tests under a sanitizer, in build/<mode>/
+#   make fuzz       every fuzz target for FUZZ_SECONDS each
+#   make bench      one JSON line per case
+#   make lint       include arrows, file sizes, formatting of names
+#   make CUDA=1     also build/backend-cuda.so
+
+MODE ?= plain
+B := build/$(MODE)
+CC ?= gcc
+FUZZ_CC ?= clang
+PY := build/venv/bin/python
+
+CSTD := -std=c17 -D_GNU_SOURCE
+WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wpointer-arith -Wcast-qual
+ifneq ($(WERROR),0)
+WARN += -Werror
+endif
+OPT := -O2 -g -fno-omit-frame-pointer -fno-math-errno
+SAN_asan := -fsanitize=address -fno-sanitize-recover=all -DWEIR_SANITIZE=1
+SAN_ubsan := -fsanitize=undefined -fno-sanitize-recover=all -DWEIR_SANITIZE=1
+SAN_tsan := -fsanitize=thread -DWEIR_SANITIZE=1
+SAN_fuzz := -fsanitize=address,undefined,fuzzer-no-link -fno-sanitize-recover=all -DWEIR_SANITIZE=1
+ifeq ($(MODE),fuzz)
+override CC := $(FUZZ_CC)
+endif
+SAN := $(SAN_$(MODE))
+VERSION := $(shell sed -n 's/.*WEIR_VERSION "\(.*\)".*/\1/p' common/version.h)
+CFLAGS_ALL := $(CSTD) $(WARN) $(OPT) $(SAN) -pthread -MMD -MP -I. -I$(B)/gen $(CFLAGS)
+LDFLAGS_ALL := $(SAN) -pthread -rdynamic $(LDFLAGS)
+LIBS_COMMON := -ljansson -lprotobuf-c -lnng -lcrypto -lm -ldl
+LIBS_ROUTER := -lh2o-evloop -lssl
+
+COMMON_SRC := $(wildcard common/*.c common/*/*.c)
+ROUTER_SRC := $(wildcard router/*.c router/*/*.c)
+WORKER_SRC := $(wildcard worker/*.c worker/model/*.c worker/cpu/*.c worker/kvx/*.c)
+ROUTER_LIB_SRC := $(filter-out router/main.c,$(ROUTER_SRC))
+WORKER_LIB_SRC := $(filter-out worker/main.c,$(WORKER_SRC))
+SUPPORT_SRC := $(wildcard tests/support/*.c)
+TEST_SRC := $(wildcard tests/unit/test_*.c tests/parity/test_*.c tests/sim/test_*.c)
+BENCH_SRC := $(wildcard tests/bench/bench_*.c)
+FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
+
+obj = $(patsubst %.c,$(B)/%.o,$(1))
+GEN := $(B)/gen/proto/weir.pb-c.h
+LIBCOMMON := $(B)/libcommon.a
+LIBROUTER := $(B)/librouter.a
+LIBWORKER := $(B)/libworker.a
+LIBSUPPORT := $(B)/libsupport.a
+TEST_BIN := $(patsubst %.c,$(B)/%,$(TEST_SRC))
+BENCH_BIN := $(patsubst %.c,$(B)/%,$(BENCH_SRC))
+FUZZ_BIN := $(patsubst %.c,$(B)/%,$(FUZZ_SRC))
+PROGRAMS := $(B)/weir $(B)/weir-worker
+
+.PHONY: all programs tests-bin bench-bin fuzz-bin
+all: programs
+ifeq ($(MODE),plain)
+	@ln -sf plain/weir build/weir && ln -sf plain/weir-worker build/weir-worker
+endif
+programs: $(PROGRAMS)
+tests-bin: $(TEST_BIN)
+bench-bin: $(BENCH_BIN)
+fuzz-bin: $(FUZZ_BIN)
+
+$(B)/gen/proto/weir.pb-c.c $(GEN): proto/weir.proto
+	@mkdir -p $(B)/gen
+	protoc-c --c_out=$(B)/gen proto/weir.proto
+$(B)/gen/proto/weir.pb-c.o: $(B)/gen/proto/weir.pb-c.c
+	$(CC) $(CSTD) $(OPT) $(SAN) -pthread -I$(B)/gen -c $< -o $@
+
+# AVX2 code is chosen at run time, so only these files may use it.
+$(B)/%_avx2.o: EXTRA := -mavx2 -mfma -mf16c -O3
+$(B)/%.o: %.c | $(GEN)
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS_ALL) $(EXTRA) -c $< -o $@
+
+$(LIBCOMMON): $(call obj,$(COMMON_SRC)) $(B)/gen/proto/weir.pb-c.o
+$(LIBROUTER): $(call obj,$(ROUTER_LIB_SRC))
+$(LIBWORKER): $(call obj,$(WORKER_LIB_SRC))
+$(LIBSUPPORT): $(call obj,$(SUPPORT_SRC))
+$(LIBCOMMON) $(LIBROUTER) $(LIBWORKER) $(LIBSUPPORT):
+	@mkdir -p $(@D)
+	@rm -f $@
+	ar rcs $@ $^
+
+$(B)/weir: $(call obj,router/main.c) $(LIBROUTER) $(LIBCOMMON)
+	$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS_ROUTER) $(LIBS_COMMON)
+$(B)/weir-worker: $(call obj,worker/main.c) $(LIBWORKER) $(LIBCOMMON)
+	$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS_COMMON)
+
+$(TEST_BIN) $(BENCH_BIN): $(B)/%: $(B)/%.o $(LIBSUPPORT) $(LIBROUTER) $(LIBWORKER) $(LIBCOMMON)
+	$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS_ROUTER) $(LIBS_COMMON) -lcmocka
+$(FUZZ_BIN): $(B)/%: $(B)/%.o $(LIBSUPPORT) $(LIBROUTER) $(LIBWORKER) $(LIBCOMMON)
+	$(CC) $(LDFLAGS_ALL) -fsanitize=fuzzer -o $@ $^ $(LIBS_ROUTER) $(LIBS_COMMON)
+
+-include $(shell find $(B) -name '*.d' 2>/dev/null)
+
+include scripts/targets.mk

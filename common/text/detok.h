@@ -1,0 +1,32 @@
+/* detok.h: token ids to text, a token at a time.
+ *
+ * Joined pieces equal the tokenizer's decoding of all ids at once in the context of the prompt's end.
+ * A piece never ends inside a character: an incomplete UTF-8 sequence is held back until it is
+ * completed or proved invalid (then U+FFFD, as Hugging Face writes it). One thread at a time.
+ */
+#ifndef WEIR_COMMON_TEXT_DETOK_H
+#define WEIR_COMMON_TEXT_DETOK_H
+
+#include "common/text/tok.h"
+
+struct detok {
+    const struct tok *tok;
+    uint8_t pending[8]; /* bytes of an incomplete character */
+    uint8_t n_pending;
+    bool skip_special;
+    bool spaces_between_special;
+    bool at_start; /* nothing was decoded yet: leading-space rules of some kinds */
+    bool after_special;
+};
+
+/* detok_init: prompt_tail are the last ids of the prompt (may be empty, a handful is enough). */
+void detok_init(struct detok *d, const struct tok *t, const uint32_t *prompt_tail, size_t n_tail,
+                bool skip_special, bool spaces_between_special);
+/* detok_push: appends to out the text that id completes, possibly none. */
+void detok_push(struct detok *d, uint32_t id, struct buf *out);
+/* detok_finish: appends U+FFFD for a character that will never be completed. */
+void detok_finish(struct detok *d, struct buf *out);
+/* detok_all: the whole decoding of ids. */
+void detok_all(const struct tok *t, const uint32_t *ids, size_t n, bool skip_special, struct buf *out);
+
+#endif
