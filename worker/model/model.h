@@ -1,0 +1,45 @@
+/* model.h: a model: weights on a backend, and the order of operations of one step.
+ *
+ * One file per family describes its tensors' names and its layers in terms of blocks.h; nothing here knows
+ * a device. All calls come from the engine's thread.
+ */
+#ifndef WEIR_WORKER_MODEL_MODEL_H
+#define WEIR_WORKER_MODEL_MODEL_H
+
+#include "common/err.h"
+#include "common/hf/config.h"
+#include "common/hf/safetensors.h"
+#include "worker/backend.h"
+
+struct model;
+
+struct model_opts {
+    const struct be_ops *ops;
+    struct be *be;               /* opened; outlives the model */
+    uint32_t rank, n_ranks;
+    enum dtype weights;          /* DT_NONE: as stored; else converted at load (--dtype) */
+    enum dtype kv;               /* DT_NONE: as the weights */
+    uint32_t max_len;            /* effective context: rope tables */
+    uint32_t n_tokens_max;       /* activation buffers */
+    bool dummy;                  /* --load-format dummy: random weights in the config's shape, seeded, scaled by
+                                    1/sqrt(n_in); set is NULL */
+    /* progress: bytes packed so far of the whole; NULL for none. Called on the loading thread. */
+    void (*progress)(void *arg, uint64_t done_bytes, uint64_t total_bytes);
+    void *progress_arg;
+};
+
+/* model_load: RC_INVALID names a missing tensor or a wrong shape; RC_IO no memory, with what was needed. */
+MUST_USE enum rc model_load(struct model **out, const struct hf_config *cfg, const struct st_set *set,
+                            const struct model_opts *o, struct err *e);
+void model_free(struct model *m);
+
+/* model_groups: the cache groups its layers need, BE_GROUPS_MAX at most; returns how many. Usable before load
+ * with the same cfg and opts, so that memory can be planned. */
+uint32_t model_groups(const struct hf_config *cfg, const struct model_opts *o, struct cache_group_spec *out);
+/* model_weight_bytes: what the packed weights occupy. */
+uint64_t model_weight_bytes(const struct model *m);
+
+/* model_forward: plans the batch and enqueues every operation up to the logits of its rows. Does not wait. */
+void model_forward(struct model *m, const struct batch *b);
+
+#endif
