@@ -1,0 +1,59 @@
+/* model_info.h: what a router knows of a served model: tokenizer, templates, defaults, limits.
+ *
+ * Built once from a worker's WorkerInfo and assets (on a pool thread), immutable and reference-counted afterwards.
+ */
+#ifndef WEIR_ROUTER_API_MODEL_INFO_H
+#define WEIR_ROUTER_API_MODEL_INFO_H
+
+#include "common/blob.h"
+#include "common/hf/config.h"
+#include "common/text/tok.h"
+#include "router/opts.h"
+#include "router/tmpl/tmpl.h"
+
+/* Assets a router asks workers for, in this order; all but tokenizer.json may be missing. */
+enum model_asset {
+    ASSET_TOKENIZER = 0,    /* tokenizer.json */
+    ASSET_TOKENIZER_CONFIG, /* tokenizer_config.json */
+    ASSET_SPECIAL_TOKENS,   /* special_tokens_map.json */
+    ASSET_CHAT_TEMPLATE,    /* chat_template.jinja */
+    ASSET_GENERATION,       /* generation_config.json */
+    N_MODEL_ASSET
+};
+extern const char *const model_asset_name[N_MODEL_ASSET];
+
+/* model_facts: from WorkerInfo; strings are copied. */
+struct model_facts {
+    const char *root;          /* the MODEL argument */
+    const char *const *names;  /* served names, at least one */
+    size_t n_names;
+    uint8_t revision[32];
+    uint32_t max_model_len, vocab_size, max_logprobs, block_tokens;
+    bool priority_scheduling;
+    const uint32_t *eos;       /* primary first */
+    size_t n_eos;
+};
+
+struct model_info {
+    _Atomic uint32_t n_refs;
+    struct model_facts facts;  /* owned copies */
+    int64_t created_unix_s;
+    struct tok *tok;
+    struct tmpl *chat;         /* NULL: none */
+    struct tmpl *chat_tools;   /* the named `tool_use` template, or NULL */
+    bool openai_content, openai_content_tools; /* api.md 10.3 */
+    json_t *template_vars;     /* bos_token, eos_token and other named special tokens */
+    json_t *default_kwargs;    /* --default-chat-template-kwargs or NULL */
+    struct hf_generation defaults;
+    char fingerprint[32];      /* "weir-0.1.0-89abcdef" */
+};
+
+/* model_info_new: RC_INVALID or RC_UNSUPPORTED with file and reason. files may hold empty slices. */
+MUST_USE enum rc model_info_new(struct model_info **out, const struct model_facts *facts,
+                                const struct str files[N_MODEL_ASSET], const struct router_opts *o, struct err *e);
+struct model_info *model_info_hold(struct model_info *m);
+void model_info_drop(struct model_info *m);
+/* model_info_serves: whether name is one of its served names. */
+bool model_info_serves(const struct model_info *m, struct str name);
+
+#endif

@@ -1,0 +1,43 @@
+/* opts.h: what the router's flags say. Filled by router/main (conf.h), read-only afterwards, shared by all threads. */
+#ifndef WEIR_ROUTER_OPTS_H
+#define WEIR_ROUTER_OPTS_H
+
+#include "common/conf.h"
+#include "common/json.h"
+#include "router/tmpl/tmpl.h"
+
+/* Limits of api.md 18, each with its flag. */
+struct router_limits {
+    uint64_t header_bytes, body_bytes;
+    int64_t header_count, body_timeout_s, connections;
+    int64_t json_depth, json_nodes;
+    int64_t n, prompts, sequences, messages;
+    int64_t stop_strings, stop_bytes, stop_token_ids, logit_bias, logprobs;
+    int64_t template_bytes, template_steps, template_output, template_depth;
+    int64_t queued_requests;
+    uint64_t stream_buffer_bytes;
+};
+
+struct router_opts {
+    char *host;
+    int64_t port;
+    int64_t threads;            /* 0: cores */
+    struct router_limits limit;
+    double keep_alive_s, write_timeout_s, sse_keepalive_s, shutdown_timeout_s, queue_timeout_s, request_timeout_s;
+    double engine_stall_timeout_s;
+    bool request_id_headers, prompt_tokens_details, force_include_usage;
+    bool log_requests;
+    char *log_level;
+    struct conf_list served_names; /* empty: as the worker says */
+    char *chat_template;           /* path or literal; NULL: the model's */
+    char *chat_template_kwargs;    /* --default-chat-template-kwargs, JSON object or NULL */
+    char *response_role;           /* "assistant" */
+    char *special_tokens_in_content; /* "text" or "special" */
+    char *generation_config;       /* auto, vllm */
+    struct conf_list workers;      /* --worker: addresses to dial */
+    char *cluster_token_file;
+    int64_t seed;                  /* --seed; has_seed false: none */
+    bool has_seed;
+};
+
+#endif
