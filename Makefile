@@ -21,7 +21,8 @@ ifneq ($(WERROR),0)
 WARN += -Werror
 endif
 OPT := -O2 -g -fno-omit-frame-pointer -fno-math-errno
-SAN_asan := -fsanitize=address -fno-sanitize-recover=all -DWEIR_SANITIZE=1
+# asan brings UBSan along: one build, both checks. ubsan alone runs where ASan's memory is too much.
+SAN_asan := -fsanitize=address,undefined -fno-sanitize-recover=all -DWEIR_SANITIZE=1
 SAN_ubsan := -fsanitize=undefined -fno-sanitize-recover=all -DWEIR_SANITIZE=1
 SAN_tsan := -fsanitize=thread -DWEIR_SANITIZE=1
 SAN_fuzz := -fsanitize=address,undefined,fuzzer-no-link -fno-sanitize-recover=all -DWEIR_SANITIZE=1

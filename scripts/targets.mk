@@ -3,18 +3,46 @@
 .PHONY: run test test-long unit asan ubsan tsan fuzz bench lint setup clean
 PORT ?= 8000
 HOST ?= 127.0.0.1
+MODEL ?= deploy/tiny-model
+ARGS ?=
 TEST_SCALE ?= 1
 FUZZ_SECONDS ?= 60
+JOBS ?= $(shell nproc)
 export TEST_SCALE
 
-setup:
-	@scripts/setup.sh
+run:
+	@scripts/setup.sh build
+	@$(MAKE) --no-print-directory -s -j$(JOBS) all
+	@exec build/weir serve $(MODEL) --host $(HOST) --port $(PORT) $(ARGS)
+
+# The order of the stages, and the closing count, are in scripts/test.sh.
+test:
+	@scripts/setup.sh test
+	@JOBS=$(JOBS) scripts/test.sh
+test-long:
+	@scripts/setup.sh test
+	@scripts/setup.sh fuzz
+	@JOBS=$(JOBS) TEST_SCALE=$${TEST_SCALE_LONG:-10} scripts/test.sh long
 
 unit: tests-bin
 	@scripts/run_units.sh $(TEST_BIN)
+asan ubsan tsan:
+	@scripts/setup.sh test
+	@$(MAKE) --no-print-directory -j$(JOBS) MODE=$@ programs tests-bin
+	@$(MAKE) --no-print-directory MODE=$@ unit
+
+fuzz:
+	@scripts/setup.sh fuzz
+	@$(MAKE) --no-print-directory -j$(JOBS) MODE=fuzz fuzz-bin
+	@scripts/fuzz.sh $(FUZZ_SECONDS)
+bench:
+	@scripts/setup.sh test
+	@$(MAKE) --no-print-directory -s -j$(JOBS) all bench-bin
+	@scripts/bench.sh $(BENCH)
 
 lint:
 	@scripts/lint.sh
-
+setup:
+	@scripts/setup.sh test
 clean:
 	rm -rf build/plain build/asan build/ubsan build/tsan build/fuzz build/weir build/weir-worker

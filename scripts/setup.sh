@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# setup.sh build|test|fuzz: installs what is missing on Debian 12, and nothing else. Works twice.
+#   build  compiler and libraries
+#   test   build, and the virtual environment of the tests in build/venv
+#   fuzz   build, and clang with its runtime
+set -euo pipefail
+cd "$(dirname "$0")/.."
+what=${1:-build}
+
+packages=(gcc make pkg-config libc6-dev libh2o-evloop-dev libnng-dev libjansson-dev libprotobuf-c-dev
+    protobuf-c-compiler libssl-dev)
+case $what in
+build) ;;
+test) packages+=(libcmocka-dev python3 python3-venv curl procps) ;;
+fuzz) packages+=(libcmocka-dev clang libclang-rt-14-dev) ;;
+*)
+    echo "setup.sh: build, test or fuzz, not '$what'" >&2
+    exit 2
+    ;;
+esac
+
+missing=()
+for p in "${packages[@]}"; do
+    [ "$(dpkg-query -W -f '${db:Status-Status}' "$p" 2>/dev/null)" = installed ] || missing+=("$p")
+done
+if [ ${#missing[@]} -gt 0 ]; then
+    as_root=()
+    [ "$(id -u)" = 0 ] || as_root=(sudo)
+    echo "setup: installing ${missing[*]}"
+    export DEBIAN_FRONTEND=noninteractive
+    "${as_root[@]}" apt-get update -qq
+    "${as_root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+fi
+
+if [ "$what" = test ]; then
+    stamp=build/venv/.requirements
+    if ! cmp -s tests/requirements.txt "$stamp"; then
+        echo "setup: virtual environment for the tests"
+        mkdir -p build
+        [ -x build/venv/bin/python ] || /usr/bin/python3 -m venv build/venv
+        build/venv/bin/python -m pip install -q --disable-pip-version-check -r tests/requirements.txt
+        cp tests/requirements.txt "$stamp"
+    fi
+fi
