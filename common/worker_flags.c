@@ -1,0 +1,116 @@
+#include "common/worker_flags.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#define AT(field) .offset = offsetof(struct worker_flags, field)
+
+const struct conf_flag worker_flag_rows[] = {
+    {.name = "served-model-name", .kind = CONF_LIST, AT(served_names), .help = "names clients may use; the first is the default [MODEL]"},
+    {.name = "log-level", .kind = CONF_ENUM, .choices = "debug|info|warning|error", AT(log_level), .help = "least level logged [info]"},
+    {.name = "dtype", .kind = CONF_ENUM, .choices = "auto|float32|float|bfloat16|float16|half", AT(dtype), .help = "type of weights in memory [auto: as stored]"},
+    {.name = "kv-cache-dtype", .kind = CONF_ENUM, .choices = "auto|float32|bfloat16|float16", AT(kv_cache_dtype), .help = "type of the KV cache [auto: as the weights]"},
+    {.name = "max-model-len", .kind = CONF_SIZE, AT(max_model_len), .help = "context in tokens; 4k is 4000, 4K is 4096 [the config's]"},
+    {.name = "device", .kind = CONF_ENUM, .choices = "auto|cpu|cuda", AT(device), .help = "where the model runs [auto]"},
+    {.name = "kv-cache-memory-bytes", .kind = CONF_SIZE, AT(kv_cache_memory_bytes), .help = "memory of the KV cache [a quarter of what is free]"},
+    {.name = "num-gpu-blocks-override", .kind = CONF_INT, .min = 1, .max = 16777216, AT(n_blocks_override), .help = "KV blocks, whatever memory says"},
+    {.name = "block-size", .kind = CONF_INT, .min = 16, .max = 16, AT(block_size), .help = "tokens in a KV block [16]"},
+    {.name = "max-num-seqs", .kind = CONF_INT, .min = 1, .max = 4096, AT(max_num_seqs), .help = "sequences that run at once [256]"},
+    {.name = "max-num-batched-tokens", .kind = CONF_INT, .min = 16, .max = 65536, AT(max_num_batched_tokens), .help = "tokens of one step [what 200 ms compute, 16 to 2048]"},
+    {.name = "long-prefill-token-threshold", .kind = CONF_INT, .min = 0, .max = 65536, AT(long_prefill_threshold), .help = "most prompt tokens of one request in a step [0: no limit]"},
+    {.name = "scheduling-policy", .kind = CONF_ENUM, .choices = "fcfs|priority", AT(scheduling_policy), .help = "order of waiting requests [fcfs]"},
+    {.name = "enable-prefix-caching", .kind = CONF_BOOL, AT(prefix_caching), .help = "share KV blocks of equal prefixes [on]"},
+    {.name = "enable-chunked-prefill", .kind = CONF_BOOL, AT(chunked_prefill), .help = "prompts may span steps [on]"},
+    {.name = "tensor-parallel-size", .synonym = "-tp", .kind = CONF_INT, .min = 1, .max = 1, AT(tensor_parallel), .help = "ranks of a worker; 1 in this build"},
+    {.name = "load-format", .kind = CONF_ENUM, .choices = "auto|safetensors|dummy", AT(load_format), .help = "dummy: random weights in the shape of the config [auto]"},
+    {.name = "hf-overrides", .kind = CONF_JSON, AT(hf_overrides), .help = "JSON object merged into config.json"},
+    {.name = "logprobs-mode", .kind = CONF_ENUM, .choices = "raw_logprobs|processed_logprobs|raw_logits|processed_logits", AT(logprobs_mode), .help = "what logprobs report [raw_logprobs]"},
+    {.name = "max-logprobs", .kind = CONF_INT, .min = 0, .max = 1024, AT(max_logprobs), .help = "most alternatives a request may ask for [20]"},
+    {.name = "threads", .kind = CONF_INT, .min = 0, .max = 1024, AT(threads), .help = "compute threads, and the router's loops [cores]"},
+    {.name = "deterministic", .kind = CONF_BOOL, AT(deterministic), .help = "sums do not depend on the batch; always so on a CPU [off]"},
+    {.name = "enforce-eager", .kind = CONF_BOOL, AT(eager), .help = "no captured graphs on a GPU [off]"},
+    {.name = "mock", .kind = CONF_BOOL, AT(mock), .help = "a scripted engine in place of the model, for tests [off]"},
+    {.name = "mock-step-ms", .kind = CONF_FLOAT, .min = 0, .max = 10000, AT(mock_step_ms), .help = "milliseconds between tokens of the scripted engine [5]"},
+    {.name = "mock-prefill-us-per-token", .kind = CONF_FLOAT, .min = 0, .max = 100000, AT(mock_prefill_us_per_token), .help = "its prefill time [0]"},
+};
+const size_t n_worker_flag_rows = ARRAY_LEN(worker_flag_rows);
+
+void worker_flags_init(struct worker_flags *f) {
+    *f = (struct worker_flags){.log_level = xstrdup("info"),
+                               .dtype = xstrdup("auto"),
+                               .kv_cache_dtype = xstrdup("auto"),
+                               .device = xstrdup("auto"),
+                               .block_size = 16,
+                               .scheduling_policy = xstrdup("fcfs"),
+                               .prefix_caching = true,
+                               .chunked_prefill = true,
+                               .tensor_parallel = 1,
+                               .load_format = xstrdup("auto"),
+                               .logprobs_mode = xstrdup("raw_logprobs"),
+                               .max_logprobs = 20,
+                               .mock_step_ms = 5};
+}
+
+static void push(struct conf_list *l, char *s) {
+    l->v = xreallocarray(l->v, l->n + 1, sizeof *l->v);
+    l->v[l->n++] = s;
+}
+
+static void push_text(struct conf_list *l, const char *name, const char *value) {
+    struct buf b = {0};
+    buf_addf(&b, "--%s=%s", name, value);
+    push(l, buf_take(&b));
+}
+
+void worker_flags_argv(const struct worker_flags *f, struct conf_list *argv) {
+    struct worker_flags d;
+    worker_flags_init(&d);
+    for (size_t i = 0; i < n_worker_flag_rows; i++) {
+        const struct conf_flag *row = &worker_flag_rows[i];
+        const char *v = (const char *)f + row->offset, *dv = (const char *)&d + row->offset;
+        char num[64];
+        switch (row->kind) {
+        case CONF_BOOL:
+            if (*(const bool *)v != *(const bool *)dv) {
+                struct buf b = {0};
+                buf_addf(&b, *(const bool *)v ? "--%s" : "--no-%s", row->name);
+                push(argv, buf_take(&b));
+            }
+            break;
+        case CONF_INT:
+            snprintf(num, sizeof num, "%lld", (long long)*(const int64_t *)(const void *)v);
+            if (*(const int64_t *)(const void *)v != *(const int64_t *)(const void *)dv)
+                push_text(argv, row->name, num);
+            break;
+        case CONF_SIZE:
+            snprintf(num, sizeof num, "%llu", (unsigned long long)*(const uint64_t *)(const void *)v);
+            if (*(const uint64_t *)(const void *)v != *(const uint64_t *)(const void *)dv)
+                push_text(argv, row->name, num);
+            break;
+        case CONF_FLOAT:
+            snprintf(num, sizeof num, "%.17g", *(const double *)(const void *)v);
+            if (*(const double *)(const void *)v != *(const double *)(const void *)dv)
+                push_text(argv, row->name, num);
+            break;
+        case CONF_STR:
+        case CONF_JSON:
+        case CONF_ENUM: {
+            const char *s = *(char *const *)(const void *)v, *ds = *(char *const *)(const void *)dv;
+            if (s && (!ds || strcmp(s, ds)))
+                push_text(argv, row->name, s);
+            break;
+        }
+        case CONF_LIST: {
+            const struct conf_list *list = (const void *)v;
+            for (size_t k = 0; k < list->n; k++)
+                push_text(argv, row->name, list->v[k]);
+            break;
+        }
+        case CONF_IGNORED:
+        case CONF_REFUSED:
+            break;
+        }
+    }
+    const struct conf_table t = {.flags = worker_flag_rows, .n_flags = n_worker_flag_rows};
+    conf_free(&t, &d, NULL);
+}
