@@ -1,0 +1,42 @@
+/* cpu.c: cpu_ops. */
+#include "worker/cpu/be.h"
+
+static int open_cpu(struct be **out, const struct be_config *cfg, char err[BE_ERR_BYTES]) {
+    return cpu_open(out, cfg, false, err);
+}
+
+const struct be_ops cpu_ops = {
+    .abi = BE_ABI,
+    .bytes = sizeof(struct be_ops),
+    .name = "cpu",
+    .open = open_cpu,
+    .close = cpu_close,
+    .info = cpu_info,
+    .mem_new = cpu_mem_new,
+    .mem_free = cpu_mem_free,
+    .mem_put = cpu_mem_put,
+    .mem_get = cpu_mem_get,
+    .weight = cpu_weight,
+    .weight_free = cpu_weight_free,
+    .weight_bytes = cpu_weight_bytes,
+    .kv_block_bytes = cpu_kv_block_bytes,
+    .kv_new = cpu_kv_new,
+    .kv_free = cpu_kv_free,
+    .kv_copy = cpu_kv_copy,
+    .kv_export = cpu_kv_export,
+    .kv_import = cpu_kv_import,
+    .plan = cpu_plan,
+    .begin = cpu_begin,
+    .end = cpu_end,
+    .embed = ref_embed,
+    .gemm = ref_gemm,
+    .norm = ref_norm,
+    .attn = ref_attn,
+    .moe = NULL,
+    .logits = ref_logits,
+    .logits_get = cpu_logits_get,
+    .logits_put = cpu_logits_put,
+    .sample = ref_sample,
+    .row_logprobs = ref_row_logprobs,
+    .wait = cpu_wait,
+};
