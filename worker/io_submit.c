@@ -1,0 +1,238 @@
+/* A Submit, checked field by field, becomes a request of the engine. */
+#include <math.h>
+#include <stdlib.h>
+
+#include "common/clock.h"
+#include "worker/io_private.h"
+
+enum { SAMPLES_MAX = 128, STOP_IDS_MAX = 1024, BIAS_MAX = 4096, RESUME_MAX = SAMPLES_MAX };
+
+static uint32_t status_of(enum rc rc) {
+    switch (rc) {
+    case RC_INVALID:
+        return 400;
+    case RC_UNSUPPORTED:
+        return 501;
+    case RC_OVERLOAD:
+    case RC_UNAVAILABLE:
+        return 503;
+    default:
+        return 500;
+    }
+}
+
+void io_reject(struct link_conn *c, struct id128 id, const struct err *e) {
+    Weir__Reject m = WEIR__REJECT__INIT;
+    struct err copy = *e;
+    m.has_request_id = true;
+    m.request_id = (ProtobufCBinaryData){sizeof id.b, id.b};
+    m.has_status = true;
+    m.status = status_of(e->rc);
+    m.message = copy.msg;
+    m.param = copy.param[0] ? copy.param : NULL;
+    if (link_send(c, LINK_CONTROL, WEIR__ENVELOPE__BODY_REJECT, &m) == RC_AGAIN)
+        link_cut(c, "the router does not read");
+}
+
+/* What this build does not serve is refused by name: ignoring it would change what the client gets. */
+static enum rc check_supported(const Weir__Submit *m, struct err *e) {
+    const Weir__Sampling *s = m->sampling;
+    const char *field = NULL;
+    if (m->has_task && m->task != WEIR__TASK__GENERATE)
+        field = "task";
+    else if (m->n_tensors)
+        field = "tensors";
+    else if (m->constraint)
+        field = "constraint";
+    else if (m->adapter && m->adapter[0])
+        field = "adapter";
+    else if (m->pooling)
+        field = "pooling";
+    else if (m->kv_transfer)
+        field = "kv_transfer";
+    else if (m->n_token_types)
+        field = "token_types";
+    else if (s && s->n_bad_words)
+        field = "bad_words";
+    else if (s && s->n_processors)
+        field = "processors";
+    else if (s && s->has_beam_width && s->beam_width)
+        field = "beam_width";
+    return field ? err_set(e, RC_UNSUPPORTED, field, "this worker does not serve %s", field) : RC_OK;
+}
+
+static enum rc check_ids(const uint32_t *ids, size_t n, uint32_t vocab, const char *field, struct err *e) {
+    for (size_t i = 0; i < n; i++)
+        if (ids[i] >= vocab)
+            return err_set(e, RC_INVALID, field, "token id %u is out of vocabulary (%u)", ids[i], vocab);
+    return RC_OK;
+}
+
+static bool in_range(float v, float lo, float hi) {
+    return isfinite(v) && v >= lo && v <= hi;
+}
+
+static enum rc check_sampling(const Weir__Sampling *s, const struct io_facts *f, struct err *e) {
+    const char *field = NULL;
+    if (s->has_n_samples && (s->n_samples < 1 || s->n_samples > SAMPLES_MAX))
+        field = "n_samples";
+    else if (s->max_tokens > f->max_model_len || s->min_tokens > s->max_tokens)
+        field = "max_tokens";
+    else if (s->has_temperature && !in_range(s->temperature, 0, 100))
+        field = "temperature";
+    else if (s->has_top_p && !(in_range(s->top_p, 0, 1) && s->top_p > 0))
+        field = "top_p";
+    else if (s->has_min_p && !in_range(s->min_p, 0, 1))
+        field = "min_p";
+    else if (s->has_repetition_penalty && !(isfinite(s->repetition_penalty) && s->repetition_penalty > 0))
+        field = "repetition_penalty";
+    else if (!in_range(s->frequency_penalty, -100, 100))
+        field = "frequency_penalty";
+    else if (!in_range(s->presence_penalty, -100, 100))
+        field = "presence_penalty";
+    else if (s->n_stop_ids > STOP_IDS_MAX)
+        field = "stop_ids";
+    else if (s->n_bias_ids > BIAS_MAX || s->n_bias_ids != s->n_bias_values)
+        field = "bias_ids";
+    else if (s->has_n_logprobs && (s->n_logprobs < -1 || s->n_logprobs > (int64_t)f->max_logprobs))
+        field = "n_logprobs";
+    else if (s->has_n_prompt_logprobs && (s->n_prompt_logprobs < -1 || s->n_prompt_logprobs > (int64_t)f->max_logprobs))
+        field = "n_prompt_logprobs";
+    if (field)
+        return err_set(e, RC_INVALID, field, "%s is out of range", field);
+    for (size_t i = 0; i < s->n_bias_ids; i++)
+        if (!isfinite(s->bias_values[i]) || (i && s->bias_ids[i] <= s->bias_ids[i - 1]))
+            return err_set(e, RC_INVALID, "bias_ids", "bias_ids must ascend and their values be finite");
+    enum rc rc = check_ids(s->bias_ids, s->n_bias_ids, f->vocab_size, "bias_ids", e);
+    if (rc == RC_OK)
+        rc = check_ids(s->allowed_ids, s->n_allowed_ids, f->vocab_size, "allowed_ids", e);
+    return rc;
+}
+
+static enum rc check_resume(const Weir__Submit *m, const struct io_facts *f, struct err *e) {
+    uint32_t n_samples = m->sampling->has_n_samples ? m->sampling->n_samples : 1;
+    if (m->n_resume > RESUME_MAX)
+        return err_set(e, RC_INVALID, "resume", "too many resumed samples");
+    for (size_t i = 0; i < m->n_resume; i++) {
+        const Weir__Resume *r = m->resume[i];
+        if (r->sample >= n_samples || (i && r->sample <= m->resume[i - 1]->sample) || r->n_tokens >= m->sampling->max_tokens)
+            return err_set(e, RC_INVALID, "resume", "resumed samples must ascend and be unfinished");
+        enum rc rc = check_ids(r->tokens, r->n_tokens, f->vocab_size, "resume", e);
+        if (rc != RC_OK)
+            return rc;
+    }
+    return RC_OK;
+}
+
+static enum rc check_submit(const Weir__Submit *m, const struct io_facts *f, struct err *e) {
+    enum rc rc = check_supported(m, e);
+    if (rc != RC_OK)
+        return rc;
+    if (!m->sampling || !m->has_stream)
+        return err_set(e, RC_INVALID, "sampling", "a Submit needs sampling and stream");
+    if (m->n_tokens < 1 || m->n_tokens > f->max_model_len)
+        return err_set(e, RC_INVALID, "tokens", "a prompt has 1 to %u tokens, not %zu", f->max_model_len, m->n_tokens);
+    if (m->n_tokens + m->sampling->max_tokens > f->max_model_len)
+        return err_set(e, RC_INVALID, "max_tokens", "prompt and max_tokens exceed the maximum context length of %u",
+                       f->max_model_len);
+    if (m->has_domain && m->domain.len != 16)
+        return err_set(e, RC_INVALID, "domain", "domain has 16 bytes");
+    rc = check_ids(m->tokens, m->n_tokens, f->vocab_size, "tokens", e);
+    if (rc == RC_OK)
+        rc = check_sampling(m->sampling, f, e);
+    if (rc == RC_OK)
+        rc = check_resume(m, f, e);
+    return rc;
+}
+
+static uint32_t *allowed_bits(const Weir__Sampling *s, uint32_t vocab, uint32_t *n_words) {
+    *n_words = (vocab + 31) / 32;
+    uint32_t *bits = xcalloc(*n_words, sizeof *bits);
+    for (size_t i = 0; i < s->n_allowed_ids; i++)
+        bits[s->allowed_ids[i] / 32] |= 1u << s->allowed_ids[i] % 32;
+    return bits;
+}
+
+/* make_req: m was checked. Absent numbers are neutral. */
+static struct req *make_req(const Weir__Submit *m, const struct io_facts *f, struct id128 id, uint32_t router,
+                            uint32_t epoch) {
+    const Weir__Sampling *s = m->sampling;
+    struct sample_bias *bias = xcalloc(s->n_bias_ids, sizeof *bias);
+    struct req_resume *resume = xcalloc(m->n_resume, sizeof *resume);
+    uint32_t *allowed = NULL, n_words = 0;
+    for (size_t i = 0; i < s->n_bias_ids; i++)
+        bias[i] = (struct sample_bias){s->bias_ids[i], s->bias_values[i]};
+    for (size_t i = 0; i < m->n_resume; i++)
+        resume[i] = (struct req_resume){m->resume[i]->sample, m->resume[i]->tokens, (uint32_t)m->resume[i]->n_tokens};
+    if (s->n_allowed_ids)
+        allowed = allowed_bits(s, f->vocab_size, &n_words);
+    uint64_t now = clock_ns();
+    struct req src = {
+        .id = id,
+        .router = router,
+        .router_epoch = epoch,
+        .stream = m->stream,
+        .n_samples = s->has_n_samples ? s->n_samples : 1,
+        .priority = f->priority_scheduling ? m->priority : 0,
+        .arrival_ns = now,
+        .deadline_ns = m->deadline_ms ? now + m->deadline_ms * NS_PER_MS : 0,
+        .prompt = m->tokens,
+        .n_prompt = (uint32_t)m->n_tokens,
+        .resume = resume,
+        .n_resume = (uint32_t)m->n_resume,
+        .cache_read = true,
+        .cache_write = true,
+        .max_tokens = s->max_tokens,
+        .min_tokens = s->min_tokens,
+        .ignore_eos = s->ignore_eos,
+        .stop_ids = s->stop_ids,
+        .n_stop_ids = (uint32_t)s->n_stop_ids,
+        .temperature = s->has_temperature ? s->temperature : 1,
+        .top_p = s->has_top_p ? s->top_p : 1,
+        .min_p = s->min_p,
+        .repetition_penalty = s->has_repetition_penalty ? s->repetition_penalty : 1,
+        .frequency_penalty = s->frequency_penalty,
+        .presence_penalty = s->presence_penalty,
+        .top_k = s->top_k,
+        .seed = s->seed,
+        .bias = bias,
+        .n_bias = (uint32_t)s->n_bias_ids,
+        .allowed = allowed,
+        .n_allowed_words = n_words,
+        .n_logprobs = s->has_n_logprobs ? s->n_logprobs : -1,
+        .n_prompt_logprobs = s->has_n_prompt_logprobs ? s->n_prompt_logprobs : -1,
+    };
+    if (m->has_domain)
+        memcpy(src.domain, m->domain.data, sizeof src.domain);
+    struct req *r = req_new(&src);
+    free(bias);
+    free(resume);
+    free(allowed);
+    return r;
+}
+
+void io_submit(struct io *io, struct link_conn *c, uint32_t router, uint32_t epoch, const Weir__Submit *m) {
+    struct id128 id;
+    struct err e = {0};
+    if (!m->has_request_id || m->request_id.len != sizeof id.b) {
+        link_cut(c, "a Submit without a request id");
+        return;
+    }
+    memcpy(id.b, m->request_id.data, sizeof id.b);
+    if (!atomic_load(&io->ready)) {
+        err_set(&e, RC_UNAVAILABLE, NULL, "the worker is loading its model");
+        io_reject(c, id, &e);
+        return;
+    }
+    if (io_tomb_take(io, id))
+        return; /* its Abort overtook it */
+    if (check_submit(m, &io->facts, &e) != RC_OK) {
+        io_reject(c, id, &e);
+        return;
+    }
+    struct req *r = make_req(m, &io->facts, id, router, epoch);
+    if (io->engine.submit(io->engine.arg, r, &e) != RC_OK) {
+        req_free(r);
+        io_reject(c, id, &e);
+    }
+}
