@@ -202,11 +202,9 @@ static void on_down(void *arg, struct link_conn *c, const char *reason) {
     pthread_mutex_lock(&io->lock);
     uint32_t index = (uint32_t)(r - io->routers), epoch = r->epoch;
     pthread_mutex_unlock(&io->lock);
-    /* The engine must hear of it before the index can be reused. Its inbox empties once a step. */
-    while (atomic_load(&io->ready) && io->engine.drop_router(io->engine.arg, index, epoch) == RC_AGAIN) {
-        struct timespec ms = {0, 1000000};
-        nanosleep(&ms, NULL);
-    }
+    /* The engine must hear of it before the index can be reused. */
+    if (atomic_load(&io->ready))
+        io->engine.drop_router(io->engine.arg, index, epoch);
     pthread_mutex_lock(&io->lock);
     r->conn = NULL;
     pthread_mutex_unlock(&io->lock);

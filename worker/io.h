@@ -20,7 +20,7 @@ struct io_engine {
     void *arg;
     enum rc (*submit)(void *arg, struct req *r, struct err *e);
     enum rc (*abort)(void *arg, uint32_t router, uint32_t router_epoch, struct id128 id, bool whole, uint64_t stream);
-    enum rc (*drop_router)(void *arg, uint32_t router, uint32_t router_epoch);
+    void (*drop_router)(void *arg, uint32_t router, uint32_t router_epoch);
     enum rc (*reset_prefix)(void *arg, uint32_t router, uint32_t router_epoch, uint64_t id);
     void (*drain)(void *arg);
     void (*stats)(void *arg, struct engine_stats *out);

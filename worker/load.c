@@ -1,0 +1,375 @@
+#include "worker/load.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/hash.h"
+#include "common/log.h"
+#include "worker/device.h"
+
+enum { ROWS_MAX = 4096, TOKENS_MAX_CPU = 2048, SEQS_DEFAULT = 256 };
+
+/* ---- files -------------------------------------------------------------------------------------- */
+
+static bool is_dir(const char *path) {
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+/* read_file: at most limit bytes. RC_NOT_FOUND: there is none. */
+static enum rc read_file(const char *dir, const char *name, size_t limit, char **data, size_t *n, struct err *e) {
+    char path[4096];
+    struct stat st;
+    if ((size_t)snprintf(path, sizeof path, "%s/%s", dir, name) >= sizeof path)
+        return err_set(e, RC_INVALID, NULL, "the path of %s is too long", name);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return err_set(e, errno == ENOENT ? RC_NOT_FOUND : RC_IO, NULL, "%s: %s", name, strerror(errno));
+    enum rc rc = RC_OK;
+    char *buf = NULL;
+    size_t got = 0;
+    if (fstat(fd, &st) || !S_ISREG(st.st_mode))
+        rc = err_set(e, RC_INVALID, NULL, "%s is not a regular file", name);
+    else if ((uint64_t)st.st_size > limit)
+        rc = err_set(e, RC_TOO_LARGE, NULL, "%s has %lld bytes, at most %zu", name, (long long)st.st_size, limit);
+    if (rc == RC_OK) {
+        buf = xmalloc((size_t)st.st_size + 1);
+        while (got < (size_t)st.st_size) {
+            ssize_t r = read(fd, buf + got, (size_t)st.st_size - got);
+            if (r < 0 && errno == EINTR)
+                continue;
+            if (r <= 0)
+                break;
+            got += (size_t)r;
+        }
+        buf[got] = 0;
+        *data = buf;
+        *n = got;
+    }
+    close(fd);
+    return rc;
+}
+
+/* read_line: the first line of a small file, into out; false if there is none. */
+static bool read_line(const char *dir, const char *name, char *out, size_t n) {
+    char *data;
+    size_t len;
+    struct err e;
+    if (read_file(dir, name, 4096, &data, &len, &e) != RC_OK)
+        return false;
+    snprintf(out, n, "%.*s", (int)strcspn(data, "\r\n"), data);
+    free(data);
+    return out[0] != 0;
+}
+
+/* cache_dir: where huggingface_hub keeps repositories. */
+static bool cache_dir(char *out, size_t n) {
+    const char *hub = getenv("HF_HUB_CACHE"), *home = getenv("HF_HOME"), *user = getenv("HOME");
+    if (hub && *hub)
+        return (size_t)snprintf(out, n, "%s", hub) < n;
+    if (home && *home)
+        return (size_t)snprintf(out, n, "%s/hub", home) < n;
+    return user && (size_t)snprintf(out, n, "%s/.cache/huggingface/hub", user) < n;
+}
+
+enum rc load_find(const char *model, char **dir, struct err *e) {
+    if (is_dir(model)) {
+        *dir = xstrdup(model);
+        return RC_OK;
+    }
+    char root[2048], repo[3072], revision[256], path[4096];
+    const char *slash = strchr(model, '/');
+    bool is_repo = slash && slash != model && slash[1] && !strchr(slash + 1, '/') && model[0] != '.';
+    if (is_repo && cache_dir(root, sizeof root)) {
+        snprintf(repo, sizeof repo, "%s/models--%.*s--%s", root, (int)(slash - model), model, slash + 1);
+        if (read_line(repo, "refs/main", revision, sizeof revision)) {
+            if ((size_t)snprintf(path, sizeof path, "%s/snapshots/%s", repo, revision) < sizeof path && is_dir(path)) {
+                *dir = xstrdup(path);
+                return RC_OK;
+            }
+        }
+    }
+    return err_set(e, RC_NOT_FOUND, "model", "there is no model folder '%s'%s; nothing is downloaded", model,
+                   is_repo ? ", and no repository of that name in the local Hugging Face cache" : "");
+}
+
+/* Files routers want; all but the first may be missing. */
+static const struct {
+    const char *name;
+    size_t limit;
+} asset_files[] = {
+    {"tokenizer.json", 128 * MIB},         {"tokenizer_config.json", 16 * MIB}, {"special_tokens_map.json", MIB},
+    {"chat_template.jinja", 4 * MIB},      {"generation_config.json", MIB},
+};
+
+static enum rc read_assets(struct load *l, struct err *e) {
+    for (size_t i = 0; i < ARRAY_LEN(asset_files); i++) {
+        struct io_asset a = {.name = asset_files[i].name};
+        enum rc rc = read_file(l->dir, a.name, asset_files[i].limit, &a.data, &a.n, e);
+        if (rc == RC_NOT_FOUND && i > 0)
+            continue;
+        if (rc == RC_NOT_FOUND)
+            return err_set(e, rc, NULL, "%s is missing from the model's folder", a.name);
+        if (rc != RC_OK)
+            return rc;
+        l->assets[l->n_assets++] = a;
+    }
+    return RC_OK;
+}
+
+static const struct io_asset *find_asset(const struct load *l, const char *name) {
+    for (size_t i = 0; i < l->n_assets; i++)
+        if (!strcmp(l->assets[i].name, name))
+            return &l->assets[i];
+    return NULL;
+}
+
+/* revision_of: names the model: its config, and of every tensor the name, type, shape and first bytes. */
+static void revision_of(const struct load *l, struct str config, uint8_t out[32]) {
+    struct buf b = {0};
+    buf_add_str(&b, config);
+    for (size_t i = 0; l->weights && i < st_count(l->weights); i++) {
+        const struct st_tensor *t = st_at(l->weights, i);
+        buf_add_str(&b, t->name);
+        buf_addf(&b, " %d %llu", (int)t->dtype, (unsigned long long)t->n_bytes);
+        for (uint32_t d = 0; d < t->n_dims; d++)
+            buf_addf(&b, ",%llu", (unsigned long long)t->dims[d]);
+        buf_add(&b, t->data, (size_t)MIN(t->n_bytes, (uint64_t)256));
+    }
+    hash_sha256(b.data, b.len, out);
+    buf_fini(&b);
+}
+
+static void fill_eos(struct load *l) {
+    struct io_facts *f = &l->facts;
+    const uint32_t *eos = l->generation.n_eos ? l->generation.eos : l->config.eos;
+    f->n_eos = l->generation.n_eos ? l->generation.n_eos : l->config.n_eos;
+    CHECK(f->n_eos <= ARRAY_LEN(f->eos));
+    memcpy(f->eos, eos, f->n_eos * sizeof *eos);
+}
+
+static enum rc context_length(const struct load *l, const struct worker_flags *f, uint32_t *out, struct err *e) {
+    uint64_t limit = l->config.max_positions;
+    if (f->max_model_len > limit)
+        return err_set(e, RC_INVALID, "max-model-len", "--max-model-len %llu is above the model's own limit of %llu positions",
+                       (unsigned long long)f->max_model_len, (unsigned long long)limit);
+    *out = (uint32_t)(f->max_model_len ? f->max_model_len : limit);
+    return RC_OK;
+}
+
+static enum rc read_config(struct load *l, const struct worker_flags *f, struct str *text, struct err *e) {
+    char *data = NULL;
+    size_t n = 0;
+    json_t *overrides = NULL;
+    enum rc rc = read_file(l->dir, "config.json", MIB, &data, &n, e);
+    if (rc == RC_NOT_FOUND)
+        return err_set(e, rc, NULL, "config.json is missing from the model's folder");
+    if (rc != RC_OK)
+        return rc;
+    if (f->hf_overrides)
+        overrides = json_loads(f->hf_overrides, 0, NULL);
+    rc = hf_config_parse((struct str){data, n}, overrides, &l->config, e);
+    json_decref(overrides);
+    *text = (struct str){data, n};
+    return rc;
+}
+
+enum rc load_files(struct load *l, const char *model, const struct worker_flags *f, struct err *e) {
+    struct str config = {0};
+    enum rc rc = load_find(model, &l->dir, e);
+    if (rc == RC_OK)
+        rc = read_config(l, f, &config, e);
+    if (rc == RC_OK)
+        rc = read_assets(l, e);
+    const struct io_asset *gen = rc == RC_OK ? find_asset(l, "generation_config.json") : NULL;
+    if (gen)
+        rc = hf_generation_parse((struct str){gen->data, gen->n}, &l->generation, e);
+    if (rc == RC_OK && strcmp(f->load_format, "dummy"))
+        rc = st_open(&l->weights, l->dir, e);
+    if (rc == RC_OK)
+        rc = context_length(l, f, &l->facts.max_model_len, e);
+    if (rc == RC_OK) {
+        revision_of(l, config, l->facts.revision);
+        l->facts.vocab_size = l->config.vocab;
+        fill_eos(l);
+    }
+    free((char *)(uintptr_t)config.p);
+    return rc;
+}
+
+/* ---- types and sizes ---------------------------------------------------------------------------- */
+
+static enum dtype parse_dtype(const char *s, enum hf_dtype stored) {
+    if (!strcmp(s, "float32") || !strcmp(s, "float"))
+        return DT_F32;
+    if (!strcmp(s, "bfloat16"))
+        return DT_BF16;
+    if (!strcmp(s, "float16") || !strcmp(s, "half"))
+        return DT_F16;
+    return stored == HF_DTYPE_BF16 ? DT_BF16 : stored == HF_DTYPE_F16 ? DT_F16 : DT_F32;
+}
+
+static const char *dtype_word(enum dtype t) {
+    return t == DT_BF16 ? "bfloat16" : t == DT_F16 ? "float16" : "float32";
+}
+
+/* params: weights of the config's shape, as elements. */
+static uint64_t params(const struct hf_config *c) {
+    uint64_t q = (uint64_t)c->n_heads * c->head_dim, kv = (uint64_t)c->n_kv_heads * c->head_dim;
+    uint64_t layer = (q + 2 * kv) * c->hidden + q * c->hidden + 3ull * c->mlp * c->hidden;
+    return layer * c->n_layers + (c->tie_embeddings ? 1ull : 2ull) * c->vocab * c->hidden;
+}
+
+static enum rc check_memory(const struct load *l, enum dtype dt, struct err *e) {
+    uint64_t need = params(&l->config) * dtype_bytes(dt), free_bytes = l->device.memory_free_bytes;
+    if (need <= free_bytes)
+        return RC_OK;
+    return err_set(e, RC_INVALID, "dtype",
+                   "the weights need %.1f GiB as %s and %.1f GiB are free: take a smaller model%s", (double)need / (double)GIB,
+                   dtype_word(dt), (double)free_bytes / (double)GIB, dt == DT_F32 ? ", or --dtype bfloat16" : "");
+}
+
+/* kv_budget: bytes for the KV pool: as asked, else a quarter of what is free after loading, and never more than the sequences
+ * that may run at once could fill. Pages are taken from the system when they are first written. */
+static uint64_t kv_budget(const struct load *l, const struct worker_flags *f, uint64_t block_bytes, uint32_t n_seqs) {
+    if (f->kv_cache_memory_bytes)
+        return f->kv_cache_memory_bytes;
+    struct be_info now;
+    l->ops->info(l->be, &now);
+    uint64_t blocks = (uint64_t)n_seqs * ((l->facts.max_model_len + KV_BLOCK_TOKENS - 1) / KV_BLOCK_TOKENS + 1);
+    return MIN(now.memory_free_bytes / 4, blocks * block_bytes);
+}
+
+static enum rc size_pools(struct load *l, const struct worker_flags *f, struct engine_opts *o, struct err *e) {
+    uint64_t block_bytes = 0;
+    for (uint32_t g = 0; g < o->n_groups; g++)
+        block_bytes += l->ops->kv_block_bytes(l->be, &o->groups[g]);
+    if (f->n_blocks_override) {
+        for (uint32_t g = 0; g < o->n_groups; g++)
+            o->n_blocks[g] = (uint32_t)f->n_blocks_override;
+        l->kv_bytes = block_bytes * (uint64_t)f->n_blocks_override;
+    } else {
+        l->kv_bytes = kv_budget(l, f, block_bytes, o->n_seqs_max);
+        enum rc rc = engine_size_pools(o, l->kv_bytes, o->n_blocks, e);
+        if (rc != RC_OK)
+            return rc;
+    }
+    l->facts.n_blocks = o->n_blocks[0];
+    return RC_OK;
+}
+
+static uint32_t logprobs_mode(const char *word) {
+    static const char *const words[] = {"raw_logprobs", "processed_logprobs", "raw_logits", "processed_logits"};
+    for (uint32_t i = 0; i < ARRAY_LEN(words); i++)
+        if (!strcmp(word, words[i]))
+            return i;
+    return BE_RAW_LOGPROBS;
+}
+
+static enum rc open_device(struct load *l, const struct worker_flags *f, enum dtype dt, uint32_t n_tokens, uint32_t n_seqs,
+                           struct err *e) {
+    char why[BE_ERR_BYTES] = "";
+    enum rc rc = device_ops(f->device, &l->ops, e);
+    if (rc != RC_OK)
+        return rc;
+    struct be_config cfg = {.n_threads = (int)f->threads,
+                            .n_ranks = 1,
+                            .compute = dt,
+                            .n_tokens_max = n_tokens,
+                            .n_seqs_max = n_seqs,
+                            .n_rows_max = MIN(MAX(n_seqs, n_tokens), ROWS_MAX),
+                            .n_vocab = l->config.vocab,
+                            .deterministic = f->deterministic,
+                            .eager = f->eager};
+    if (l->ops->open(&l->be, &cfg, why))
+        return err_set(e, RC_UNAVAILABLE, "device", "%s: %s", l->ops->name, why);
+    l->ops->info(l->be, &l->device);
+    return RC_OK;
+}
+
+static void forward(void *arg, const struct batch *b) {
+    model_forward(arg, b);
+}
+
+enum rc load_model(struct load *l, const struct worker_flags *f, struct engine_opts *o,
+                   void (*progress)(void *arg, uint64_t done, uint64_t total), void *progress_arg, struct err *e) {
+    enum dtype dt = parse_dtype(f->dtype, l->config.dtype);
+    enum dtype kv = strcmp(f->kv_cache_dtype, "auto") ? parse_dtype(f->kv_cache_dtype, l->config.dtype) : dt;
+    uint32_t n_seqs = f->max_num_seqs ? (uint32_t)f->max_num_seqs : SEQS_DEFAULT;
+    uint32_t n_tokens = f->max_num_batched_tokens ? (uint32_t)f->max_num_batched_tokens : TOKENS_MAX_CPU;
+    n_tokens = MAX(n_tokens, n_seqs); /* a step of decodes alone must fit */
+    enum rc rc = open_device(l, f, dt, n_tokens, n_seqs, e);
+    if (rc == RC_OK)
+        rc = check_memory(l, dt, e);
+    if (rc != RC_OK)
+        return rc;
+    struct model_opts mo = {.ops = l->ops,
+                            .be = l->be,
+                            .n_ranks = 1,
+                            .weights = dt,
+                            .kv = kv,
+                            .max_len = l->facts.max_model_len,
+                            .n_tokens_max = n_tokens,
+                            .dummy = !l->weights,
+                            .progress = progress,
+                            .progress_arg = progress_arg};
+    rc = model_load(&l->model, &l->config, l->weights, &mo, e);
+    if (rc != RC_OK)
+        return rc;
+    struct cache_group_spec groups[BE_GROUPS_MAX];
+    o->ops = l->ops;
+    o->be = l->be;
+    o->model = (struct engine_model){.forward = forward, .arg = l->model};
+    o->n_groups = model_groups(&l->config, &mo, groups);
+    o->groups = groups;
+    o->n_vocab = l->config.vocab;
+    o->max_len = l->facts.max_model_len;
+    o->n_tokens_max = n_tokens;
+    o->n_rows_max = MIN(MAX(n_seqs, n_tokens), ROWS_MAX);
+    o->n_seqs_max = n_seqs;
+    o->token_budget = (uint32_t)f->max_num_batched_tokens;
+    o->long_prefill_tokens = (uint32_t)f->long_prefill_threshold;
+    o->n_requests_max = 8 * n_seqs + 4096;
+    o->n_routers_max = IO_ROUTERS_MAX;
+    o->policy = strcmp(f->scheduling_policy, "priority") ? SCHED_FCFS : SCHED_PRIORITY;
+    o->prefix_cache = f->prefix_caching;
+    o->eos_ids = l->facts.eos;
+    o->n_eos_ids = l->facts.n_eos;
+    o->n_top_max = (uint32_t)f->max_logprobs;
+    o->logprobs_mode = logprobs_mode(f->logprobs_mode);
+    rc = size_pools(l, f, o, e);
+    if (rc == RC_OK)
+        rc = engine_new(&l->engine, o, e);
+    o->groups = NULL;
+    if (rc != RC_OK)
+        return rc;
+    snprintf(l->dtype_name, sizeof l->dtype_name, "%s", dtype_word(dt));
+    snprintf(l->kv_dtype_name, sizeof l->kv_dtype_name, "%s", dtype_word(kv));
+    l->facts.device = l->device.name;
+    l->facts.dtype = l->dtype_name;
+    l->facts.kv_dtype = l->kv_dtype_name;
+    l->facts.max_seqs = n_seqs;
+    l->facts.max_batched_tokens = engine_token_budget(l->engine);
+    l->facts.max_logprobs = (uint32_t)f->max_logprobs;
+    l->facts.priority_scheduling = o->policy == SCHED_PRIORITY;
+    l->facts.prefix_caching = f->prefix_caching;
+    return RC_OK;
+}
+
+void load_free(struct load *l) {
+    engine_free(l->engine);
+    model_free(l->model);
+    if (l->be)
+        l->ops->close(l->be);
+    if (l->weights)
+        st_close(l->weights);
+    hf_config_fini(&l->config);
+    for (size_t i = 0; i < l->n_assets; i++)
+        free(l->assets[i].data);
+    free(l->dir);
+    *l = (struct load){0};
+}

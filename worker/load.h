@@ -1,0 +1,44 @@
+/* load.h: from a MODEL argument to a running engine: files, checks, memory, weights.
+ *
+ * Every refusal is one readable line that says what to change (api.md 21.1, 22.5).
+ */
+#ifndef WEIR_WORKER_LOAD_H
+#define WEIR_WORKER_LOAD_H
+
+#include "common/hf/config.h"
+#include "common/hf/safetensors.h"
+#include "common/worker_flags.h"
+#include "worker/engine.h"
+#include "worker/io.h"
+#include "worker/model/model.h"
+
+struct load {
+    char *dir;                   /* the model's folder */
+    struct hf_config config;
+    struct hf_generation generation;
+    struct st_set *weights;      /* NULL with --load-format dummy */
+    const struct be_ops *ops;
+    struct be *be;
+    struct model *model;
+    struct engine *engine;
+    struct io_facts facts;
+    struct io_asset assets[IO_ASSETS_MAX];
+    size_t n_assets;
+    char dtype_name[16], kv_dtype_name[16];
+    struct be_info device;
+    uint64_t kv_bytes;
+};
+
+/* load_find: the folder of MODEL: a directory, or a repository id in the local Hugging Face cache. Nothing is downloaded. */
+MUST_USE enum rc load_find(const char *model, char **dir, struct err *e);
+/* load_files: config, generation config and the assets for routers; fast, no weights. */
+MUST_USE enum rc load_files(struct load *l, const char *model, const struct worker_flags *f, struct err *e);
+/* load_model: opens the device, packs the weights, sizes the KV pool and makes the engine (not started). progress as in
+ * model_opts. */
+MUST_USE enum rc load_model(struct load *l, const struct worker_flags *f, struct engine_opts *engine,
+                            void (*progress)(void *arg, uint64_t done, uint64_t total), void *progress_arg,
+                            struct err *e);
+/* load_free: frees everything, the engine (stopped) included; assets not taken by io too. */
+void load_free(struct load *l);
+
+#endif

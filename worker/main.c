@@ -1,0 +1,328 @@
+/* weir-worker: flags, signals, loading, and waiting for the end. */
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "common/version.h"
+#include "worker/load.h"
+#include "worker/mock.h"
+
+enum { EXIT_USAGE = 2 };
+
+struct worker_main_opts {
+    struct worker_flags w;
+    struct conf_list listen;
+    char *cluster_token_file;
+    int64_t parent_pid;
+};
+
+static const struct conf_flag own_rows[] = {
+    {.name = "listen", .kind = CONF_LIST, .offset = offsetof(struct worker_main_opts, listen),
+     .help = "where routers find it: ipc://PATH or tcp://HOST:PORT, one or several [ipc:///tmp/weir-worker.sock]"},
+    {.name = "cluster-token-file", .kind = CONF_STR, .offset = offsetof(struct worker_main_opts, cluster_token_file),
+     .help = "file with the secret that routers must prove"},
+    {.name = "parent-pid", .kind = CONF_INT, .offset = offsetof(struct worker_main_opts, parent_pid),
+     .help = "end when this parent process ends; weir serve uses it [0: no]"},
+};
+
+/* worker: everything main waits for. events is an eventfd that wakes it. */
+struct worker {
+    struct worker_main_opts o;
+    struct io *io;
+    struct load load;
+    struct mock *mock;
+    struct io_engine engine;
+    int events, signals;
+    _Atomic bool drained, failed, drain_asked;
+    char failure[256];
+    uint64_t started_ns;
+};
+
+static void wake(struct worker *w) {
+    uint64_t one = 1;
+    ssize_t ignored = write(w->events, &one, sizeof one);
+    (void)ignored;
+}
+
+static void on_drained(void *arg) {
+    struct worker *w = arg;
+    atomic_store(&w->drained, true);
+    wake(w);
+}
+
+static void on_failed(void *arg, const char *message) {
+    struct worker *w = arg;
+    snprintf(w->failure, sizeof w->failure, "%s", message);
+    atomic_store(&w->failed, true);
+    wake(w);
+}
+
+static void on_drain(void *arg) {
+    struct worker *w = arg;
+    atomic_store(&w->drain_asked, true);
+    wake(w);
+}
+
+static void on_step(void *arg, const struct step_out *out) {
+    io_on_step(((struct worker *)arg)->io, out);
+}
+
+static void on_control(void *arg, uint32_t router, uint32_t router_epoch, uint64_t id, bool ok) {
+    io_on_control(((struct worker *)arg)->io, router, router_epoch, id, ok);
+}
+
+static void on_progress(void *arg, uint64_t done, uint64_t total) {
+    io_progress(((struct worker *)arg)->io, done, total);
+}
+
+/* on_sigbus: a mapped file lost its pages. Nothing can be saved: one line, and the end. */
+static void on_sigbus(int sig) {
+    static const char line[] = "weir-worker: a model file was cut short or could not be read while mapped\n";
+    ssize_t ignored = write(STDERR_FILENO, line, sizeof line - 1);
+    (void)ignored;
+    (void)sig;
+    _exit(1);
+}
+
+/* ---- the engine's face for io --------------------------------------------------------------------- */
+
+static enum rc e_submit(void *arg, struct req *r, struct err *e) {
+    return engine_submit(arg, r, e);
+}
+static enum rc e_abort(void *arg, uint32_t router, uint32_t epoch, struct id128 id, bool whole, uint64_t stream) {
+    return engine_abort(arg, router, epoch, id, whole, stream);
+}
+static void e_drop(void *arg, uint32_t router, uint32_t epoch) {
+    engine_drop_router(arg, router, epoch);
+}
+static enum rc e_reset(void *arg, uint32_t router, uint32_t epoch, uint64_t id) {
+    return engine_control(arg, ENGINE_RESET_PREFIX_CACHE, router, epoch, id);
+}
+static void e_drain(void *arg) {
+    engine_drain(arg);
+}
+static void e_stats(void *arg, struct engine_stats *out) {
+    engine_stats_get(arg, out);
+}
+
+static enum rc start_engine(struct worker *w, struct err *e) {
+    struct engine_opts o = {.arg = w,
+                            .on_step = on_step,
+                            .on_control = on_control,
+                            .on_drained = on_drained,
+                            .on_failed = on_failed};
+    enum rc rc = load_model(&w->load, &w->o.w, &o, on_progress, w, e);
+    if (rc == RC_OK)
+        rc = engine_start(w->load.engine, e);
+    w->engine = (struct io_engine){w->load.engine, e_submit, e_abort, e_drop, e_reset, e_drain, e_stats};
+    return rc;
+}
+
+static void start_mock(struct worker *w) {
+    struct io_facts *f = &w->load.facts;
+    enum { MOCK_BLOCKS = 65536 };
+    f->n_blocks = MOCK_BLOCKS;
+    f->max_seqs = w->o.w.max_num_seqs ? (uint32_t)w->o.w.max_num_seqs : 4096;
+    f->max_batched_tokens = 2048;
+    f->max_logprobs = (uint32_t)w->o.w.max_logprobs;
+    f->device = "mock";
+    f->dtype = f->kv_dtype = "none";
+    w->mock = mock_new(&(struct mock_opts){.step_ns = (uint64_t)(w->o.w.mock_step_ms * 1e6),
+                                           .prefill_ns_per_token = (uint64_t)(w->o.w.mock_prefill_us_per_token * 1e3),
+                                           .n_vocab = f->vocab_size,
+                                           .n_seqs_max = f->max_seqs,
+                                           .n_blocks = f->n_blocks,
+                                           .eos_ids = f->eos,
+                                           .n_eos_ids = f->n_eos,
+                                           .arg = w,
+                                           .on_step = on_step,
+                                           .on_control = on_control,
+                                           .on_drained = on_drained});
+    w->engine = mock_engine(w->mock);
+}
+
+/* ---- life --------------------------------------------------------------------------------------- */
+
+static enum rc read_secret(const char *path, struct buf *out, struct err *e) {
+    if (!path)
+        return RC_OK;
+    FILE *f = fopen(path, "re");
+    char line[512];
+    if (!f || !fgets(line, sizeof line, f)) {
+        enum rc rc = err_set(e, RC_IO, "cluster-token-file", "the cluster token file cannot be read: %s", strerror(errno));
+        if (f)
+            fclose(f);
+        return rc;
+    }
+    fclose(f);
+    buf_add(out, line, strcspn(line, "\r\n"));
+    return out->len ? RC_OK : err_set(e, RC_INVALID, "cluster-token-file", "the cluster token file is empty");
+}
+
+static enum rc check_flags(const struct worker_main_opts *o, struct err *e) {
+    if (!o->w.chunked_prefill)
+        return err_set(e, RC_UNSUPPORTED, "enable-chunked-prefill", "--no-enable-chunked-prefill: prompts may always span steps");
+    return RC_OK;
+}
+
+static enum rc start(struct worker *w, const char *model, struct err *e) {
+    struct buf secret = {0};
+    enum rc rc = check_flags(&w->o, e);
+    if (rc == RC_OK)
+        rc = read_secret(w->o.cluster_token_file, &secret, e);
+    if (rc == RC_OK)
+        rc = io_new(&w->io, &w->o.listen, buf_str(&secret), model, on_drain, w, e);
+    buf_fini(&secret);
+    if (rc == RC_OK)
+        rc = load_files(&w->load, model, &w->o.w, e);
+    if (rc == RC_OK) {
+        if (w->o.w.mock)
+            start_mock(w);
+        else
+            rc = start_engine(w, e);
+    }
+    if (rc != RC_OK) {
+        if (w->io)
+            io_failed(w->io, e->msg);
+        return rc;
+    }
+    struct io_facts *f = &w->load.facts;
+    f->served_names = &w->o.w.served_names;
+    f->ready_ms = (uint32_t)((clock_ns() - w->started_ns) / NS_PER_MS);
+    io_ready(w->io, &w->engine, f, w->load.assets, w->load.n_assets);
+    w->load.n_assets = 0; /* io's now */
+    LOG(LOG_INFO, "ready", F_STR("model", model), F_U64("ms", f->ready_ms), F_STR("device", f->device),
+        F_STR("dtype", f->dtype), F_U64("context", f->max_model_len),
+        F_U64("kv_tokens", (uint64_t)f->n_blocks * KV_BLOCK_TOKENS), F_U64("step_tokens", f->max_batched_tokens));
+    return RC_OK;
+}
+
+/* serve: until a signal, a drain or a failure is over. */
+static int serve(struct worker *w) {
+    bool draining = false;
+    for (;;) {
+        struct pollfd p[2] = {{.fd = w->signals, .events = POLLIN}, {.fd = w->events, .events = POLLIN}};
+        struct signalfd_siginfo si;
+        uint64_t n;
+        if (poll(p, 2, -1) < 0 && errno != EINTR)
+            return 1;
+        bool signalled = (p[0].revents & POLLIN) && read(w->signals, &si, sizeof si) == (ssize_t)sizeof si;
+        if (p[1].revents & POLLIN)
+            (void)!read(w->events, &n, sizeof n);
+        if (signalled && draining)
+            return 0;
+        if ((signalled || atomic_load(&w->drain_asked)) && !draining) {
+            draining = true;
+            LOG(LOG_INFO, "draining");
+            io_draining(w->io);
+            w->engine.drain(w->engine.arg);
+        }
+        if (atomic_load(&w->failed)) {
+            LOG(LOG_ERROR, "the device failed", F_STR("reason", w->failure));
+            io_failed(w->io, w->failure);
+            return 1;
+        }
+        if (atomic_load(&w->drained))
+            return 0;
+    }
+}
+
+static void stop(struct worker *w) {
+    if (w->load.engine && w->engine.arg)
+        engine_stop(w->load.engine);
+    mock_free(w->mock);
+    io_free(w->io);
+    load_free(&w->load);
+    close(w->events);
+    close(w->signals);
+}
+
+static void set_signals(struct worker *w) {
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+    w->signals = signalfd(-1, &set, SFD_CLOEXEC);
+    w->events = eventfd(0, EFD_CLOEXEC);
+    CHECK(w->signals >= 0 && w->events >= 0);
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGBUS, on_sigbus);
+}
+
+static struct conf_table make_table(struct conf_flag *rows) {
+    size_t n = 0;
+    for (size_t i = 0; i < ARRAY_LEN(own_rows); i++)
+        rows[n++] = own_rows[i];
+    for (size_t i = 0; i < n_worker_flag_rows; i++) {
+        rows[n] = worker_flag_rows[i];
+        rows[n++].offset += offsetof(struct worker_main_opts, w);
+    }
+    return (struct conf_table){.usage = "weir-worker MODEL [flags]", .flags = rows, .n_flags = n, .n_positional_max = 1};
+}
+
+static int run(struct worker *w, const char *model) {
+    struct err e = {0};
+    enum log_level level;
+    if (log_parse_level(w->o.w.log_level, &level))
+        log_set_level(level);
+    if (!w->o.listen.n) {
+        w->o.listen.v = xcalloc(1, sizeof *w->o.listen.v);
+        w->o.listen.v[w->o.listen.n++] = xstrdup("ipc:///tmp/weir-worker.sock");
+    }
+    set_signals(w);
+    int rc = 0;
+    if (start(w, model, &e) != RC_OK) {
+        fprintf(stderr, "weir-worker: %s\n", e.msg);
+        rc = 1;
+    } else {
+        rc = serve(w);
+    }
+    stop(w);
+    return rc;
+}
+
+int main(int argc, char **argv) {
+    struct worker w = {.started_ns = clock_ns(), .events = -1, .signals = -1};
+    struct conf_flag *rows = xcalloc(ARRAY_LEN(own_rows) + n_worker_flag_rows, sizeof *rows);
+    struct conf_table table = make_table(rows);
+    struct conf_list positional = {0};
+    struct err e = {0};
+    int rc = EXIT_USAGE;
+
+    log_set_name("worker");
+    worker_flags_init(&w.o.w);
+    if (conf_has(argc, argv, "--version")) {
+        puts("weir-worker " WEIR_VERSION);
+        rc = 0;
+    } else if (conf_has(argc, argv, "--help")) {
+        struct buf help = {0};
+        conf_help(&table, &help);
+        fwrite(help.data, 1, help.len, stdout);
+        buf_fini(&help);
+        rc = 0;
+    } else if (conf_parse(&table, argc, argv, &w.o, &positional, &e) != RC_OK) {
+        fprintf(stderr, "weir-worker: %s\n", e.msg);
+    } else if (positional.n != 1) {
+        fprintf(stderr, "weir-worker: name one MODEL: usage: %s\n", table.usage);
+    } else {
+        if (w.o.parent_pid) {
+            prctl(PR_SET_PDEATHSIG, SIGKILL);
+            if (getppid() != w.o.parent_pid)
+                _exit(1); /* it is gone already */
+        }
+        rc = run(&w, positional.v[0]);
+    }
+    conf_free(&table, &w.o, &positional);
+    free(rows);
+    return rc;
+}

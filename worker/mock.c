@@ -1,0 +1,289 @@
+#include "worker/mock.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "common/clock.h"
+#include "common/hash.h"
+
+/* run: one live sample. The request is shared by its samples and counted. */
+struct run {
+    struct req *req;
+    uint32_t sample, n_out;
+    uint64_t starts_ns; /* the prompt is done */
+    bool aborted, silent; /* silent: its router is gone */
+};
+struct mock {
+    struct mock_opts o;
+    uint32_t *eos;
+    pthread_t thread;
+    pthread_mutex_t lock; /* guards all below */
+    pthread_cond_t wake;
+    struct run *runs;     /* [n] in order of arrival; the first n_seqs_max run, the others wait */
+    size_t n, cap;
+    bool stopping, draining, drained;
+    struct engine_stats stats;
+    /* the thread's own */
+    struct token_out *out;
+    struct first_out *first;
+    size_t cap_out;
+};
+
+uint32_t mock_token(const struct mock_opts *o, uint64_t seed, uint32_t i) {
+    for (uint64_t k = 0;; k++) {
+        uint32_t id = (uint32_t)(hash_u64(seed + (uint64_t)i * 0x9E3779B97F4A7C15ull + k) % o->n_vocab);
+        bool is_eos = false;
+        for (uint32_t e = 0; e < o->n_eos_ids; e++)
+            is_eos |= id == o->eos_ids[e];
+        if (!is_eos || k > 64)
+            return id;
+    }
+}
+
+/* req.n_live counts its runs; the last one frees it. */
+static void drop_req(struct req *r) {
+    if (--r->n_live == 0)
+        req_free(r);
+}
+
+static bool same_router(const struct req *r, uint32_t router, uint32_t epoch) {
+    return r->router == router && r->router_epoch == epoch;
+}
+
+/* ---- the thread --------------------------------------------------------------------------------- */
+
+static void grow_out(struct mock *m) {
+    if (m->cap_out >= m->n)
+        return;
+    m->cap_out = m->cap;
+    m->out = xreallocarray(m->out, m->cap_out, sizeof *m->out);
+    m->first = xreallocarray(m->first, m->cap_out, sizeof *m->first);
+}
+
+/* step_run: this step's event of a run; false if it has none yet. */
+static bool step_run(struct mock *m, struct run *r, uint64_t now, struct token_out *t, struct first_out *first) {
+    if (r->silent || (!r->aborted && now < r->starts_ns))
+        return r->silent;
+    const struct req *q = r->req;
+    *t = (struct token_out){.req = q, .stream = q->stream + r->sample, .sample = r->sample, .token = SEQ_NO_TOKEN};
+    if (r->aborted) {
+        t->finish = FINISH_ABORT;
+        m->stats.finished[FINISH_ABORT]++;
+        return true;
+    }
+    if (q->max_tokens) {
+        t->index = r->n_out;
+        t->token = mock_token(&m->o, q->seed + r->sample, r->n_out);
+        t->has_logprob = q->n_logprobs >= 0;
+        t->rank = 1;
+        if (t->has_logprob)
+            t->logprob = -1;
+        m->stats.generated_tokens++;
+    }
+    if (r->n_out++ == 0) {
+        *first = (struct first_out){.n_prompt = q->n_prompt, .prefill_ns = now - q->arrival_ns};
+        t->first = first;
+        m->stats.prompt_tokens += q->n_prompt;
+    }
+    if (r->n_out >= q->max_tokens) {
+        t->finish = FINISH_LENGTH;
+        m->stats.finished[FINISH_LENGTH]++;
+    }
+    return true;
+}
+
+/* send_step: groups the events by router, in order, and reports them. m->out is sorted by router in place. */
+static int by_router(const void *a, const void *b) {
+    const struct token_out *x = a, *y = b;
+    uint64_t kx = (uint64_t)x->req->router << 32 | x->req->router_epoch, ky = (uint64_t)y->req->router << 32 | y->req->router_epoch;
+    return (kx > ky) - (kx < ky);
+}
+
+static void send_step(struct mock *m, size_t n_out) {
+    struct router_out routers[IO_ROUTERS_MAX];
+    uint32_t n = 0;
+    qsort(m->out, n_out, sizeof *m->out, by_router);
+    for (size_t i = 0; i < n_out; i++) {
+        const struct req *q = m->out[i].req;
+        if (n && same_router(q, routers[n - 1].router, routers[n - 1].router_epoch)) {
+            routers[n - 1].n_tokens++;
+            continue;
+        }
+        if (n == IO_ROUTERS_MAX)
+            break;
+        routers[n++] = (struct router_out){q->router, q->router_epoch, 1, &m->out[i]};
+    }
+    struct step_out out = {.step = ++m->stats.steps, .n_routers = n, .routers = routers};
+    m->o.on_step(m->o.arg, &out);
+}
+
+/* step: one token for each run that is due; called and left with the lock held. */
+static void step(struct mock *m) {
+    uint64_t now = clock_ns();
+    size_t n_out = 0, n_ended = 0, limit = MIN(m->n, (size_t)m->o.n_seqs_max);
+    grow_out(m);
+    struct req **ended = xcalloc(m->n, sizeof(struct req *));
+    size_t kept = 0;
+    for (size_t i = 0; i < m->n; i++) {
+        struct run r = m->runs[i];
+        bool end = false;
+        if (i < limit || r.aborted || r.silent) {
+            bool event = step_run(m, &r, now, &m->out[n_out], &m->first[n_out]);
+            end = r.silent || (event && m->out[n_out].finish != FINISH_NONE);
+            n_out += event && !r.silent;
+        }
+        if (end)
+            ended[n_ended++] = r.req;
+        else
+            m->runs[kept++] = r;
+    }
+    m->n = kept;
+    if (n_out) {
+        pthread_mutex_unlock(&m->lock);
+        send_step(m, n_out);
+        pthread_mutex_lock(&m->lock);
+    }
+    for (size_t i = 0; i < n_ended; i++)
+        drop_req(ended[i]);
+    free(ended);
+}
+
+static void *mock_loop(void *arg) {
+    struct mock *m = arg;
+    uint64_t next = clock_ns();
+    pthread_mutex_lock(&m->lock);
+    while (!m->stopping) {
+        if (!m->n) {
+            if (m->draining && !m->drained) {
+                m->drained = true;
+                pthread_mutex_unlock(&m->lock);
+                m->o.on_drained(m->o.arg);
+                pthread_mutex_lock(&m->lock);
+                continue;
+            }
+            pthread_cond_wait(&m->wake, &m->lock);
+            next = clock_ns();
+            continue;
+        }
+        step(m);
+        uint64_t now = clock_ns();
+        next = MAX(next + m->o.step_ns, now);
+        if (next > now) {
+            struct timespec t = {(time_t)(next / NS_PER_S), (long)(next % NS_PER_S)};
+            pthread_mutex_unlock(&m->lock);
+            clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL);
+            pthread_mutex_lock(&m->lock);
+        }
+    }
+    pthread_mutex_unlock(&m->lock);
+    return NULL;
+}
+
+/* ---- calls -------------------------------------------------------------------------------------- */
+
+static enum rc mock_submit(void *arg, struct req *r, struct err *e) {
+    struct mock *m = arg;
+    pthread_mutex_lock(&m->lock);
+    if (m->draining || m->stopping) {
+        pthread_mutex_unlock(&m->lock);
+        return err_set(e, RC_UNAVAILABLE, NULL, "the worker is draining");
+    }
+    if (m->n + r->n_samples > m->cap) {
+        m->cap = MAX(2 * m->cap, m->n + r->n_samples + 64);
+        m->runs = xreallocarray(m->runs, m->cap, sizeof *m->runs);
+    }
+    r->n_live = r->n_samples;
+    uint64_t starts = clock_ns() + m->o.prefill_ns_per_token * r->n_prompt;
+    for (uint32_t s = 0; s < r->n_samples; s++)
+        m->runs[m->n++] = (struct run){.req = r, .sample = s, .starts_ns = starts};
+    pthread_cond_signal(&m->wake);
+    pthread_mutex_unlock(&m->lock);
+    return RC_OK;
+}
+
+static enum rc mock_abort(void *arg, uint32_t router, uint32_t epoch, struct id128 id, bool whole, uint64_t stream) {
+    struct mock *m = arg;
+    pthread_mutex_lock(&m->lock);
+    for (size_t i = 0; i < m->n; i++) {
+        struct run *r = &m->runs[i];
+        if (same_router(r->req, router, epoch) && id128_eq(r->req->id, id) && (whole || r->req->stream + r->sample == stream))
+            r->aborted = true;
+    }
+    pthread_mutex_unlock(&m->lock);
+    return RC_OK;
+}
+
+static void mock_drop_router(void *arg, uint32_t router, uint32_t epoch) {
+    struct mock *m = arg;
+    pthread_mutex_lock(&m->lock);
+    for (size_t i = 0; i < m->n; i++)
+        if (same_router(m->runs[i].req, router, epoch))
+            m->runs[i].silent = true;
+    pthread_mutex_unlock(&m->lock);
+}
+
+static enum rc mock_reset(void *arg, uint32_t router, uint32_t epoch, uint64_t id) {
+    struct mock *m = arg;
+    m->o.on_control(m->o.arg, router, epoch, id, true);
+    return RC_OK;
+}
+
+static void mock_drain(void *arg) {
+    struct mock *m = arg;
+    pthread_mutex_lock(&m->lock);
+    m->draining = true;
+    pthread_cond_signal(&m->wake);
+    pthread_mutex_unlock(&m->lock);
+}
+
+static void mock_stats(void *arg, struct engine_stats *out) {
+    struct mock *m = arg;
+    pthread_mutex_lock(&m->lock);
+    *out = m->stats;
+    out->running = (uint32_t)MIN(m->n, (size_t)m->o.n_seqs_max);
+    out->waiting = (uint32_t)m->n - out->running;
+    out->kv_total_blocks = m->o.n_blocks;
+    pthread_mutex_unlock(&m->lock);
+}
+
+struct io_engine mock_engine(struct mock *m) {
+    return (struct io_engine){.arg = m,
+                              .submit = mock_submit,
+                              .abort = mock_abort,
+                              .drop_router = mock_drop_router,
+                              .reset_prefix = mock_reset,
+                              .drain = mock_drain,
+                              .stats = mock_stats};
+}
+
+struct mock *mock_new(const struct mock_opts *o) {
+    struct mock *m = xcalloc(1, sizeof *m);
+    m->o = *o;
+    m->eos = xcalloc(o->n_eos_ids, sizeof *m->eos);
+    memcpy(m->eos, o->eos_ids, o->n_eos_ids * sizeof *m->eos);
+    m->o.eos_ids = m->eos;
+    pthread_mutex_init(&m->lock, NULL);
+    pthread_cond_init(&m->wake, NULL);
+    CHECK(pthread_create(&m->thread, NULL, mock_loop, m) == 0);
+    return m;
+}
+
+void mock_free(struct mock *m) {
+    if (!m)
+        return;
+    pthread_mutex_lock(&m->lock);
+    m->stopping = true;
+    pthread_cond_signal(&m->wake);
+    pthread_mutex_unlock(&m->lock);
+    pthread_join(m->thread, NULL);
+    for (size_t i = 0; i < m->n; i++)
+        drop_req(m->runs[i].req);
+    free(m->runs);
+    free(m->out);
+    free(m->first);
+    free(m->eos);
+    pthread_cond_destroy(&m->wake);
+    pthread_mutex_destroy(&m->lock);
+    free(m);
+}

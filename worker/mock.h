@@ -1,0 +1,32 @@
+/* mock.h: a scripted engine: tokens by a clock instead of a model.
+ *
+ * It takes the same requests and gives the same step_out as engine.h, so that routers can be tested and measured without a
+ * model. A step comes every step_ns and yields one token for every running sample; the prompt takes
+ * prefill_ns_per_token for each of its tokens first. Token i of a sample is a function of its seed and i, and never an end
+ * token, so every sample runs to its limit. One thread of its own; calls from any thread.
+ */
+#ifndef WEIR_WORKER_MOCK_H
+#define WEIR_WORKER_MOCK_H
+
+#include "worker/engine.h"
+#include "worker/io.h"
+
+struct mock;
+struct mock_opts {
+    uint64_t step_ns, prefill_ns_per_token; /* step_ns 0: a step as soon as the last one is out */
+    uint32_t n_vocab, n_seqs_max, n_blocks;
+    const uint32_t *eos_ids; /* [n_eos_ids] avoided; copied */
+    uint32_t n_eos_ids;
+    void *arg;
+    void (*on_step)(void *arg, const struct step_out *out);
+    void (*on_control)(void *arg, uint32_t router, uint32_t router_epoch, uint64_t id, bool ok);
+    void (*on_drained)(void *arg);
+};
+struct mock *mock_new(const struct mock_opts *o); /* starts its thread */
+void mock_free(struct mock *m);
+/* mock_engine: its face for io. */
+struct io_engine mock_engine(struct mock *m);
+/* mock_token: the i-th token of a sample. */
+uint32_t mock_token(const struct mock_opts *o, uint64_t seed, uint32_t i);
+
+#endif
