@@ -52,8 +52,12 @@ struct hf_generation {
 MUST_USE enum rc hf_config_parse(struct str text, const json_t *overrides, struct hf_config *out, struct err *e);
 void hf_config_fini(struct hf_config *c);
 MUST_USE enum rc hf_generation_parse(struct str text, struct hf_generation *out, struct err *e);
+/* hf_config_len_limit: the longest context that the config and its rope scaling allow: max_positions, or what linear
+ * scaling and YaRN stretch it to. */
+uint32_t hf_config_len_limit(const struct hf_config *c);
 /* hf_rope_inv_freq: rotary_dim / 2 frequencies with scaling applied, and the factor on sin and cos.
- * Formulas: Hugging Face's modeling_rope_utils, Llama 3.1 report, YaRN (Peng et al., 2023). */
+ * Formulas: Hugging Face's modeling_rope_utils, Llama 3.1 report, YaRN (Peng et al., 2023). Dynamic scaling is
+ * exact up to max_positions only: max_len must not be above it. */
 void hf_rope_inv_freq(const struct hf_config *c, uint32_t rotary_dim, uint32_t max_len, float *inv_freq,
                       float *scale);
 

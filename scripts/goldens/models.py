@@ -1,0 +1,229 @@
+#!/usr/bin/env python3
+"""Makes tests/golden/models: tiny models with random weights, and what Hugging Face transformers computes with them.
+
+    python3 scripts/goldens/models.py [NAME ...]        (torch and transformers as pinned for the goldens)
+
+Each folder is a model as a user would have it (config.json, generation_config.json, safetensors) plus
+  golden.json      prompts; per prompt 64 greedy tokens, the positions of the logits kept, and the five best
+                   log-probabilities at each
+  logits.f32       those logits, little-endian f32, row after row, prompts in order
+  logits.native    f16 and bf16 models only: the same rows computed by transformers in the model's own type
+For f16 and bf16 models golden.json and logits.f32 come from the same weights widened to f32.
+rope.json holds configs and the rotary frequencies that transformers computes for them.
+"""
+import json
+import math
+import os
+import shutil
+import sys
+
+import numpy as np
+import torch
+import transformers
+from safetensors.torch import save_file
+
+OUT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "tests", "golden", "models")
+N_GREEDY = 64
+# Length 12: logits of all positions. 100: several blocks of 16, more than any window here.
+PROMPT_LENGTHS = [1, 7, 12, 33, 100]
+# Greedy choices must not hang on the last bits of a sum.
+MARGIN_MIN = 2e-3
+DISTINCT_MIN = 12
+
+COMMON = dict(hidden_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+              intermediate_size=128, max_position_embeddings=256, bos_token_id=1, pad_token_id=None)
+LLAMA3 = dict(rope_type="llama3", rope_theta=10000.0, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
+              original_max_position_embeddings=32)
+YARN = dict(rope_type="yarn", rope_theta=10000.0, factor=4.0, original_max_position_embeddings=64)
+
+MODELS = {
+    # Llama 3's shape: grouped queries, scaled rope, several ids that end a text.
+    "llama": dict(cls="Llama", vocab_size=384, rope_parameters=LLAMA3, eos_token_id=[2, 5, 9], rms_norm_eps=1e-5),
+    # Two shards, YaRN, every bias that Llama's config knows, sizes that are no multiple of a vector.
+    "llama-yarn": dict(cls="Llama", vocab_size=370, rope_parameters=YARN, eos_token_id=2, attention_bias=True,
+                       mlp_bias=True, intermediate_size=120, shards=2),
+    # Biases of q, k, v, and the embedding as the head.
+    "qwen2": dict(cls="Qwen2", vocab_size=384, eos_token_id=2, tie_word_embeddings=True, rope_theta=1e6),
+    # Norms of q and k, heads wider than hidden / heads, and one full layer below two with a window: two cache groups.
+    "qwen3": dict(cls="Qwen3", vocab_size=390, eos_token_id=2, head_dim=32, num_hidden_layers=3, rope_theta=1e6,
+                  tie_word_embeddings=True, use_sliding_window=True, sliding_window=40, max_window_layers=1),
+    # A window on every layer, shorter than the texts.
+    "mistral": dict(cls="Mistral", vocab_size=384, eos_token_id=2, sliding_window=24),
+    "llama-bf16": dict(cls="Llama", vocab_size=384, rope_parameters=LLAMA3, eos_token_id=2, dtype=torch.bfloat16),
+    "qwen2-f16": dict(cls="Qwen2", vocab_size=384, eos_token_id=2, tie_word_embeddings=True, dtype=torch.float16),
+}
+
+
+def make_config(spec):
+    kw = dict(COMMON, **{k: v for k, v in spec.items() if k not in ("cls", "shards", "dtype")})
+    if "rope_theta" in kw:
+        kw["rope_parameters"] = dict(rope_type="default", rope_theta=kw.pop("rope_theta"))
+    config = getattr(transformers, spec["cls"] + "Config")(**kw)
+    config.architectures = [spec["cls"] + "ForCausalLM"]
+    config.dtype = spec.get("dtype", torch.float32)
+    config._attn_implementation = "eager"
+    return config
+
+
+def init_weights(model, seed):
+    """Scales at which activations stay near 1, attention is uneven and logits differ by several units: the usual
+    0.02 would make every layer next to nothing and the greedy text one token."""
+    gen = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            noise = torch.randn(p.shape, generator=gen, dtype=torch.float32)
+            if name.endswith("norm.weight") or "layernorm" in name:
+                p.copy_(1 + 0.2 * noise)
+            elif name.endswith(".bias"):
+                p.copy_(0.3 * noise)
+            elif "embed_tokens" in name:
+                p.copy_(noise * (3.0 / math.sqrt(p.shape[1]) if model.config.tie_word_embeddings else 1.0))
+            elif "lm_head" in name:
+                p.copy_(noise * 3.0 / math.sqrt(p.shape[1]))
+            else:
+                p.copy_(noise * 1.6 / math.sqrt(p.shape[1]))
+
+
+def logits_of(model, tokens):
+    with torch.no_grad():
+        return model(torch.tensor([tokens]), use_cache=False).logits[0].float()
+
+
+def greedy(model, prompt):
+    """64 tokens; end-of-text ids count like any other. Returns them and the smallest lead of a first over a second."""
+    tokens, lead = list(prompt), math.inf
+    for _ in range(N_GREEDY):
+        last = logits_of(model, tokens)[-1]
+        top = torch.topk(last, 2).values
+        lead = min(lead, float(top[0] - top[1]))
+        tokens.append(int(torch.argmax(last)))
+    return tokens[len(prompt):], lead
+
+
+def make_golden(model, seed):
+    """Prompts and what follows, or None where a choice was too close or the text too dull."""
+    rng = np.random.default_rng(seed)
+    prompts, rows = [], []
+    for n in PROMPT_LENGTHS:
+        prompt = [int(t) for t in rng.integers(0, model.config.vocab_size, n)]
+        out, lead = greedy(model, prompt)
+        if lead < MARGIN_MIN or len(set(out)) < DISTINCT_MIN:
+            return None
+        at = list(range(n)) if n == 12 else [n - 1, n + 31, n + N_GREEDY - 2]
+        all_logits = logits_of(model, prompt + out)
+        kept = all_logits[at]
+        top = torch.topk(torch.log_softmax(kept, -1), 5)
+        prompts.append({
+            "tokens": prompt, "greedy": out, "at": at,
+            "top_ids": top.indices.tolist(),
+            "top_logprobs": [[round(v, 7) for v in row] for row in top.values.tolist()],
+        })
+        rows.append(kept.numpy())
+    return prompts, np.concatenate(rows)
+
+
+def save(model, folder, shards):
+    """save_pretrained, with an own split where several shards are wanted: its size limits are far above these models."""
+    model.save_pretrained(folder)
+    if shards > 1:
+        path = os.path.join(folder, "model.safetensors")
+        os.remove(path)
+        tensors = {k: v.contiguous() for k, v in model.state_dict().items()}
+        names, weight_map = sorted(tensors), {}
+        for i in range(shards):
+            file = f"model-{i + 1:05d}-of-{shards:05d}.safetensors"
+            part = names[i * len(names) // shards:(i + 1) * len(names) // shards]
+            save_file({k: tensors[k] for k in part}, os.path.join(folder, file), metadata={"format": "pt"})
+            weight_map.update({k: file for k in part})
+        total = sum(t.numel() * t.element_size() for t in tensors.values())
+        with open(os.path.join(folder, "model.safetensors.index.json"), "w") as f:
+            json.dump({"metadata": {"total_size": total}, "weight_map": weight_map}, f, indent=2, sort_keys=True)
+            f.write("\n")
+
+
+def make_model(name):
+    spec = MODELS[name]
+    config = make_config(spec)
+    cls = getattr(transformers, spec["cls"] + "ForCausalLM")
+    dtype = spec.get("dtype", torch.float32)
+    for seed in range(1, 200):
+        model = cls(config).eval()
+        init_weights(model, seed)
+        model.to(dtype).to(torch.float32)  # the weights as they will be stored, computed with in f32
+        golden = make_golden(model, seed)
+        if golden:
+            break
+    else:
+        raise SystemExit(f"{name}: no seed gives a text with clear choices")
+    prompts, rows = golden
+    folder = os.path.join(OUT, name)
+    shutil.rmtree(folder, ignore_errors=True)
+    os.makedirs(folder)
+    head = {"transformers": transformers.__version__, "torch": torch.__version__.split("+")[0], "seed": seed}
+    with open(os.path.join(folder, "golden.json"), "w") as f:
+        json.dump(dict(head, prompts=prompts), f)
+        f.write("\n")
+    rows.astype("<f4").tofile(os.path.join(folder, "logits.f32"))
+    model.to(dtype)
+    if dtype != torch.float32:
+        native = [logits_of(model, p["tokens"] + p["greedy"])[p["at"]].numpy() for p in prompts]
+        native = np.concatenate(native)
+        native.astype("<f4").tofile(os.path.join(folder, "logits.native"))
+        print(f"  native against f32: largest difference {np.abs(native - rows).max():.3g}, "
+              f"rms of logits {np.sqrt((rows ** 2).mean()):.3g}")
+    save(model, folder, spec.get("shards", 1))
+    generation = dict(bos_token_id=1, eos_token_id=config.eos_token_id, do_sample=True, temperature=0.6, top_p=0.9)
+    transformers.GenerationConfig(**generation).save_pretrained(folder)
+    size = sum(os.path.getsize(os.path.join(folder, f)) for f in os.listdir(folder))
+    print(f"{name}: seed {seed}, {size // 1024} KiB")
+
+
+def make_rope():
+    from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+    llama3_1 = dict(rope_type="llama3", rope_theta=500000.0, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
+                    original_max_position_embeddings=8192)
+    forms = [
+        (128, 8192, dict(rope_type="default", rope_theta=500000.0)),
+        (64, 131072, llama3_1),
+        (128, 131072, dict(llama3_1, factor=32.0)),
+        (128, 32768, dict(rope_type="linear", rope_theta=10000.0, factor=4.0)),
+        (128, 4096, dict(rope_type="dynamic", rope_theta=10000.0, factor=2.0)),
+        (128, 131072, dict(rope_type="yarn", rope_theta=1000000.0, factor=4.0,
+                           original_max_position_embeddings=32768)),
+        (64, 65536, dict(rope_type="yarn", rope_theta=10000.0, factor=16.0, beta_fast=16.0, beta_slow=2.0,
+                         truncate=False, original_max_position_embeddings=4096)),
+        (64, 163840, dict(rope_type="yarn", rope_theta=10000.0, factor=40.0, mscale=0.8, mscale_all_dim=1.0,
+                          original_max_position_embeddings=4096)),
+        (64, 8192, dict(rope_type="yarn", rope_theta=10000.0, factor=2.0, attention_factor=1.25,
+                        original_max_position_embeddings=4096)),
+        (16, 256, YARN), (16, 256, LLAMA3),
+    ]
+    cases = []
+    for head_dim, positions, rope in forms:
+        config = transformers.LlamaConfig(hidden_size=head_dim * 2, num_attention_heads=2, head_dim=head_dim,
+                                          num_hidden_layers=1, intermediate_size=16, vocab_size=32,
+                                          max_position_embeddings=positions, rope_parameters=dict(rope))
+        embedding = LlamaRotaryEmbedding(config)
+        text = dict(architectures=["LlamaForCausalLM"], hidden_size=head_dim * 2, num_attention_heads=2,
+                    head_dim=head_dim, num_hidden_layers=1, intermediate_size=16, vocab_size=32,
+                    max_position_embeddings=positions, rope_parameters=rope)
+        cases.append({"config": text, "scale": embedding.attention_scaling,
+                      "inv_freq": [float(f"{v:.9g}") for v in embedding.inv_freq.tolist()]})
+    with open(os.path.join(OUT, "rope.json"), "w") as f:
+        f.write("[\n" + ",\n".join(json.dumps(c) for c in cases) + "\n]\n")
+    print(f"rope.json: {len(cases)} cases")
+
+
+def main():
+    torch.set_num_threads(1)
+    transformers.logging.set_verbosity_error()
+    os.makedirs(OUT, exist_ok=True)
+    names = sys.argv[1:] or list(MODELS)
+    for name in names:
+        make_model(name)
+    if not sys.argv[1:]:
+        make_rope()
+
+
+if __name__ == "__main__":
+    main()
