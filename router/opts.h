@@ -26,10 +26,12 @@ struct router_opts {
     double keep_alive_s, write_timeout_s, sse_keepalive_s, shutdown_timeout_s, queue_timeout_s, request_timeout_s;
     double engine_stall_timeout_s;
     bool request_id_headers, prompt_tokens_details, force_include_usage;
+    bool return_tokens_as_token_ids;
     bool log_requests;
     char *log_level;
     struct conf_list served_names; /* empty: as the worker says */
     char *chat_template;           /* path or literal; NULL: the model's */
+    char *chat_template_content_format; /* auto, string, openai; NULL: auto */
     char *chat_template_kwargs;    /* --default-chat-template-kwargs, JSON object or NULL */
     char *response_role;           /* "assistant" */
     char *special_tokens_in_content; /* "text" or "special" */

@@ -21,6 +21,9 @@ enum gen_route { GEN_COMPLETIONS = 0, GEN_CHAT };
 struct gen_env {
     const struct router_opts *opts;
     struct model_info *(*find_model)(void *arg, struct str name);
+    /* no_model: may be NULL. After find_model returned NULL: the error to answer (RC_UNAVAILABLE while a configured model has no ready
+     * worker), or RC_OK for the usual 404. */
+    enum rc (*no_model)(void *arg, struct str name, struct err *e);
     void *arg;
     _Atomic uint64_t n_requests; /* counter for --seed */
 };
@@ -38,6 +41,7 @@ struct gen_req {
     struct model_info *model;    /* held */
     struct str model_name;       /* echoed: as asked, or the first served name */
     struct str id;               /* client-visible: prefix and suffix */
+    struct str id_suffix;        /* its part for X-Request-Id (api.md 2.6.3) */
     int64_t created_unix_s;
     struct gen_prompt *prompts;
     uint32_t n_prompts, n;       /* n choices of each prompt; choice index = prompt * n + k */
@@ -45,7 +49,10 @@ struct gen_req {
     bool logprobs;               /* wanted at all */
     uint32_t n_top;              /* alternatives beside the sampled token */
     bool skip_special, spaces_between_special, include_stop;
+    bool ids_as_tokens;          /* token strings are token_id:N */
     struct stop_set *stop;       /* NULL: none */
+    const struct str *stop_strings; /* the same, for stop_reason */
+    uint32_t n_stop_strings;
     uint32_t min_tokens;
     struct str role;             /* chat: of the answer */
     int32_t priority;
@@ -54,6 +61,7 @@ struct gen_req {
         float temperature, top_p, min_p, repetition_penalty, frequency_penalty, presence_penalty;
         uint32_t top_k;
         uint64_t seed;
+        bool seeded;              /* by the client: every prompt then uses this seed as it is */
         bool ignore_eos;
         const uint32_t *stop_ids; /* the client's and, unless ignore_eos, generation_config's secondary EOS ids */
         uint32_t n_stop_ids;
@@ -106,6 +114,7 @@ struct gen_finish {
 enum gen_action {
     GEN_CONTINUE = 0,
     GEN_CUT,                /* a stop string ended this choice: tell the worker to abort the sample; nothing more is expected of it */
+    GEN_FAILED,             /* a value cannot be printed (NaN): abort all samples; the run is done, gen_on_end gives the error */
 };
 
 /* gen_first: notes the prompt's cached tokens. */

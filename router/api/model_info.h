@@ -39,7 +39,8 @@ struct model_info {
     struct model_facts facts;  /* owned copies */
     int64_t created_unix_s;
     struct tok *tok;
-    struct tmpl *chat;         /* NULL: none */
+    struct tmpl *chat;         /* NULL: none, or it does not compile: chat_err.rc says which */
+    struct err chat_err;       /* why the model's template does not compile (RC_OK: it does); every chat request is told */
     struct tmpl *chat_tools;   /* the named `tool_use` template, or NULL */
     bool openai_content, openai_content_tools; /* api.md 10.3 */
     json_t *template_vars;     /* bos_token, eos_token and other named special tokens */

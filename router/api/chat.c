@@ -1,0 +1,141 @@
+#include "router/api/chat.h"
+
+#include "common/clock.h"
+#include "router/api/messages.h"
+
+enum { KWARGS_MAX = 256 }; /* every reference to a variable may look at all of them */
+
+struct chat_input chat_input_of(const struct field_values *v) {
+    return (struct chat_input){
+        .messages = v->messages,
+        .documents = v->documents,
+        .kwargs = v->chat_template_kwargs,
+        .reasoning_effort = v->reasoning_effort.v,
+        .add_generation_prompt = v->add_generation_prompt.set ? v->add_generation_prompt.v : true,
+        .add_special = v->add_special.v,
+    };
+}
+
+enum rc chat_check(const struct chat_input *in, const struct router_limits *limits, struct err *e) {
+    static const char *const reserved[] = {"messages", "chat_template", "tokenize", "continue_final_message"};
+    static const char *const efforts[] = {"none", "minimal", "low", "medium", "high", "xhigh", "max"};
+    enum rc rc = messages_check(in->messages, limits, e);
+    if (rc)
+        return rc;
+    for (size_t i = 0; i < json_array_size(in->documents); i++)
+        if (!json_is_object(json_array_get(in->documents, i)))
+            return err_set(e, RC_INVALID, "documents", "documents must hold objects, not %s",
+                           json_kind(json_array_get(in->documents, i)));
+    for (size_t i = 0; i < ARRAY_LEN(reserved); i++)
+        if (json_object_get(in->kwargs, reserved[i]))
+            return err_set(e, RC_INVALID, "chat_template_kwargs", "chat_template_kwargs must not set %s", reserved[i]);
+    if (json_object_size(in->kwargs) > KWARGS_MAX)
+        return err_set(e, RC_INVALID, "chat_template_kwargs",
+                       "chat_template_kwargs: the number of members must be less_than_equal %d", KWARGS_MAX);
+    size_t k = 0;
+    while (k < ARRAY_LEN(efforts) && !str_eqz(in->reasoning_effort, efforts[k]))
+        k++;
+    if (in->reasoning_effort.n && k == ARRAY_LEN(efforts))
+        return err_set(e, RC_INVALID, "reasoning_effort",
+                       "reasoning_effort must be one of none, minimal, low, medium, high, xhigh, max");
+    return RC_OK;
+}
+
+/* ---- variables ------------------------------------------------------------------------------------------ */
+
+struct vars {
+    struct tmpl_var *v;
+    size_t n, cap;
+    const json_t *over[2]; /* objects whose members win over what is added now */
+};
+
+static void add_var(struct vars *vars, const char *name, const json_t *value, bool client) {
+    for (size_t i = 0; i < ARRAY_LEN(vars->over); i++)
+        if (json_object_get(vars->over[i], name))
+            return;
+    CHECK(vars->n < vars->cap);
+    vars->v[vars->n++] = (struct tmpl_var){.name = name, .value = value, .client = client};
+}
+
+static void add_members(struct vars *vars, json_t *obj, bool client) {
+    for (void *it = obj ? json_object_iter(obj) : NULL; it; it = json_object_iter_next(obj, it))
+        add_var(vars, json_object_iter_key(it), json_object_iter_value(it), client);
+}
+
+/* build_vars: api.md 10.1.3: later ones win, so an earlier one that a later set holds too is left out. */
+static struct vars build_vars(const struct model_info *m, const struct chat_input *in, const json_t *effort,
+                              struct arena *a) {
+    enum { N_FIXED = 5 };
+    struct vars vars = {.cap = N_FIXED + json_object_size(m->template_vars) + json_object_size(m->default_kwargs) +
+                               json_object_size(in->kwargs)};
+    vars.v = arena_zalloc(a, vars.cap, sizeof *vars.v);
+    vars.over[0] = m->default_kwargs;
+    vars.over[1] = in->kwargs;
+    add_var(&vars, "messages", in->messages, true);
+    add_var(&vars, "tools", json_null(), false);
+    add_var(&vars, "documents", in->documents ? in->documents : json_null(), true);
+    add_var(&vars, "add_generation_prompt", json_boolean(in->add_generation_prompt), false);
+    if (effort)
+        add_var(&vars, "reasoning_effort", effort, true);
+    add_members(&vars, m->template_vars, false);
+    vars.over[0] = NULL;
+    add_members(&vars, m->default_kwargs, false);
+    vars.over[1] = NULL;
+    add_members(&vars, in->kwargs, true);
+    return vars;
+}
+
+/* ---- tokens --------------------------------------------------------------------------------------------- */
+
+static void encode(const struct model_info *m, const struct router_opts *o, const struct tmpl_out *text, bool add_special,
+                   struct arena *a, struct tok_ids *ids) {
+    bool plain = !o->special_tokens_in_content || strcmp(o->special_tokens_in_content, "special") != 0;
+    size_t n_marks = plain ? text->n_marks : 0, begin = ids->n;
+    struct tok_mark *marks = n_marks ? arena_zalloc(a, n_marks, sizeof *marks) : NULL;
+    for (size_t i = 0; i < n_marks; i++)
+        marks[i] = (struct tok_mark){text->marks[i].begin, text->marks[i].end};
+    tok_encode(m->tok, text->text.data, text->text.len, marks, n_marks, add_special ? TOK_ADD_SPECIAL : 0, ids);
+    uint32_t bos;
+    if (!add_special || !tok_bos(m->tok, &bos) || ids->n - begin < 2 || ids->v[begin] != bos ||
+        ids->v[begin + 1] != bos)
+        return;
+    ids->n--; /* the template wrote BOS already (api.md 10.4.1) */
+    memmove(ids->v + begin, ids->v + begin + 1, (ids->n - begin) * sizeof *ids->v);
+}
+
+enum rc chat_encode(const struct model_info *m, const struct router_opts *o, struct chat_input *in, struct arena *a,
+                    struct tok_ids *ids, struct chat_times *times, struct err *e) {
+    if (!m->chat && m->chat_err.rc)
+        return err_set(e, RC_INVALID, "messages", "the model's chat template does not compile: %s", m->chat_err.msg);
+    if (!m->chat)
+        return err_set(e, RC_INVALID, "messages", "model \"%.200s\" has no chat template: start the server with --chat-template",
+                       m->facts.names[0]);
+    uint64_t start_ns = clock_ns();
+    struct messages_form form = {
+        .model_name = m->facts.names[0],
+        .openai = m->openai_content,
+        .developer_is_system = !tmpl_mentions(m->chat, "developer"),
+        .args = {.depth_max = (size_t)o->limit.json_depth, .nodes_max = (size_t)o->limit.json_nodes},
+    };
+    enum rc rc = messages_normalise(in->messages, &form, e);
+    if (rc)
+        return rc;
+    json_t *effort =
+        in->reasoning_effort.n ? json_stringn_nocheck(in->reasoning_effort.p, in->reasoning_effort.n) : NULL;
+    struct vars vars = build_vars(m, in, effort, a);
+    struct tmpl_out text = {0};
+    struct err why = {0};
+    rc = tmpl_render(m->chat, vars.v, vars.n, 0, a, &text, &why);
+    json_decref(effort);
+    if (rc) {
+        rc = err_set(e, RC_INVALID, "messages", "chat template: %s", why.msg);
+        goto out;
+    }
+    uint64_t rendered_ns = clock_ns();
+    encode(m, o, &text, in->add_special, a, ids);
+    times->template_ns += rendered_ns - start_ns;
+    times->tokenize_ns += clock_ns() - rendered_ns;
+out:
+    tmpl_out_fini(&text);
+    return rc;
+}

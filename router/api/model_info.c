@@ -1,0 +1,280 @@
+#include "router/api/model_info.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "common/hash.h"
+#include "common/log.h"
+#include "common/version.h"
+
+const char *const model_asset_name[N_MODEL_ASSET] = {
+    [ASSET_TOKENIZER] = "tokenizer.json",
+    [ASSET_TOKENIZER_CONFIG] = "tokenizer_config.json",
+    [ASSET_SPECIAL_TOKENS] = "special_tokens_map.json",
+    [ASSET_CHAT_TEMPLATE] = "chat_template.jinja",
+    [ASSET_GENERATION] = "generation_config.json",
+};
+
+/* ---- facts ---------------------------------------------------------------------------------------------- */
+
+static void facts_copy(struct model_facts *to, const struct model_facts *from) {
+    *to = *from;
+    to->root = xstrdup(from->root);
+    char **names = xcalloc(from->n_names, sizeof *names);
+    for (size_t i = 0; i < from->n_names; i++)
+        names[i] = xstrdup(from->names[i]);
+    to->names = (const char *const *)names;
+    uint32_t *eos = xcalloc(from->n_eos + 1, sizeof *eos);
+    if (from->n_eos)
+        memcpy(eos, from->eos, from->n_eos * sizeof *eos);
+    to->eos = eos;
+}
+
+#define FREE_CONST(p) free((void *)(uintptr_t)(p))
+
+static void facts_fini(struct model_facts *f) {
+    for (size_t i = 0; f->names && i < f->n_names; i++)
+        FREE_CONST(f->names[i]);
+    FREE_CONST(f->names);
+    FREE_CONST(f->root);
+    FREE_CONST(f->eos);
+}
+
+/* ---- special tokens ------------------------------------------------------------------------------------- */
+
+/* token_text: a special token is written as its text, or as an object with `content`. Borrowed, or NULL. */
+static json_t *token_text(const json_t *v) {
+    if (json_is_object(v))
+        v = json_object_get(v, "content");
+    return json_is_string(v) ? (json_t *)(uintptr_t)v : NULL;
+}
+
+static void add_token(json_t *vars, const char *name, const json_t *v) {
+    json_t *text = token_text(v);
+    if (text && !json_object_get(vars, name))
+        CHECK(json_object_set(vars, name, text) == 0);
+}
+
+static void add_tokens(json_t *vars, json_t *file) {
+    static const char *const names[] = {"bos_token", "eos_token", "unk_token", "sep_token",
+                                        "pad_token", "cls_token", "mask_token"};
+    for (size_t i = 0; i < ARRAY_LEN(names); i++)
+        add_token(vars, names[i], json_object_get(file, names[i]));
+    json_t *extra = json_object_get(file, "extra_special_tokens");
+    for (void *it = json_is_object(extra) ? json_object_iter(extra) : NULL; it; it = json_object_iter_next(extra, it))
+        add_token(vars, json_object_iter_key(it), json_object_iter_value(it));
+    json_t *more = json_object_get(file, "additional_special_tokens");
+    if (!json_is_array(more) || json_object_get(vars, "additional_special_tokens"))
+        return;
+    json_t *list = json_array();
+    for (size_t i = 0; i < json_array_size(more); i++) {
+        json_t *text = token_text(json_array_get(more, i));
+        CHECK(!text || json_array_append(list, text) == 0);
+    }
+    CHECK(json_object_set_new(vars, "additional_special_tokens", list) == 0);
+}
+
+/* parse_asset: an object, or NULL for an empty file. */
+static enum rc parse_asset(const struct str files[N_MODEL_ASSET], enum model_asset asset, json_t **out, struct err *e) {
+    *out = NULL;
+    if (files[asset].n == 0)
+        return RC_OK;
+    struct err why = {0};
+    enum rc rc = json_parse(files[asset], &json_limits_default, out, &why);
+    if (!rc && !json_is_object(*out))
+        rc = err_set(&why, RC_INVALID, NULL, "an object is wanted, not %s", json_kind(*out));
+    return rc ? err_set(e, rc, NULL, "%s: %s", model_asset_name[asset], why.msg) : RC_OK;
+}
+
+/* ---- templates ------------------------------------------------------------------------------------------ */
+
+/* read_template: --chat-template is a path, or literal text if it cannot be opened and looks like a template (api.md 10.1.2). */
+static enum rc read_template(const char *value, size_t bytes_max, struct buf *out, struct err *e) {
+    int fd = open(value, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 && strpbrk(value, "{}\n")) {
+        buf_addz(out, value);
+        return RC_OK;
+    }
+    if (fd < 0)
+        return err_set(e, RC_INVALID, NULL, "--chat-template %s: %s", value, strerror(errno));
+    enum rc rc = RC_OK;
+    for (ssize_t n = 1; n > 0 && out->len <= bytes_max;) {
+        n = read(fd, buf_reserve(out, 16 * KIB), 16 * KIB);
+        if (n < 0 && errno == EINTR)
+            n = 1;
+        else if (n < 0)
+            rc = err_set(e, RC_INVALID, NULL, "--chat-template %s: %s", value, strerror(errno));
+        else
+            out->len += (size_t)n;
+    }
+    close(fd);
+    return rc;
+}
+
+/* named_template: the text of the template of that name in tokenizer_config.json's list, else empty. */
+static struct str named_template(const json_t *list, const char *name) {
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *item = json_array_get(list, i), *text = json_object_get(item, "template");
+        const char *its = json_string_value(json_object_get(item, "name"));
+        if (its && !strcmp(its, name) && json_is_string(text))
+            return (struct str){json_string_value(text), json_string_length(text)};
+    }
+    return (struct str){0};
+}
+
+static bool detect(const struct tmpl *t, const struct router_opts *o) {
+    const char *format = o->chat_template_content_format;
+    bool openai = tmpl_uses_openai_content(t);
+    if (format && strcmp(format, "auto"))
+        return !strcmp(format, "openai");
+    if (openai)
+        LOG(LOG_INFO, "Detected the chat template content format to be 'openai'");
+    else
+        LOG(LOG_INFO, "Detected the chat template content format to be 'string'");
+    return openai;
+}
+
+/* load_templates: api.md 10.1.1. One that does not compile is no reason not to start: chat requests are told (10.2.4). */
+static enum rc load_templates(struct model_info *m, const json_t *config, struct str file, const struct router_opts *o,
+                              struct err *e) {
+    struct tmpl_limits limits = {
+        .template_bytes_max = (size_t)o->limit.template_bytes,
+        .steps_max = (uint64_t)o->limit.template_steps,
+        .output_bytes_max = (size_t)o->limit.template_output,
+        .depth_max = (unsigned)o->limit.template_depth,
+    };
+    const json_t *own = json_object_get(config, "chat_template");
+    struct str text = {json_string_value(own), json_string_length(own)}, tools = {0};
+    struct buf given = {0};
+    enum rc rc = RC_OK;
+    if (json_is_array(own)) {
+        text = named_template(own, "default");
+        tools = named_template(own, "tool_use");
+    }
+    if (o->chat_template) {
+        rc = read_template(o->chat_template, limits.template_bytes_max, &given, e);
+        text = buf_str(&given);
+        tools = (struct str){0};
+    } else if (text.n == 0) {
+        text = file;
+    }
+    if (rc == RC_OK && text.n && tmpl_compile(&m->chat, text, &limits, &m->chat_err))
+        LOG(LOG_WARN, "the chat template does not compile", F_STR("reason", m->chat_err.msg));
+    if (m->chat)
+        m->openai_content = detect(m->chat, o);
+    struct err why = {0};
+    if (rc == RC_OK && tools.n && tmpl_compile(&m->chat_tools, tools, &limits, &why))
+        LOG(LOG_WARN, "the chat template tool_use does not compile", F_STR("reason", why.msg));
+    if (m->chat_tools)
+        m->openai_content_tools = detect(m->chat_tools, o);
+    buf_fini(&given);
+    return rc;
+}
+
+static enum rc load_kwargs(struct model_info *m, const struct router_opts *o, struct err *e) {
+    if (!o->chat_template_kwargs)
+        return RC_OK;
+    struct err why = {0};
+    enum rc rc = json_parse(str_of(o->chat_template_kwargs), &json_limits_default, &m->default_kwargs, &why);
+    if (!rc && !json_is_object(m->default_kwargs))
+        rc = err_set(&why, RC_INVALID, NULL, "an object is wanted, not %s", json_kind(m->default_kwargs));
+    return rc ? err_set(e, rc, NULL, "--default-chat-template-kwargs: %s", why.msg) : RC_OK;
+}
+
+/* ---- sampling defaults ---------------------------------------------------------------------------------- */
+
+static enum rc load_defaults(struct model_info *m, struct str file, const struct router_opts *o, struct err *e) {
+    const char *source = o->generation_config ? o->generation_config : "auto";
+    m->defaults = (struct hf_generation){.temperature = NAN, .top_p = NAN, .top_k = NAN, .min_p = NAN,
+                                         .repetition_penalty = NAN};
+    if (!strcmp(source, "vllm"))
+        return RC_OK;
+    if (strcmp(source, "auto"))
+        return err_set(e, RC_UNSUPPORTED, NULL, "--generation-config %s: this build knows auto and vllm", source);
+    return file.n ? hf_generation_parse(file, &m->defaults, e) : RC_OK;
+}
+
+/* set_fingerprint: over what changes the answer to a seeded request: the model, its context and its defaults. */
+static void set_fingerprint(struct model_info *m) {
+    const struct hf_generation *d = &m->defaults;
+    uint8_t digest[32];
+    char text[512], *at = text;
+    for (size_t i = 0; i < sizeof m->facts.revision; i++)
+        at += sprintf(at, "%02x", m->facts.revision[i]);
+    snprintf(at, sizeof text - (size_t)(at - text), " %u %.9g %.9g %.9g %.9g %.9g %llu", m->facts.max_model_len,
+             d->temperature, d->top_p, d->top_k, d->min_p, d->repetition_penalty, (unsigned long long)d->max_new_tokens);
+    hash_sha256(text, strlen(text), digest);
+    snprintf(m->fingerprint, sizeof m->fingerprint, "weir-%s-%02x%02x%02x%02x", WEIR_VERSION, digest[0], digest[1],
+             digest[2], digest[3]);
+}
+
+/* ---- life ----------------------------------------------------------------------------------------------- */
+
+enum rc model_info_new(struct model_info **out, const struct model_facts *facts, const struct str files[N_MODEL_ASSET],
+                       const struct router_opts *o, struct err *e) {
+    CHECK(facts->n_names > 0);
+    struct model_info *m = xcalloc(1, sizeof *m);
+    json_t *config = NULL, *map = NULL;
+    atomic_init(&m->n_refs, 1);
+    facts_copy(&m->facts, facts);
+    m->created_unix_s = clock_unix_s();
+    struct tok_files tok_files = {.tokenizer_json = files[ASSET_TOKENIZER],
+                                  .tokenizer_config_json = files[ASSET_TOKENIZER_CONFIG],
+                                  .special_tokens_map_json = files[ASSET_SPECIAL_TOKENS]};
+    enum rc rc = files[ASSET_TOKENIZER].n ? tok_load(&m->tok, &tok_files, e)
+                                          : err_set(e, RC_INVALID, NULL, "the model has no tokenizer.json");
+    if (!rc)
+        rc = parse_asset(files, ASSET_TOKENIZER_CONFIG, &config, e);
+    if (!rc)
+        rc = parse_asset(files, ASSET_SPECIAL_TOKENS, &map, e);
+    if (rc)
+        goto out;
+    CHECK((m->template_vars = json_object()));
+    add_tokens(m->template_vars, config);
+    add_tokens(m->template_vars, map);
+    rc = load_templates(m, config, files[ASSET_CHAT_TEMPLATE], o, e);
+    if (!rc)
+        rc = load_kwargs(m, o, e);
+    if (!rc)
+        rc = load_defaults(m, files[ASSET_GENERATION], o, e);
+    if (!rc)
+        set_fingerprint(m);
+out:
+    json_decref(config);
+    json_decref(map);
+    if (rc)
+        model_info_drop(m);
+    else
+        *out = m;
+    return rc;
+}
+
+struct model_info *model_info_hold(struct model_info *m) {
+    atomic_fetch_add_explicit(&m->n_refs, 1, memory_order_relaxed);
+    return m;
+}
+
+void model_info_drop(struct model_info *m) {
+    if (!m || atomic_fetch_sub_explicit(&m->n_refs, 1, memory_order_acq_rel) != 1)
+        return;
+    tok_free(m->tok);
+    tmpl_free(m->chat);
+    tmpl_free(m->chat_tools);
+    json_decref(m->template_vars);
+    json_decref(m->default_kwargs);
+    facts_fini(&m->facts);
+    free(m);
+}
+
+bool model_info_serves(const struct model_info *m, struct str name) {
+    for (size_t i = 0; i < m->facts.n_names; i++)
+        if (str_eqz(name, m->facts.names[i]))
+            return true;
+    return false;
+}

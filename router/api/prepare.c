@@ -1,0 +1,220 @@
+#include <stdlib.h>
+
+#include "common/clock.h"
+#include "common/hash.h"
+#include "router/api/chat.h"
+#include "router/api/request.h"
+
+enum { ID_BYTES_MAX = 128, SALT_BYTES_MAX = 256 };
+
+enum rc body_parse(struct str body, const struct router_limits *limits, json_t **out, struct err *e) {
+    struct json_limits l = {.depth_max = (size_t)limits->json_depth, .nodes_max = (size_t)limits->json_nodes};
+    json_t *root = NULL;
+    enum rc rc = json_parse(body, &l, &root, e);
+    if (rc)
+        return rc;
+    if (!json_is_object(root)) {
+        rc = err_set(e, RC_INVALID, NULL, "the body must be a JSON object, not %s", json_kind(root));
+        json_decref(root);
+        return rc;
+    }
+    *out = root;
+    return RC_OK;
+}
+
+enum rc model_lookup(struct gen_env *env, struct str name, struct model_info **out, struct err *e) {
+    struct model_info *m = env->find_model(env->arg, name);
+    if (m) {
+        *out = m;
+        return RC_OK;
+    }
+    enum rc rc = env->no_model ? env->no_model(env->arg, name, e) : RC_OK;
+    if (rc)
+        return rc;
+    struct str shown = api_quote(name);
+    return err_set(e, RC_NOT_FOUND, "model", "The model `%.*s` does not exist.", (int)shown.n, shown.n ? shown.p : "");
+}
+
+/* ---- identity ------------------------------------------------------------------------------------------- */
+
+static enum rc check_identity(const struct field_values *v, struct err *e) {
+    struct str id = v->request_id.v;
+    bool good = id.n >= 1 && id.n <= ID_BYTES_MAX;
+    for (size_t i = 0; good && i < id.n; i++)
+        good = id.p[i] >= 0x21 && id.p[i] <= 0x7E;
+    if (v->request_id.set && !good)
+        return err_set(e, RC_INVALID, "request_id", "request_id must be 1 to %d visible ASCII characters", ID_BYTES_MAX);
+    if (v->cache_salt.set && (v->cache_salt.v.n == 0 || v->cache_salt.v.n > SALT_BYTES_MAX))
+        return err_set(e, RC_INVALID, "cache_salt", "cache_salt must have 1 to %d bytes", SALT_BYTES_MAX);
+    return RC_OK;
+}
+
+/* set_id: route prefix and suffix: the header's, else the body's, else random (api.md 2.6.1). */
+static void set_id(struct gen_req *r, struct str header, struct str asked) {
+    static const char digits[] = "0123456789abcdef";
+    struct str prefix = r->route == GEN_CHAT ? STR_LIT("chatcmpl-") : STR_LIT("cmpl-");
+    struct str suffix = header.n ? header : asked;
+    char minted[32];
+    if (!suffix.n) {
+        uint8_t random[16];
+        fill_random(random, sizeof random);
+        for (size_t i = 0; i < sizeof minted; i++)
+            minted[i] = digits[i % 2 ? random[i / 2] & 15 : random[i / 2] >> 4];
+        suffix = (struct str){minted, sizeof minted};
+    }
+    char *id = arena_alloc(&r->arena, prefix.n + suffix.n + 1);
+    memcpy(id, prefix.p, prefix.n);
+    memcpy(id + prefix.n, suffix.p, suffix.n);
+    id[prefix.n + suffix.n] = 0;
+    r->id = (struct str){id, prefix.n + suffix.n};
+    r->id_suffix = (struct str){id + prefix.n, suffix.n};
+}
+
+static void set_names(const struct field_values *v, struct gen_req *r) {
+    struct str name = v->model.v.n ? v->model.v : str_of(r->model->facts.names[0]);
+    r->model_name = (struct str){arena_strndup(&r->arena, name.p, name.n), name.n};
+    struct hash_field domain[] = {
+        {HASH_MODEL, {(const char *)r->model->facts.revision, sizeof r->model->facts.revision}},
+        {HASH_ADAPTER, {0}},
+        {HASH_SALT, v->cache_salt.v},
+    };
+    r->domain = hash_domain(domain, ARRAY_LEN(domain));
+    r->created_unix_s = clock_unix_s();
+}
+
+/* set_role: of the answer (api.md 7.4.4). */
+static void set_role(const struct router_opts *o, const struct chat_input *in, struct gen_req *r) {
+    struct str role = o->response_role ? str_of(o->response_role) : STR_LIT("assistant");
+    if (!in->add_generation_prompt) {
+        const json_t *last = json_array_get(in->messages, json_array_size(in->messages) - 1);
+        const json_t *v = json_object_get(last, "role");
+        role = (struct str){json_string_value(v), json_string_length(v)};
+    }
+    r->role = (struct str){arena_strndup(&r->arena, role.p, role.n), role.n};
+}
+
+/* ---- the request ---------------------------------------------------------------------------------------- */
+
+static enum rc encode_chat(const struct router_opts *o, struct chat_input *in, struct gen_req *r, struct err *e) {
+    struct arena scratch;
+    struct tok_ids ids = {0};
+    struct chat_times times = {0};
+    arena_init(&scratch);
+    set_role(o, in, r);
+    enum rc rc = chat_encode(r->model, o, in, &scratch, &ids, &times, e);
+    if (!rc)
+        rc = prompt_set(r, 0, &ids, e);
+    r->template_ns = times.template_ns;
+    r->tokenize_ns = times.tokenize_ns;
+    tok_ids_fini(&ids);
+    arena_fini(&scratch);
+    return rc;
+}
+
+static enum rc encode_completion(const struct field_values *v, struct gen_req *r, struct err *e) {
+    uint64_t start_ns = clock_ns();
+    enum rc rc = prompts_encode(v->prompt, v->add_special.set ? v->add_special.v : true, r, e);
+    r->tokenize_ns = clock_ns() - start_ns;
+    return rc;
+}
+
+/* prepare: the checks in the order of api.md 3.3: fields, then the model, then what depends on it. */
+static enum rc prepare(struct gen_env *env, json_t *root, struct str id_suffix, struct gen_req *r, struct err *e) {
+    const struct router_opts *o = env->opts;
+    struct field_values v;
+    struct sampling_raw raw = {0};
+    enum rc rc = api_fields_read(r->route == GEN_CHAT ? ON_CHAT : ON_COMPLETIONS, root, &o->limit, &v, e);
+    if (rc)
+        return rc;
+    struct chat_input chat = chat_input_of(&v);
+    rc = sampling_check(&v, o, r, &raw, e);
+    if (!rc)
+        rc = check_identity(&v, e);
+    r->n_prompts = 1;
+    if (!rc)
+        rc = r->route == GEN_CHAT ? chat_check(&chat, &o->limit, e) : prompts_check(v.prompt, &o->limit, r, e);
+    if (!rc)
+        rc = model_lookup(env, v.model.v, &r->model, e);
+    if (!rc)
+        rc = sampling_resolve(&v, env, &raw, r, e);
+    if (rc)
+        return rc;
+    set_id(r, id_suffix, v.request_id.v);
+    set_names(&v, r);
+    r->prompts = arena_zalloc(&r->arena, r->n_prompts, sizeof *r->prompts);
+    rc = r->route == GEN_CHAT ? encode_chat(o, &chat, r, e) : encode_completion(&v, r, e);
+    return rc ? rc : prompt_budgets(&v, r, e);
+}
+
+enum rc gen_prepare(struct gen_env *env, enum gen_route route, struct str body, struct str id_suffix,
+                    struct gen_req **out, struct err *e) {
+    json_t *root = NULL;
+    enum rc rc = body_parse(body, &env->opts->limit, &root, e);
+    if (rc)
+        return rc;
+    struct gen_req *r = xcalloc(1, sizeof *r);
+    arena_init(&r->arena);
+    r->route = route;
+    rc = prepare(env, root, id_suffix, r, e);
+    json_decref(root);
+    if (rc)
+        gen_req_free(r);
+    else
+        *out = r;
+    return rc;
+}
+
+void gen_req_free(struct gen_req *r) {
+    if (!r)
+        return;
+    stop_set_free(r->stop);
+    if (r->model)
+        model_info_drop(r->model);
+    arena_fini(&r->arena);
+    free(r);
+}
+
+/* ---- to the wire ---------------------------------------------------------------------------------------- */
+
+/* protobuf-c takes no const pointers; packing only reads. */
+#define UNCONST(type, p) ((type *)(uintptr_t)(p))
+
+void gen_submit(const struct gen_req *r, uint32_t prompt, struct gen_submit *scratch) {
+    CHECK(prompt < r->n_prompts);
+    const struct gen_prompt *p = &r->prompts[prompt];
+    Weir__Sampling *s = &scratch->sampling;
+    Weir__Submit *m = &scratch->m;
+    weir__sampling__init(s);
+    weir__submit__init(m);
+#define SET(member, value) (s->has_##member = 1, s->member = (value))
+    SET(n_samples, r->n);
+    SET(max_tokens, p->max_tokens);
+    SET(min_tokens, r->min_tokens);
+    SET(temperature, r->s.temperature);
+    SET(top_p, r->s.top_p);
+    SET(min_p, r->s.min_p);
+    SET(top_k, r->s.top_k);
+    SET(repetition_penalty, r->s.repetition_penalty);
+    SET(frequency_penalty, r->s.frequency_penalty);
+    SET(presence_penalty, r->s.presence_penalty);
+    /* Equal prompts of an unseeded request must not give equal texts; a seeded one means its seed for each. */
+    SET(seed, r->s.seeded || prompt == 0 ? r->s.seed : hash_u64(r->s.seed + prompt));
+    SET(ignore_eos, r->s.ignore_eos);
+    SET(n_logprobs, r->logprobs ? (int32_t)r->n_top : -1);
+#undef SET
+    s->stop_ids = UNCONST(uint32_t, r->s.stop_ids);
+    s->n_stop_ids = r->s.n_stop_ids;
+    s->bias_ids = UNCONST(uint32_t, r->s.bias_ids);
+    s->n_bias_ids = r->s.n_bias;
+    s->bias_values = UNCONST(float, r->s.bias_values);
+    s->n_bias_values = r->s.n_bias;
+    m->has_task = 1;
+    m->task = WEIR__TASK__GENERATE;
+    m->tokens = UNCONST(uint32_t, p->ids);
+    m->n_tokens = p->n_ids;
+    m->sampling = s;
+    m->has_priority = 1;
+    m->priority = r->priority;
+    m->has_domain = 1;
+    m->domain = (ProtobufCBinaryData){sizeof r->domain.b, UNCONST(uint8_t, r->domain.b)};
+}

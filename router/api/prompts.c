@@ -1,0 +1,165 @@
+#include <math.h>
+#include <stdio.h>
+
+#include "router/api/request.h"
+
+enum { COMPLETION_TOKENS = 16 /* default max_tokens of completions */ };
+
+static const char *param_of(const struct gen_req *r) {
+    return r->route == GEN_CHAT ? "messages" : "prompt";
+}
+
+static enum rc empty(const char *param, struct err *e) {
+    return err_set(e, RC_INVALID, param, "%s: decoder prompt cannot be empty", param);
+}
+
+static bool is_integral(const json_t *v) {
+    return json_is_integer(v) || (json_is_real(v) && floor(json_real_value(v)) == json_real_value(v));
+}
+
+/* check_ids: a list of integers and of nothing else. */
+static enum rc check_ids(const json_t *list, const char *path, struct err *e) {
+    if (json_array_size(list) == 0)
+        return empty(path, e);
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *v = json_array_get(list, i);
+        if (LIKELY(is_integral(v)))
+            continue;
+        char param[64];
+        snprintf(param, sizeof param, "%s.%zu", path, i);
+        return err_set(e, RC_INVALID, param, "%s must be an integer as the ids around it, not %s", param, json_kind(v));
+    }
+    return RC_OK;
+}
+
+/* check_member: element i of a list of prompts, of the first one's kind. */
+static enum rc check_member(const json_t *v, bool text, size_t i, struct err *e) {
+    char param[40];
+    snprintf(param, sizeof param, "prompt.%zu", i);
+    if (!text && json_is_array(v))
+        return check_ids(v, param, e);
+    if (text && json_is_string(v))
+        return json_string_length(v) ? RC_OK : empty(param, e);
+    return err_set(e, RC_INVALID, param, "%s must be %s as the first prompt is, not %s", param,
+                   text ? "a string" : "a list of integers", json_kind(v));
+}
+
+enum rc prompts_check(const json_t *prompt, const struct router_limits *limits, struct gen_req *r, struct err *e) {
+    if (!prompt)
+        return err_set(e, RC_INVALID, "prompt", "prompt is required");
+    const json_t *first = json_array_get(prompt, 0);
+    size_t n = 1;
+    enum rc rc = RC_OK;
+    if (json_is_string(prompt)) {
+        if (json_string_length(prompt) == 0)
+            return empty("prompt", e);
+    } else if (!json_is_array(prompt)) {
+        return err_set(e, RC_INVALID, "prompt", "prompt must be a string or a list of strings, of token ids or of lists of "
+                       "token ids, not %s", json_kind(prompt));
+    } else if (!first || is_integral(first)) {
+        rc = check_ids(prompt, "prompt", e);
+    } else if (json_is_string(first) || json_is_array(first)) {
+        n = json_array_size(prompt);
+        rc = api_field_limit("prompt", "prompts", n, limits->prompts, "--max-prompts", e);
+        for (size_t i = 0; !rc && i < n; i++)
+            rc = check_member(json_array_get(prompt, i), json_is_string(first), i, e);
+    } else {
+        rc = err_set(e, RC_INVALID, "prompt.0", "prompt.0 must be a string, a token id or a list of token ids, not %s",
+                     json_kind(first));
+    }
+    if (!rc)
+        rc = api_field_limit("n", "sequences (prompts times n)", n * r->n, limits->sequences, "--max-sequences", e);
+    r->n_prompts = (uint32_t)n;
+    return rc;
+}
+
+enum rc prompt_set(struct gen_req *r, uint32_t i, const struct tok_ids *ids, struct err *e) {
+    const char *param = param_of(r);
+    if (ids->n == 0)
+        return empty(param, e);
+    uint32_t vocab_size = r->model->facts.vocab_size;
+    for (size_t k = 0; k < ids->n; k++)
+        if (UNLIKELY(ids->v[k] >= vocab_size))
+            return api_check_token(param, ids->v[k], vocab_size, e);
+    if (ids->n >= r->model->facts.max_model_len)
+        return err_set(e, RC_INVALID, param, "%s has %zu tokens, which leaves no room: the maximum context length of the "
+                       "model is %u tokens", param, ids->n, r->model->facts.max_model_len);
+    uint32_t *own = arena_alloc(&r->arena, ids->n * sizeof *own);
+    memcpy(own, ids->v, ids->n * sizeof *own);
+    r->prompts[i] = (struct gen_prompt){.ids = own, .n_ids = (uint32_t)ids->n};
+    return RC_OK;
+}
+
+/* encode_one: a text or a list of ids, checked before. */
+static enum rc encode_one(const json_t *v, const char *path, bool add_special, struct gen_req *r, struct tok_ids *ids,
+                          struct err *e) {
+    if (json_is_string(v)) {
+        tok_encode(r->model->tok, json_string_value(v), json_string_length(v), NULL, 0,
+                   add_special ? TOK_ADD_SPECIAL : 0, ids);
+        return RC_OK;
+    }
+    for (size_t i = 0; i < json_array_size(v); i++) {
+        int64_t id;
+        enum rc rc = api_field_int(v, i, path, &id, e);
+        if (rc)
+            return rc;
+        if (UNLIKELY(id < 0 || id >= (int64_t)r->model->facts.vocab_size)) {
+            char param[64];
+            snprintf(param, sizeof param, "%s.%zu", path, i);
+            return api_check_token(param, id, r->model->facts.vocab_size, e);
+        }
+        tok_ids_push(ids, (uint32_t)id);
+    }
+    return RC_OK;
+}
+
+enum rc prompts_encode(const json_t *prompt, bool add_special, struct gen_req *r, struct err *e) {
+    struct tok_ids ids = {0};
+    const json_t *first = json_array_get(prompt, 0);
+    bool several = json_is_string(first) || json_is_array(first);
+    enum rc rc = RC_OK;
+    for (uint32_t i = 0; !rc && i < r->n_prompts; i++) {
+        char path[32] = "prompt";
+        if (several)
+            snprintf(path, sizeof path, "prompt.%u", i);
+        ids.n = 0;
+        rc = encode_one(several ? json_array_get(prompt, i) : prompt, path, add_special, r, &ids, e);
+        if (!rc)
+            rc = prompt_set(r, i, &ids, e);
+    }
+    tok_ids_fini(&ids);
+    return rc;
+}
+
+/* budget: api.md 5.3 for one prompt. asked: the explicit limit, or 0. */
+static enum rc budget(struct gen_req *r, struct gen_prompt *p, const char *param, int64_t asked, struct err *e) {
+    uint32_t context = r->model->facts.max_model_len, room = context - p->n_ids;
+    if (asked > (int64_t)room)
+        return err_set(e, RC_INVALID, param, "%s %lld and a prompt of %u tokens exceed the maximum context length of %u tokens",
+                       param, (long long)asked, p->n_ids, context);
+    uint64_t limit = room;
+    if (asked)
+        limit = (uint64_t)asked;
+    else if (r->route == GEN_COMPLETIONS)
+        limit = MIN(room, COMPLETION_TOKENS);
+    else if (r->model->defaults.max_new_tokens)
+        limit = MIN(room, r->model->defaults.max_new_tokens);
+    p->max_tokens = (uint32_t)limit;
+    return RC_OK;
+}
+
+enum rc prompt_budgets(const struct field_values *v, struct gen_req *r, struct err *e) {
+    const char *param = v->max_completion_tokens.set ? "max_completion_tokens" : "max_tokens";
+    int64_t asked = v->max_completion_tokens.set ? v->max_completion_tokens.v : v->max_tokens.v;
+    for (uint32_t i = 0; i < r->n_prompts; i++) {
+        struct gen_prompt *p = &r->prompts[i];
+        enum rc rc = budget(r, p, param, asked, e);
+        if (rc)
+            return rc;
+        if (v->min_tokens.v > (int64_t)p->max_tokens)
+            return err_set(e, RC_INVALID, "min_tokens", "min_tokens must be less_than_equal %u, the limit of generated tokens, "
+                           "got %lld", p->max_tokens, (long long)v->min_tokens.v);
+    }
+    r->min_tokens = (uint32_t)v->min_tokens.v;
+    return RC_OK;
+}

@@ -1,0 +1,40 @@
+/* request.h: the parts of gen_prepare: sampling and prompts. Inside router/api only. */
+#ifndef WEIR_ROUTER_API_REQUEST_H
+#define WEIR_ROUTER_API_REQUEST_H
+
+#include "router/api/fields.h"
+#include "router/api/gen.h"
+
+/* What the checks before the model's lookup leave for those after it. */
+struct sampling_raw {
+    const int64_t *stop_ids;
+    size_t n_stop_ids;
+    const struct raw_bias *bias;
+    size_t n_bias;
+    int64_t n_top; /* -1: all */
+};
+
+/* sampling_check: what no model is needed for: shapes and limits of stop, stop_token_ids and logit_bias; options of streams and logprobs. */
+MUST_USE enum rc sampling_check(const struct field_values *v, const struct router_opts *o, struct gen_req *r,
+                                struct sampling_raw *raw, struct err *e);
+/* sampling_resolve: defaults of the model, ids within its vocabulary, seed (api.md 5.2, 8.2, 8.3). r->model is set. */
+MUST_USE enum rc sampling_resolve(const struct field_values *v, struct gen_env *env, const struct sampling_raw *raw,
+                                  struct gen_req *r, struct err *e);
+
+/* prompts_check: the four forms of a completion's prompt, and how many there may be. Sets r->n_prompts. */
+MUST_USE enum rc prompts_check(const json_t *prompt, const struct router_limits *limits, struct gen_req *r, struct err *e);
+/* prompts_encode: ids of every prompt of a completion. */
+MUST_USE enum rc prompts_encode(const json_t *prompt, bool add_special, struct gen_req *r, struct err *e);
+/* prompt_set: takes ids as prompt i: neither empty nor out of the vocabulary (RC_INVALID). */
+MUST_USE enum rc prompt_set(struct gen_req *r, uint32_t i, const struct tok_ids *ids, struct err *e);
+/* prompt_budgets: max_tokens of every prompt (api.md 5.3), and min_tokens against them. */
+MUST_USE enum rc prompt_budgets(const struct field_values *v, struct gen_req *r, struct err *e);
+
+/* model_lookup: the model a body names, held. RC_NOT_FOUND, or what no_model says. */
+MUST_USE enum rc model_lookup(struct gen_env *env, struct str name, struct model_info **out, struct err *e);
+/* body_parse: JSON that must be an object, within the limits. The caller's reference. */
+MUST_USE enum rc body_parse(struct str body, const struct router_limits *limits, json_t **out, struct err *e);
+/* api_check_token: RC_INVALID "out of vocabulary" unless 0 <= id < vocab_size. */
+MUST_USE enum rc api_check_token(const char *param, int64_t id, uint32_t vocab_size, struct err *e);
+
+#endif
