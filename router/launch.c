@@ -1,0 +1,320 @@
+#include "router/launch.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <sys/pidfd.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+
+extern char **environ;
+
+enum { BACKOFF_MIN_MS = 100, BACKOFF_MAX_MS = 5000, STEADY_S = 10, GRACE_MS = 2000, PLAIN_LINE_MS = 2000 };
+
+struct child {
+    pid_t pid;             /* 0: not running */
+    int pidfd;
+    char url[160], path[128];
+    uint64_t started_ns, restart_ns; /* restart_ns: due then, while pid is 0 */
+    unsigned backoff_ms;
+};
+struct launch {
+    struct launch_opts o;
+    char worker_path[4096], dir[96];
+    struct child child[LAUNCH_WORKERS_MAX];
+    pthread_t thread;
+    int events; /* eventfd: progress, or the order to stop */
+    _Atomic int stop; /* 1: SIGTERM, 2: SIGKILL */
+    _Atomic bool refused;
+    bool was_ready, is_terminal, line_open;
+    uint64_t shown_ns;
+};
+
+static void wake(void *arg) {
+    struct launch *l = arg;
+    uint64_t one = 1;
+    (void)!write(l->events, &one, sizeof one);
+}
+
+/* ---- what people see ------------------------------------------------------------------------------ */
+
+static double seconds(const struct launch *l) {
+    return (double)(clock_ns() - l->o.started_ns) * 1e-9;
+}
+
+static void end_line(struct launch *l) {
+    if (l->line_open)
+        fputs("\r\033[K", stderr);
+    l->line_open = false;
+}
+
+static void show_loading(struct launch *l, const struct router_progress *p) {
+    double done = (double)p->load_done_bytes / (double)MIB, total = (double)p->load_total_bytes / (double)MIB;
+    if (!p->load_total_bytes)
+        return;
+    if (l->is_terminal) {
+        fprintf(stderr, "\r\033[Kloading %s: %.1f of %.1f MiB, %.1f s", l->o.model, done, total, seconds(l));
+        l->line_open = true;
+    } else if (clock_ns() - l->shown_ns >= PLAIN_LINE_MS * NS_PER_MS) {
+        fprintf(stderr, "loading %s: %.1f of %.1f MiB, %.1f s\n", l->o.model, done, total, seconds(l));
+        l->shown_ns = clock_ns();
+    }
+}
+
+static void show(struct launch *l) {
+    struct router_progress p;
+    router_progress(l->o.router, &p);
+    if (l->was_ready) {
+        if (p.n_ready == l->o.n_workers)
+            router_note_worker_state(l->o.router, NULL);
+        return;
+    }
+    if (p.failed && p.n_ready == 0 && p.detail[0]) {
+        end_line(l);
+        fprintf(stderr, "weir: cannot serve %s: %s\n", l->o.model, p.detail);
+        atomic_store(&l->refused, true);
+        router_shutdown(l->o.router);
+        return;
+    }
+    if (p.n_ready < l->o.n_workers) {
+        show_loading(l, &p);
+        return;
+    }
+    l->was_ready = true;
+    end_line(l);
+    bool v6 = strchr(l->o.host, ':') != NULL;
+    fprintf(stderr, "weir: ready in %.2f s: %s at http://%s%s%s:%d/v1\n", seconds(l), l->o.model, v6 ? "[" : "", l->o.host,
+            v6 ? "]" : "", l->o.port);
+}
+
+/* ---- processes -------------------------------------------------------------------------------------- */
+
+/* spawn: the worker in a process group of its own, so that a terminal's Ctrl-C reaches only the router, which drains. */
+static enum rc spawn(struct launch *l, struct child *c, struct err *e) {
+    struct conf_list argv = {0};
+    const struct conf_list *flags = l->o.worker_argv;
+    char parent[48], listen[192];
+    snprintf(parent, sizeof parent, "--parent-pid=%d", (int)getpid());
+    snprintf(listen, sizeof listen, "--listen=%s", c->url);
+    argv.v = xcalloc(flags->n + 5, sizeof *argv.v);
+    argv.v[argv.n++] = l->worker_path;
+    argv.v[argv.n++] = (char *)(uintptr_t)l->o.model; /* execv's strings are not const; they are only read */
+    argv.v[argv.n++] = parent;
+    argv.v[argv.n++] = listen;
+    for (size_t i = 0; i < flags->n; i++)
+        argv.v[argv.n++] = flags->v[i];
+
+    posix_spawnattr_t attr;
+    sigset_t none, all;
+    sigemptyset(&none);
+    sigfillset(&all);
+    posix_spawnattr_init(&attr);
+    posix_spawnattr_setsigmask(&attr, &none);
+    posix_spawnattr_setsigdefault(&attr, &all);
+    posix_spawnattr_setpgroup(&attr, 0);
+    posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP);
+    int rc = posix_spawn(&c->pid, l->worker_path, NULL, &attr, argv.v, environ);
+    posix_spawnattr_destroy(&attr);
+    free(argv.v);
+    if (rc) {
+        c->pid = 0;
+        return err_set(e, RC_IO, NULL, "cannot start %s: %s", l->worker_path, strerror(rc));
+    }
+    c->pidfd = pidfd_open(c->pid, 0);
+    c->started_ns = clock_ns();
+    return RC_OK;
+}
+
+static void say_why(int status, char *out, size_t n) {
+    if (WIFSIGNALED(status))
+        snprintf(out, n, "died by signal %d (%s)", WTERMSIG(status), strsignal(WTERMSIG(status)));
+    else
+        snprintf(out, n, "ended with status %d", WEXITSTATUS(status));
+}
+
+/* on_end: a worker is gone. */
+static void on_end(struct launch *l, struct child *c, int status) {
+    char why[96], line[192];
+    if (c->pidfd >= 0)
+        close(c->pidfd);
+    c->pidfd = -1;
+    c->pid = 0;
+    if (atomic_load(&l->stop))
+        return;
+    say_why(status, why, sizeof why);
+    end_line(l);
+    if (!l->was_ready) {
+        if (WIFSIGNALED(status))
+            fprintf(stderr, "weir: the worker %s while loading%s\n", why,
+                    WTERMSIG(status) == SIGKILL ? "; was there enough memory?" : "");
+        else
+            fprintf(stderr, "weir: the worker could not start\n");
+        atomic_store(&l->refused, true);
+        router_shutdown(l->o.router);
+        return;
+    }
+    if (clock_ns() - c->started_ns > STEADY_S * NS_PER_S)
+        c->backoff_ms = 0;
+    c->backoff_ms = c->backoff_ms ? MIN(2 * c->backoff_ms, (unsigned)BACKOFF_MAX_MS) : BACKOFF_MIN_MS;
+    c->restart_ns = clock_ns() + c->backoff_ms * NS_PER_MS;
+    snprintf(line, sizeof line, "the worker %s and is being restarted", why);
+    router_note_worker_state(l->o.router, line);
+    LOG(LOG_ERROR, "worker ended", F_STR("why", why), F_U64("restart_ms", c->backoff_ms));
+}
+
+static void reap(struct launch *l) {
+    for (unsigned i = 0; i < l->o.n_workers; i++) {
+        struct child *c = &l->child[i];
+        int status;
+        if (c->pid && waitpid(c->pid, &status, WNOHANG) == c->pid)
+            on_end(l, c, status);
+    }
+}
+
+/* restart_due: starts what is due; returns the milliseconds until the next one, -1 for none. */
+static int restart_due(struct launch *l) {
+    int wait_ms = -1;
+    uint64_t now = clock_ns();
+    if (atomic_load(&l->stop) || atomic_load(&l->refused))
+        return -1;
+    for (unsigned i = 0; i < l->o.n_workers; i++) {
+        struct child *c = &l->child[i];
+        struct err e;
+        if (c->pid)
+            continue;
+        if (c->restart_ns <= now) {
+            if (spawn(l, c, &e) == RC_OK)
+                continue;
+            LOG(LOG_ERROR, "restart failed", F_STR("reason", e.msg));
+            c->restart_ns = now + BACKOFF_MAX_MS * NS_PER_MS;
+        }
+        int ms = (int)((c->restart_ns - now) / NS_PER_MS) + 1;
+        wait_ms = wait_ms < 0 ? ms : MIN(wait_ms, ms);
+    }
+    return wait_ms;
+}
+
+static void kill_all(struct launch *l, int sig) {
+    for (unsigned i = 0; i < l->o.n_workers; i++)
+        if (l->child[i].pid)
+            kill(l->child[i].pid, sig);
+}
+
+static bool any_left(const struct launch *l) {
+    for (unsigned i = 0; i < l->o.n_workers; i++)
+        if (l->child[i].pid)
+            return true;
+    return false;
+}
+
+static void wait_events(struct launch *l, int timeout_ms) {
+    struct pollfd p[LAUNCH_WORKERS_MAX + 1] = {{.fd = l->events, .events = POLLIN}};
+    nfds_t n = 1;
+    uint64_t drained;
+    for (unsigned i = 0; i < l->o.n_workers; i++)
+        if (l->child[i].pid && l->child[i].pidfd >= 0)
+            p[n++] = (struct pollfd){.fd = l->child[i].pidfd, .events = POLLIN};
+    poll(p, n, timeout_ms);
+    if (p[0].revents & POLLIN)
+        (void)!read(l->events, &drained, sizeof drained);
+}
+
+static void *launch_loop(void *arg) {
+    struct launch *l = arg;
+    while (!atomic_load(&l->stop)) {
+        int next_ms = restart_due(l);
+        wait_events(l, next_ms < 0 ? 1000 : MIN(next_ms, 1000));
+        reap(l);
+        if (!atomic_load(&l->stop) && !atomic_load(&l->refused))
+            show(l);
+    }
+    end_line(l);
+    kill_all(l, atomic_load(&l->stop) == 2 ? SIGKILL : SIGTERM);
+    uint64_t deadline = clock_ns() + GRACE_MS * NS_PER_MS;
+    while (any_left(l)) {
+        if (clock_ns() > deadline || atomic_load(&l->stop) == 2)
+            kill_all(l, SIGKILL);
+        wait_events(l, 50);
+        reap(l);
+    }
+    return NULL;
+}
+
+/* ---- life ------------------------------------------------------------------------------------------- */
+
+static enum rc find_worker(struct launch *l, struct err *e) {
+    ssize_t n = readlink("/proc/self/exe", l->worker_path, sizeof l->worker_path - 16);
+    if (n <= 0)
+        return err_io(e, "cannot tell where this program lies");
+    l->worker_path[n] = 0;
+    char *slash = strrchr(l->worker_path, '/');
+    strcpy(slash ? slash + 1 : l->worker_path, "weir-worker");
+    if (access(l->worker_path, X_OK))
+        return err_set(e, RC_NOT_FOUND, NULL, "weir-worker is missing beside weir");
+    return RC_OK;
+}
+
+static void clean(struct launch *l) {
+    for (unsigned i = 0; i < l->o.n_workers; i++)
+        if (l->child[i].path[0])
+            unlink(l->child[i].path);
+    if (l->dir[0])
+        rmdir(l->dir);
+    if (l->events >= 0)
+        close(l->events);
+    free(l);
+}
+
+enum rc launch_start(struct launch **out, const struct launch_opts *o, struct err *e) {
+    struct launch *l = xcalloc(1, sizeof *l);
+    CHECK(o->n_workers >= 1 && o->n_workers <= LAUNCH_WORKERS_MAX);
+    l->o = *o;
+    l->events = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    l->is_terminal = isatty(STDERR_FILENO);
+    l->shown_ns = clock_ns();
+    strcpy(l->dir, "/tmp/weir-XXXXXX");
+    enum rc rc = find_worker(l, e);
+    if (rc == RC_OK && !mkdtemp(l->dir)) {
+        rc = err_io(e, "cannot make a folder in /tmp");
+        l->dir[0] = 0;
+    } else if (rc != RC_OK) {
+        l->dir[0] = 0;
+    }
+    for (unsigned i = 0; i < o->n_workers && rc == RC_OK; i++) {
+        struct child *c = &l->child[i];
+        c->pidfd = -1;
+        snprintf(c->path, sizeof c->path, "%s/worker-%u.sock", l->dir, i);
+        snprintf(c->url, sizeof c->url, "ipc://%s", c->path);
+        rc = router_dial(o->router, c->url, e);
+    }
+    if (rc != RC_OK) {
+        clean(l);
+        return rc;
+    }
+    router_on_change(o->router, wake, l);
+    CHECK(pthread_create(&l->thread, NULL, launch_loop, l) == 0);
+    *out = l;
+    return RC_OK;
+}
+
+bool launch_stop(struct launch *l, bool now) {
+    if (!l)
+        return true;
+    atomic_store(&l->stop, now ? 2 : 1);
+    wake(l);
+    pthread_join(l->thread, NULL);
+    bool ok = !atomic_load(&l->refused);
+    router_on_change(l->o.router, NULL, NULL);
+    clean(l);
+    return ok;
+}

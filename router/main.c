@@ -1,0 +1,263 @@
+/* weir: subcommands, flags, signals. */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netdb.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "common/version.h"
+#include "common/worker_flags.h"
+#include "router/flags.h"
+#include "router/launch.h"
+#include "router/router.h"
+
+enum { EXIT_USAGE = 2, ROWS_MAX = 160 };
+
+/* Both subcommands parse into one struct; `weir router` leaves the worker's part alone. */
+struct weir_opts {
+    struct router_opts r;
+    struct worker_flags w;
+    int64_t n_workers;
+};
+
+static const struct conf_flag serve_rows[] = {
+    {.name = "workers", .kind = CONF_INT, .min = 1, .max = LAUNCH_WORKERS_MAX, .offset = offsetof(struct weir_opts, n_workers),
+     .help = "workers to start on this machine [1]"},
+};
+static const struct conf_flag router_only_rows[] = {
+    {.name = "worker", .kind = CONF_LIST, .offset = offsetof(struct weir_opts, r.workers),
+     .help = "a worker's address: ipc://PATH or tcp://HOST:PORT; one or several"},
+    {.name = "cluster-token-file", .kind = CONF_STR, .offset = offsetof(struct weir_opts, r.cluster_token_file),
+     .help = "file with the secret that workers and routers share"},
+    {.name = "log-level", .kind = CONF_ENUM, .choices = "debug|info|warning|error", .offset = offsetof(struct weir_opts, r.log_level),
+     .help = "least level logged [info]"},
+    {.name = "threads", .kind = CONF_INT, .min = 0, .max = 1024, .offset = offsetof(struct weir_opts, r.threads),
+     .help = "loops, and threads of the pool [cores]"},
+    {.name = "served-model-name", .kind = CONF_LIST, .offset = offsetof(struct weir_opts, r.served_names),
+     .help = "names clients may use [as the workers say]"},
+};
+
+static struct router *the_router; /* for the signal handler; set before the handler is */
+
+static void on_signal(int sig) {
+    (void)sig;
+    router_shutdown(the_router);
+}
+
+/* ---- flags -------------------------------------------------------------------------------------- */
+
+static bool has_row(const struct conf_flag *rows, size_t n, const char *name) {
+    for (size_t i = 0; i < n; i++)
+        if (!strcmp(rows[i].name, name))
+            return true;
+    return false;
+}
+
+/* add_rows: rows moved by `base`; a name that is there already is left out, so the first table decides. */
+static size_t add_rows(struct conf_flag *to, size_t n, const struct conf_flag *from, size_t n_from, size_t base) {
+    for (size_t i = 0; i < n_from; i++) {
+        if (has_row(to, n, from[i].name))
+            continue;
+        CHECK(n < ROWS_MAX);
+        to[n] = from[i];
+        to[n++].offset += base;
+    }
+    return n;
+}
+
+static struct conf_table make_table(struct conf_flag *rows, bool serve) {
+    size_t n = 0;
+    if (serve) {
+        n = add_rows(rows, n, worker_flag_rows, n_worker_flag_rows, offsetof(struct weir_opts, w));
+        n = add_rows(rows, n, serve_rows, ARRAY_LEN(serve_rows), 0);
+    } else {
+        n = add_rows(rows, n, router_only_rows, ARRAY_LEN(router_only_rows), 0);
+    }
+    n = add_rows(rows, n, router_flag_rows, n_router_flag_rows, offsetof(struct weir_opts, r));
+    return (struct conf_table){.usage = serve ? "weir serve MODEL [flags]" : "weir router --worker ADDRESS [flags]",
+                               .flags = rows,
+                               .n_flags = n,
+                               .n_positional_max = serve ? 1 : 0};
+}
+
+/* free_opts: every row of every table, whichever subcommand it was. */
+static void free_opts(struct weir_opts *o, struct conf_list *positional) {
+    const struct {
+        const struct conf_flag *rows;
+        size_t n, base;
+    } tables[] = {{worker_flag_rows, n_worker_flag_rows, offsetof(struct weir_opts, w)},
+                  {router_only_rows, ARRAY_LEN(router_only_rows), 0},
+                  {router_flag_rows, n_router_flag_rows, offsetof(struct weir_opts, r)}};
+    for (size_t i = 0; i < ARRAY_LEN(tables); i++) {
+        const struct conf_table t = {.flags = tables[i].rows, .n_flags = tables[i].n};
+        conf_free(&t, (char *)o + tables[i].base, NULL);
+    }
+    const struct conf_table none = {0};
+    conf_free(&none, o, positional);
+}
+
+/* settle: what one half says for both. */
+static void settle(struct weir_opts *o, bool serve) {
+    enum log_level level;
+    if (serve) {
+        o->r.threads = o->w.threads;
+        o->r.limit.logprobs = o->w.max_logprobs;
+        free(o->r.log_level);
+        o->r.log_level = xstrdup(o->w.log_level);
+    }
+    o->r.has_seed = o->r.seed != INT64_MIN;
+    if (log_parse_level(o->r.log_level, &level))
+        log_set_level(level);
+}
+
+/* ---- subcommands -------------------------------------------------------------------------------- */
+
+static void catch_signals(struct router *r) {
+    struct sigaction sa = {.sa_handler = on_signal};
+    the_router = r;
+    sigaction(SIGTERM, &sa, NULL);
+    sigaction(SIGINT, &sa, NULL);
+    signal(SIGPIPE, SIG_IGN);
+}
+
+static bool is_loopback(const char *host) {
+    return !strcmp(host, "localhost") || !strncmp(host, "127.", 4) || !strcmp(host, "::1");
+}
+
+static int run(struct weir_opts *o, const char *model, const struct conf_table *table, uint64_t started_ns) {
+    struct err e = {0};
+    struct router *r = NULL;
+    struct launch *l = NULL;
+    struct conf_list argv = {0};
+    struct buf shown = {0};
+    int status = 1;
+
+    if (router_new(&r, &o->r, &e) != RC_OK)
+        goto out;
+    conf_show(table, o, &shown);
+    LOG(LOG_INFO, "configuration", F_BYTES("flags", shown.data, shown.len));
+    if (!is_loopback(o->r.host))
+        LOG(LOG_WARN, "listening beyond this machine, and nobody has to show a key", F_STR("host", o->r.host));
+    catch_signals(r);
+    if (model) {
+        worker_flags_argv(&o->w, &argv);
+        struct launch_opts lo = {.model = model,
+                                 .worker_argv = &argv,
+                                 .n_workers = (unsigned)o->n_workers,
+                                 .router = r,
+                                 .host = o->r.host,
+                                 .port = router_port(r),
+                                 .started_ns = started_ns};
+        if (launch_start(&l, &lo, &e) != RC_OK)
+            goto out;
+    }
+    bool peaceful = router_run(r);
+    bool started = launch_stop(l, !peaceful);
+    l = NULL;
+    status = peaceful && started ? 0 : 1;
+out:
+    if (e.msg[0])
+        fprintf(stderr, "weir: %s\n", e.msg);
+    launch_stop(l, true);
+    router_free(r);
+    for (size_t i = 0; i < argv.n; i++)
+        free(argv.v[i]);
+    free(argv.v);
+    buf_fini(&shown);
+    return status;
+}
+
+static int serve_or_route(bool serve, int argc, char **argv, uint64_t started_ns) {
+    struct conf_flag *rows = xcalloc(ROWS_MAX, sizeof *rows);
+    struct conf_table table = make_table(rows, serve);
+    struct conf_list positional = {0};
+    struct weir_opts o = {.n_workers = 1};
+    struct err e = {0};
+    int status = EXIT_USAGE;
+
+    router_opts_init(&o.r);
+    o.r.seed = INT64_MIN;
+    worker_flags_init(&o.w);
+    if (conf_has(argc, argv, "--help")) {
+        struct buf help = {0};
+        conf_help(&table, &help);
+        fwrite(help.data, 1, help.len, stdout);
+        buf_fini(&help);
+        status = 0;
+    } else if (conf_parse(&table, argc, argv, &o, &positional, &e) != RC_OK) {
+        fprintf(stderr, "weir: %s\n", e.msg);
+    } else if (serve && positional.n != 1) {
+        fprintf(stderr, "weir: name one MODEL: %s\n", table.usage);
+    } else if (!serve && !o.r.workers.n) {
+        fprintf(stderr, "weir: name at least one worker: %s\n", table.usage);
+    } else {
+        settle(&o, serve);
+        status = run(&o, serve ? positional.v[0] : NULL, &table, started_ns);
+    }
+    free_opts(&o, &positional);
+    free(rows);
+    return status;
+}
+
+/* healthcheck: GET /health of a local server; 0 if it answers 200. For containers that have no curl. */
+static int healthcheck(const char *url) {
+    char host[256] = "127.0.0.1", port[8] = "8000", answer[64] = "";
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *found = NULL;
+    if (url && sscanf(url, "http://%255[^:/]:%7[0-9]", host, port) < 1) {
+        fprintf(stderr, "weir: --healthcheck takes http://HOST:PORT\n");
+        return EXIT_USAGE;
+    }
+    if (getaddrinfo(host, port, &hints, &found) || !found)
+        return 1;
+    int fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0), status = 1;
+    struct timeval limit = {.tv_sec = 5};
+    char request[512];
+    int n = snprintf(request, sizeof request, "GET /health HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", host);
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
+    if (!connect(fd, found->ai_addr, found->ai_addrlen) && write(fd, request, (size_t)n) == n &&
+        read(fd, answer, sizeof answer - 1) > 12)
+        status = strncmp(answer, "HTTP/1.1 200", 12) ? 1 : 0;
+    close(fd);
+    freeaddrinfo(found);
+    return status;
+}
+
+static void usage(FILE *f) {
+    fputs("weir " WEIR_VERSION ": an OpenAI-compatible inference server\n\n"
+          "  weir serve MODEL [flags]              start workers for a model folder and serve it\n"
+          "  weir router --worker ADDRESS [flags]  serve workers that run elsewhere\n"
+          "  weir --healthcheck [URL]              exit 0 if a server answers\n"
+          "  weir --version\n\n"
+          "weir serve --help and weir router --help list the flags.\n",
+          f);
+}
+
+int main(int argc, char **argv) {
+    uint64_t started_ns = clock_ns();
+    log_set_name("router");
+    if (argc < 2) {
+        usage(stderr);
+        return EXIT_USAGE;
+    }
+    if (!strcmp(argv[1], "--version")) {
+        puts("weir " WEIR_VERSION);
+        return 0;
+    }
+    if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h")) {
+        usage(stdout);
+        return 0;
+    }
+    if (!strcmp(argv[1], "--healthcheck"))
+        return healthcheck(argc > 2 ? argv[2] : NULL);
+    if (!strcmp(argv[1], "serve") || !strcmp(argv[1], "router"))
+        return serve_or_route(argv[1][0] == 's', argc - 1, argv + 1, started_ns);
+    fprintf(stderr, "weir: unknown command '%.64s'\n\n", argv[1]);
+    usage(stderr);
+    return EXIT_USAGE;
+}
