@@ -88,10 +88,12 @@ struct sched {
     uint32_t n_waiting, n_waiting_max;
     uint32_t n_pending; /* samples that hang on others */
     uint64_t n_preemptions;
+    uint64_t next_serial;
     struct id128 *names; /* [n_table] scratch of admission */
     struct step_plan plan;
     /* of the step being planned */
     uint32_t tokens_left, rows_left;
+    uint32_t reserved[KV_GROUPS_MAX]; /* blocks that running sequences lack for their known tokens */
 };
 
 /* sched_init: CHECKs that the options fit together; sched_fits tells beforehand whether a pool is large

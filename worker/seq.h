@@ -104,6 +104,8 @@ struct req *req_new(const struct req *src) __attribute__((returns_nonnull));
 void req_prepare(struct req *r, const uint32_t *eos_ids, uint32_t n_eos_ids, bool with_hashes);
 /* req_free: frees r and its sequences; NULL is allowed. */
 void req_free(struct req *r);
+/* req_stops_at: token is in the request's stop set. */
+bool req_stops_at(const struct req *r, uint32_t token);
 /* req_penalises: some penalty of r is on. */
 bool req_penalises(const struct req *r);
 
@@ -152,12 +154,17 @@ static inline uint32_t seq_token(const struct seq *s, uint32_t i) {
 }
 /* seq_copy_tokens: known tokens [from, from + n) to dst. */
 void seq_copy_tokens(const struct seq *s, uint32_t from, uint32_t n, uint32_t *dst);
+/* seq_block_name: the name of its full block number `block`, given the name of the one before. */
+struct id128 seq_block_name(const struct seq *s, uint32_t block, struct id128 parent);
 /* seq_ready: takes the buffers that its output needs; before its first admission. Does nothing the second
  * time. */
 void seq_ready(struct seq *s);
 /* seq_accept: appends a sampled token and says whether it ends the sequence: stop ids first, then the token
  * limit (api.md 8.6.1) and the context of max_len tokens. */
 enum finish_reason seq_accept(struct seq *s, uint32_t token, uint32_t max_len);
+/* seq_wants_prompt_rows: logprobs of the prompt are wanted and not all known: it has to be computed, not
+ * looked up. */
+bool seq_wants_prompt_rows(const struct seq *s);
 /* seq_prompt_only: it ends when the prompt is computed, without sampling. */
 static inline bool seq_prompt_only(const struct seq *s) {
     return s->req->max_tokens == 0;
