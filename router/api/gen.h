@@ -49,6 +49,7 @@ struct gen_req {
     bool logprobs;               /* wanted at all */
     uint32_t n_top;              /* alternatives beside the sampled token */
     bool skip_special, spaces_between_special, include_stop;
+    bool prompt_details;         /* usage tells cached tokens (--enable-prompt-tokens-details) */
     bool ids_as_tokens;          /* token strings are token_id:N */
     struct stop_set *stop;       /* NULL: none */
     const struct str *stop_strings; /* the same, for stop_reason */

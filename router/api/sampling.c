@@ -165,6 +165,7 @@ enum rc sampling_check(const struct field_values *v, const struct router_opts *o
     r->skip_special = v->skip_special.set ? v->skip_special.v : true;
     r->spaces_between_special = v->spaces_between_special.set ? v->spaces_between_special.v : true;
     r->ids_as_tokens = v->ids_as_tokens.set ? v->ids_as_tokens.v : o->return_tokens_as_token_ids;
+    r->prompt_details = o->prompt_tokens_details;
     r->priority = (int32_t)v->priority.v;
     enum rc rc = check_stream(v, o, r, e);
     if (!rc)

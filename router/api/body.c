@@ -1,0 +1,77 @@
+#include "router/api/run.h"
+
+void usage_write(const struct gen_req *r, struct gen_counts n, struct buf *out) {
+    buf_addz(out, "{\"prompt_tokens\":");
+    buf_addu64(out, n.prompt_tokens);
+    buf_addz(out, ",\"completion_tokens\":");
+    buf_addu64(out, n.completion_tokens);
+    buf_addz(out, ",\"total_tokens\":");
+    buf_addu64(out, (uint64_t)n.prompt_tokens + n.completion_tokens);
+    buf_addz(out, ",\"prompt_tokens_details\":");
+    if (r->prompt_details) {
+        buf_addz(out, "{\"cached_tokens\":");
+        buf_addu64(out, n.cached_tokens);
+        buf_addc(out, '}');
+    } else {
+        buf_addz(out, "null");
+    }
+    buf_addz(out, ",\"completion_tokens_details\":null}");
+}
+
+void finish_write(const struct gen_run *g, const struct choice *c, struct buf *out) {
+    static const char *const names[] = {[GEN_STOP] = "\"stop\"", [GEN_LENGTH] = "\"length\"", [GEN_ABORT] = "\"abort\""};
+    buf_addz(out, "\"finish_reason\":");
+    buf_addz(out, names[c->reason]);
+    buf_addz(out, ",\"stop_reason\":");
+    if (c->stop_string >= 0)
+        jw_str(out, g->r->stop_strings[c->stop_string]);
+    else if (c->has_stop_id)
+        buf_addu64(out, c->stop_id);
+    else
+        buf_addz(out, "null");
+}
+
+static void write_choice(const struct gen_run *g, uint32_t i, struct buf *out) {
+    const struct choice *c = &g->choices[i];
+    bool chat = g->r->route == GEN_CHAT;
+    buf_addz(out, "{\"index\":");
+    buf_addu64(out, i);
+    if (chat) {
+        buf_addz(out, ",\"message\":{\"role\":");
+        jw_str(out, g->r->role);
+        buf_addz(out, ",\"content\":");
+        jw_str(out, buf_str(&c->text));
+        buf_addz(out, ",\"refusal\":null,\"annotations\":null,\"audio\":null,\"function_call\":null,"
+                      "\"reasoning\":null,\"reasoning_content\":null}");
+    } else {
+        buf_addz(out, ",\"text\":");
+        jw_str(out, buf_str(&c->text));
+    }
+    buf_addz(out, ",\"logprobs\":");
+    lp_write(g, &c->lp, out);
+    buf_addc(out, ',');
+    finish_write(g, c, out);
+    buf_addz(out, chat ? "}" : ",\"prompt_logprobs\":null}");
+}
+
+void body_write(const struct gen_run *g, struct buf *out) {
+    const struct gen_req *r = g->r;
+    bool chat = r->route == GEN_CHAT;
+    buf_addz(out, "{\"id\":");
+    jw_str(out, r->id);
+    buf_addz(out, chat ? ",\"object\":\"chat.completion\",\"created\":" : ",\"object\":\"text_completion\",\"created\":");
+    jw_i64(out, r->created_unix_s);
+    buf_addz(out, ",\"model\":");
+    jw_str(out, r->model_name);
+    buf_addz(out, ",\"choices\":[");
+    for (uint32_t i = 0; i < g->n_choices; i++) {
+        if (i)
+            buf_addc(out, ',');
+        write_choice(g, i, out);
+    }
+    buf_addz(out, "],\"service_tier\":null,\"system_fingerprint\":");
+    jw_strz(out, r->model->fingerprint);
+    buf_addz(out, ",\"usage\":");
+    usage_write(r, gen_run_counts(g), out);
+    buf_addz(out, chat ? ",\"prompt_logprobs\":null,\"kv_transfer_params\":null}" : ",\"kv_transfer_params\":null}");
+}

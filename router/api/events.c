@@ -1,0 +1,95 @@
+/* Every token becomes an event, so nothing here allocates once sse has grown, and the constant parts are copied whole. */
+#include "router/api/run.h"
+
+#define LIT(b, s) buf_add(b, s, sizeof(s) - 1)
+
+void events_head(struct gen_run *g) {
+    const struct gen_req *r = g->r;
+    struct buf *b = &g->head;
+    LIT(b, "data: {\"id\":");
+    jw_str(b, r->id);
+    buf_addz(b, r->route == GEN_CHAT ? ",\"object\":\"chat.completion.chunk\"" : ",\"object\":\"text_completion\"");
+    LIT(b, ",\"created\":");
+    jw_i64(b, r->created_unix_s);
+    LIT(b, ",\"model\":");
+    jw_str(b, r->model_name);
+    LIT(b, ",\"choices\":[");
+}
+
+static void open_choice(const struct gen_run *g, uint32_t choice, struct buf *sse) {
+    buf_add(sse, g->head.data, g->head.len);
+    LIT(sse, "{\"index\":");
+    buf_addu64(sse, choice);
+}
+
+static void add_fingerprint(const struct gen_run *g, struct buf *sse) {
+    LIT(sse, ",\"system_fingerprint\":");
+    jw_strz(sse, g->r->model->fingerprint);
+}
+
+/* continuous: the usage of a choice and its prompt so far. */
+static void continuous(const struct gen_run *g, uint32_t choice, struct buf *sse) {
+    uint32_t prompt = choice / g->r->n;
+    LIT(sse, ",\"usage\":");
+    usage_write(g->r,
+                (struct gen_counts){g->r->prompts[prompt].n_ids, g->cached[prompt], g->choices[choice].n_tokens}, sse);
+}
+
+void event_roles(const struct gen_run *g, struct buf *sse) {
+    for (uint32_t i = 0; i < g->n_choices; i++) {
+        open_choice(g, i, sse);
+        LIT(sse, ",\"delta\":{\"role\":");
+        jw_str(sse, g->r->role);
+        LIT(sse, ",\"content\":\"\"},\"logprobs\":null,\"finish_reason\":null}]");
+        if (g->r->continuous_usage)
+            continuous(g, i, sse);
+        LIT(sse, "}\n\n");
+    }
+}
+
+void event_step(const struct gen_run *g, uint32_t choice, struct str text, bool has_lp, struct buf *sse) {
+    const struct choice *c = &g->choices[choice];
+    bool chat = g->r->route == GEN_CHAT;
+    open_choice(g, choice, sse);
+    if (!chat) {
+        LIT(sse, ",\"text\":");
+        jw_str(sse, text);
+    } else if (c->done && text.n == 0) {
+        LIT(sse, ",\"delta\":{}");
+    } else {
+        LIT(sse, ",\"delta\":{\"content\":");
+        jw_str(sse, text);
+        buf_addc(sse, '}');
+    }
+    LIT(sse, ",\"logprobs\":");
+    if (has_lp)
+        lp_write(g, &g->lp, sse);
+    else
+        LIT(sse, "null");
+    if (c->done) {
+        buf_addc(sse, ',');
+        finish_write(g, c, sse);
+    } else if (chat) {
+        LIT(sse, ",\"finish_reason\":null");
+    } else {
+        LIT(sse, ",\"finish_reason\":null,\"stop_reason\":null");
+    }
+    LIT(sse, "}]");
+    if (c->done)
+        add_fingerprint(g, sse);
+    if (g->r->continuous_usage)
+        continuous(g, choice, sse);
+    LIT(sse, "}\n\n");
+}
+
+void event_end(const struct gen_run *g, struct buf *sse) {
+    if (g->r->include_usage) {
+        buf_add(sse, g->head.data, g->head.len);
+        buf_addc(sse, ']');
+        add_fingerprint(g, sse);
+        LIT(sse, ",\"usage\":");
+        usage_write(g->r, gen_run_counts(g), sse);
+        LIT(sse, "}\n\n");
+    }
+    LIT(sse, "data: [DONE]\n\n");
+}

@@ -1,0 +1,157 @@
+#include "router/api/run.h"
+
+#include <stdlib.h>
+
+#include "common/utf8.h"
+#include "router/api/error.h"
+
+enum { PROMPT_TAIL = 16 /* ids that the detokeniser sees of the prompt */ };
+
+struct gen_run *gen_run_new(struct gen_req *r) {
+    struct gen_run *g = xcalloc(1, sizeof *g);
+    g->r = r;
+    g->n_choices = r->n_prompts * r->n;
+    g->choices = xcalloc(g->n_choices, sizeof *g->choices);
+    g->cached = xcalloc(r->n_prompts, sizeof *g->cached);
+    for (uint32_t i = 0; i < g->n_choices; i++) {
+        struct choice *c = &g->choices[i];
+        const struct gen_prompt *p = &r->prompts[i / r->n];
+        uint32_t tail = MIN(p->n_ids, (uint32_t)PROMPT_TAIL);
+        detok_init(&c->detok, r->model->tok, p->ids + p->n_ids - tail, tail, r->skip_special, r->spaces_between_special);
+        stop_init(&c->stop, r->stop, r->include_stop);
+        c->stop_string = -1;
+    }
+    if (r->logprobs && r->route == GEN_COMPLETIONS) {
+        for (g->n_seen = 8; g->n_seen < 2 * (r->n_top + 2);)
+            g->n_seen *= 2;
+        g->seen = xcalloc(g->n_seen, sizeof *g->seen);
+    }
+    if (r->stream)
+        events_head(g);
+    return g;
+}
+
+void gen_run_free(struct gen_run *g) {
+    if (!g)
+        return;
+    for (uint32_t i = 0; i < g->n_choices; i++) {
+        stop_fini(&g->choices[i].stop);
+        buf_fini(&g->choices[i].text);
+        lp_fini(&g->choices[i].lp);
+    }
+    buf_fini(&g->head);
+    buf_fini(&g->piece);
+    buf_fini(&g->text);
+    buf_fini(&g->key);
+    lp_fini(&g->lp);
+    free(g->seen);
+    free(g->cached);
+    free(g->choices);
+    gen_req_free(g->r);
+    free(g);
+}
+
+const struct gen_req *gen_run_req(const struct gen_run *g) {
+    return g->r;
+}
+
+bool gen_run_done(const struct gen_run *g) {
+    return g->n_done == g->n_choices;
+}
+
+void gen_on_first(struct gen_run *g, uint32_t choice, const struct gen_first *f) {
+    CHECK(choice < g->n_choices);
+    if (choice % g->r->n == 0) /* the other samples share the prompt's KV: what they found is no reuse of earlier work */
+        g->cached[choice / g->r->n] = MIN(f->cached_tokens, g->r->prompts[choice / g->r->n].n_ids);
+}
+
+/* decode: the step's text to g->text: decoded, and cut at a stop string. Returns the index of one that matched, else -1. */
+static int decode(struct gen_run *g, struct choice *c, const struct gen_token *token, const struct gen_finish *finish) {
+    const struct gen_req *r = g->r;
+    bool stop_token = finish && finish->reason == GEN_STOP; /* tested before stop strings, its text left out (api.md 8.6) */
+    g->piece.len = g->text.len = 0;
+    if (token && token->id < tok_vocab_size(r->model->tok) && (!stop_token || r->include_stop))
+        detok_push(&c->detok, token->id, &g->piece);
+    if (finish)
+        detok_finish(&c->detok, &g->piece);
+    if (r->logprobs)
+        c->n_points += (uint32_t)utf8_count(g->piece.data, g->piece.len);
+    if (!r->stop) {
+        struct buf swap = g->text;
+        g->text = g->piece;
+        g->piece = swap;
+        return -1;
+    }
+    int match = stop_push(&c->stop, g->piece.data, g->piece.len, c->n_tokens > r->min_tokens && !stop_token, &g->text);
+    if (finish && match < 0)
+        stop_flush(&c->stop, &g->text);
+    return match;
+}
+
+static void end_choice(struct gen_run *g, struct choice *c, int match, const struct gen_finish *finish) {
+    c->done = true;
+    c->stop_string = match;
+    c->reason = match >= 0 ? GEN_STOP : finish->reason;
+    c->has_stop_id = match < 0 && finish->reason == GEN_STOP && finish->has_stop_id;
+    c->stop_id = c->has_stop_id ? finish->stop_id : 0;
+    g->n_done++;
+}
+
+enum gen_action gen_on_step(struct gen_run *g, uint32_t choice, const struct gen_token *token,
+                            const struct gen_finish *finish, struct buf *sse) {
+    CHECK(choice < g->n_choices);
+    const struct gen_req *r = g->r;
+    struct choice *c = &g->choices[choice];
+    if (c->done || g->failed || (!token && !finish))
+        return GEN_CONTINUE;
+    if (token && r->logprobs && !lp_printable(token)) {
+        g->failed = true;
+        g->n_done = g->n_choices;
+        return GEN_FAILED;
+    }
+    if (r->stream && !g->began && r->route == GEN_CHAT)
+        event_roles(g, sse);
+    g->began = true;
+    if (token && r->logprobs) {
+        if (r->stream)
+            lp_clear(&g->lp);
+        lp_add(g, token, c->n_points, r->stream ? &g->lp : &c->lp);
+    }
+    c->n_tokens += token != NULL;
+    int match = decode(g, c, token, finish);
+    if (finish || match >= 0)
+        end_choice(g, c, match, finish);
+    if (r->stream)
+        event_step(g, choice, buf_str(&g->text), token && r->logprobs, sse);
+    else
+        buf_add(&c->text, g->text.data, g->text.len);
+    return match >= 0 && !finish ? GEN_CUT : GEN_CONTINUE;
+}
+
+struct gen_counts gen_run_counts(const struct gen_run *g) {
+    struct gen_counts n = {0};
+    for (uint32_t i = 0; i < g->r->n_prompts; i++) {
+        n.prompt_tokens += g->r->prompts[i].n_ids;
+        n.cached_tokens += g->cached[i];
+    }
+    for (uint32_t i = 0; i < g->n_choices; i++)
+        n.completion_tokens += g->choices[i].n_tokens;
+    return n;
+}
+
+enum rc gen_on_end(struct gen_run *g, struct buf *out, struct err *e) {
+    CHECK(gen_run_done(g));
+    if (g->failed)
+        return err_set(e, RC_INTERNAL, NULL, "the model gave a log-probability that is not a number");
+    if (g->r->stream)
+        event_end(g, out);
+    else
+        body_write(g, out);
+    return RC_OK;
+}
+
+void gen_error_event(const struct err *e, struct buf *sse) {
+    buf_addz(sse, "data: ");
+    api_error_body(e, sse);
+    buf_addz(sse, "\n\ndata: [DONE]\n\n");
+}
