@@ -1,0 +1,173 @@
+/* Tokens against Hugging Face tokenizers, on the goldens; and what a tokenizer knows. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "common/text/detok.h"
+#include "tests/support/tok_golden.h"
+
+#include <openssl/evp.h>
+#include <openssl/sha.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+static uint32_t digest(const void *p, size_t n) {
+    uint8_t md[SHA256_DIGEST_LENGTH];
+    uint32_t v;
+    SHA256(n ? p : "", n, md);
+    memcpy(&v, md, sizeof v);
+    return v;
+}
+
+/* decode: ids a token at a time; every piece must be whole characters, as pieces go out singly. */
+static void decode(const struct tok *t, const struct tok_ids *ids, bool reverse, bool skip, struct buf *out) {
+    struct detok d;
+    out->len = 0;
+    detok_init(&d, t, NULL, 0, skip, false);
+    for (size_t i = 0; i < ids->n; i++) {
+        size_t before = out->len;
+        detok_push(&d, ids->v[reverse ? ids->n - 1 - i : i], out);
+        if (out->len > before)
+            assert_true(((uint8_t)out->data[before] & 0xC0) != 0x80);
+    }
+    detok_finish(&d, out);
+}
+
+/* compare: every golden string: ids, decodings a token at a time, and the digest of all ids. */
+static void compare(const char *family) {
+    struct tok *t = tok_golden(family);
+    char path[160];
+    size_t n;
+    snprintf(path, sizeof path, "tests/golden/tok/%s/expect.bin", family);
+    char *expect = file_read(path, &n);
+    struct golden_strings g;
+    golden_strings_open(&g);
+    assert_int_equal(g.n, 20000);
+    assert_int_equal(n, 8 + (size_t)g.n * 8 + 32);
+    assert_memory_equal(expect, "WTE1", 4);
+    struct tok_ids ids = {0};
+    struct buf text = {0};
+    EVP_MD_CTX *all = EVP_MD_CTX_new();
+    EVP_DigestInit_ex(all, EVP_sha256(), NULL);
+    while (golden_strings_next(&g)) {
+        uint32_t i = g.i - 1, want[2];
+        memcpy(want, expect + 8 + (size_t)i * 8, sizeof want);
+        ids.n = 0;
+        tok_encode(t, g.text.data, g.text.len, NULL, 0, i % 2 ? TOK_ADD_SPECIAL : 0, &ids);
+        EVP_DigestUpdate(all, ids.v, ids.n * sizeof *ids.v);
+        if (digest(ids.v, ids.n * sizeof *ids.v) != want[0])
+            fail_msg("%s: ids of string %u: \"%.80s\"", family, i, buf_cstr(&g.text));
+        decode(t, &ids, i % 2 == 0, i % 4 == 1, &text);
+        if (digest(text.data, text.len) != want[1])
+            fail_msg("%s: decoding of string %u: \"%.80s\"", family, i, buf_cstr(&g.text));
+    }
+    uint8_t md[32];
+    EVP_DigestFinal_ex(all, md, NULL);
+    assert_memory_equal(md, expect + n - 32, 32);
+    EVP_MD_CTX_free(all);
+    golden_strings_close(&g);
+    tok_ids_fini(&ids);
+    buf_fini(&text);
+    free(expect);
+    tok_free(t);
+}
+
+static void test_gpt2(void **state UNUSED) {
+    compare("gpt2");
+}
+
+static void test_llama3(void **state UNUSED) {
+    compare("llama3");
+}
+
+static void test_qwen2(void **state UNUSED) {
+    compare("qwen2");
+}
+
+static uint32_t find(const struct tok *t, const char *s) {
+    uint32_t id;
+    if (!tok_find(t, str_of(s), &id))
+        fail_msg("no token \"%s\"", s);
+    return id;
+}
+
+static void test_knows(void **state UNUSED) {
+    struct tok *t = tok_golden("llama3");
+    uint32_t bos, eos, id, space_the = find(t, "\xC4\xA0the");
+    size_t n_front, n_back;
+    assert_true(tok_bos(t, &bos) && tok_eos(t, &eos));
+    assert_int_equal(bos, find(t, "<|begin_of_text|>"));
+    assert_int_equal(eos, find(t, "<|eot_id|>")); /* an object with content in the file */
+    tok_n_special(t, &n_front, &n_back);
+    assert_int_equal(n_front, 1);
+    assert_int_equal(n_back, 0);
+    assert_true(tok_is_special(t, bos) && tok_is_added(t, bos));
+    assert_false(tok_is_special(t, space_the) || tok_is_added(t, space_the));
+    assert_true(str_eqz(tok_piece(t, space_the), "\xC4\xA0the"));
+    assert_true(str_eqz(tok_bytes(t, space_the), " the"));
+    assert_true(str_eqz(tok_bytes(t, eos), "<|eot_id|>"));
+    assert_int_equal(tok_vocab_size(t), find(t, "<|python_tag|>") + 1);
+    assert_int_equal(tok_bytes(t, tok_vocab_size(t)).n, 0);
+    assert_int_equal(tok_piece(t, UINT32_MAX).n, 0);
+    assert_false(tok_is_special(t, tok_vocab_size(t)) || tok_is_added(t, UINT32_MAX));
+    assert_false(tok_find(t, STR_LIT("no such token"), &id) || tok_find(t, STR_LIT(""), &id));
+    tok_free(t);
+    t = tok_golden("qwen2");
+    assert_false(tok_bos(t, &bos)); /* null in the file */
+    assert_true(tok_eos(t, &eos) && eos == find(t, "<|im_end|>"));
+    tok_n_special(t, &n_front, &n_back);
+    assert_int_equal(n_front + n_back, 0);
+    assert_true(tok_is_added(t, find(t, "<think>")));
+    assert_false(tok_is_special(t, find(t, "<think>")));
+    tok_free(t);
+}
+
+/* All 256 bytes have a token of one byte, through the byte-level alphabet. */
+static void test_bytes(void **state UNUSED) {
+    struct tok *t = tok_golden("gpt2");
+    bool seen[256] = {false};
+    for (uint32_t id = 0; id < tok_vocab_size(t); id++) {
+        struct str b = tok_bytes(t, id);
+        if (b.n == 1)
+            seen[(uint8_t)*b.p] = true;
+    }
+    for (int b = 0; b < 256; b++)
+        assert_true(seen[b]);
+    tok_free(t);
+}
+
+/* invalid bytes are read as U+FFFD, by the maximal subpart. */
+static void test_invalid_utf8(void **state UNUSED) {
+    struct tok *t = tok_golden("llama3");
+    static const struct {
+        const char *bad, *good;
+    } cases[] = {
+        {"a\xFFz", "a\xEF\xBF\xBDz"},
+        {"\xE2\x82", "\xEF\xBF\xBD"},
+        {"\xE2\x82z", "\xEF\xBF\xBDz"},
+        {"\xF0\x9F\x98", "\xEF\xBF\xBD"},
+        {"\xC0\xAF", "\xEF\xBF\xBD\xEF\xBF\xBD"},
+        {"\xED\xA0\x80", "\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD"},
+        {"12345678\x80 the", "12345678\xEF\xBF\xBD the"},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct tok_ids a = {0}, b = {0};
+        tok_encode(t, cases[i].bad, strlen(cases[i].bad), NULL, 0, 0, &a);
+        tok_encode(t, cases[i].good, strlen(cases[i].good), NULL, 0, 0, &b);
+        assert_int_equal(a.n, b.n);
+        assert_memory_equal(a.v, b.v, a.n * sizeof *a.v);
+        tok_ids_fini(&a);
+        tok_ids_fini(&b);
+    }
+    tok_free(t);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_gpt2),  cmocka_unit_test(test_llama3), cmocka_unit_test(test_qwen2),
+        cmocka_unit_test(test_knows), cmocka_unit_test(test_bytes),  cmocka_unit_test(test_invalid_utf8),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
