@@ -1,0 +1,16 @@
+/* blocks.h: the parts that families are composed of, in operations of the backend: five for a layer. */
+#ifndef WEIR_WORKER_MODEL_BLOCKS_H
+#define WEIR_WORKER_MODEL_BLOCKS_H
+
+#include "worker/model/family.h"
+
+/* attn_block_run: x += o(attention(rope(qkv(norm(x))))). K and V go to the cache. */
+void attn_block_run(struct model *m, const struct attn_block *a);
+/* mlp_block_run: x += down(act(gate(norm(x))) * up(norm(x))). */
+void mlp_block_run(struct model *m, const struct mlp_block *b);
+/* embed_run: x = E[token]. */
+void embed_run(struct model *m);
+/* head_run: logits of the batch's rows, from norm(x). */
+void head_run(struct model *m);
+
+#endif

@@ -1,0 +1,93 @@
+/* family.h: what the files of worker/model share: the model, its blocks' weights, and a family's two
+ * functions.
+ *
+ * Included by worker/model only. A model belongs to the engine's thread. Weights and buffers are the
+ * backend's; the model keeps a list of them and frees them in model_free.
+ *
+ * Tensor parallelism: a rank holds n_heads / n_ranks query heads and the KV heads they use, and mlp / n_ranks
+ * columns of the MLP. q, k, v, gate and up are cut by rows, o and down by columns, whose products are summed
+ * over the ranks
+ * (`reduce`). Embedding, norms and head are whole on every rank.
+ */
+#ifndef WEIR_WORKER_MODEL_FAMILY_H
+#define WEIR_WORKER_MODEL_FAMILY_H
+
+#include "worker/model/model.h"
+
+struct weights;
+
+/* heads: the attention heads of one rank. */
+struct heads {
+    uint32_t n, n_kv;
+    uint32_t first, first_kv; /* of the whole model's */
+};
+
+struct attn_block {
+    const struct be_w *norm;            /* [hidden] */
+    const struct be_w *qkv;             /* [(n + 2 n_kv) head_dim][hidden] */
+    const struct be_w *qkv_bias;        /* [(n + 2 n_kv) head_dim], or NULL */
+    const struct be_w *q_norm, *k_norm; /* [head_dim], or NULL */
+    const struct be_w *o;               /* [hidden][n head_dim] */
+    const struct be_w *o_bias;          /* [hidden], or NULL */
+    uint32_t group, layer;              /* cache group, and layer within it */
+    uint32_t window;                    /* 0: none */
+};
+
+struct mlp_block {
+    const struct be_w *norm;         /* [hidden] */
+    const struct be_w *gate_up;      /* [2 mlp][hidden] */
+    const struct be_w *gate_up_bias; /* [2 mlp], or NULL */
+    const struct be_w *down;         /* [hidden][mlp] */
+    const struct be_w *down_bias;    /* [hidden], or NULL */
+};
+
+struct layer {
+    struct attn_block attn;
+    struct mlp_block mlp;
+};
+
+struct model_family {
+    /* load: fills the layers and the ends of the model from named tensors. */
+    enum rc (*load)(struct model *m, const struct hf_config *cfg, struct weights *w, struct err *e);
+    /* forward: enqueues the operations between begin and end. */
+    void (*forward)(struct model *m, uint32_t n_rows);
+};
+
+/* model_plan: how layers map to cache groups. */
+struct group_plan {
+    uint32_t n_groups;
+    struct cache_group_spec spec[BE_GROUPS_MAX];
+    uint32_t full, windowed; /* index of the group of each kind; UINT32_MAX: no such layer */
+};
+
+struct model {
+    const struct be_ops *ops;
+    struct be *be;
+    const struct model_family *family;
+    uint32_t rank, n_ranks;
+    uint32_t hidden, head_dim, mlp; /* mlp: of this rank */
+    struct heads heads;
+    float rms_eps, attn_scale, rope_scale;
+    enum act_kind act;
+    struct group_plan groups;
+
+    const struct be_w *embed, *norm,
+        *head;                   /* [vocab][hidden], [hidden], [vocab][hidden] (embed itself where tied) */
+    const struct be_w *inv_freq; /* [head_dim / 2] */
+    struct layer *layers;        /* [n_layers] */
+    uint32_t n_layers;
+
+    struct be_mem *x;    /* [n_tokens_max][hidden]: the residual stream */
+    struct be_mem *qkv;  /* [n_tokens_max][(n + 2 n_kv) head_dim] */
+    struct be_mem *attn; /* [n_tokens_max][n head_dim] */
+    struct be_mem *mid;  /* [n_tokens_max][mlp] */
+
+    struct be_w **owned; /* every packed weight */
+    uint32_t n_owned, cap_owned;
+    uint64_t weight_bytes;
+};
+
+/* Llama, Mistral, Qwen2 and Qwen3: one graph, told apart by flags of the config. */
+extern const struct model_family llama_family;
+
+#endif

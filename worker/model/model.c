@@ -1,0 +1,210 @@
+#include "worker/model/model.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#include "worker/model/weights.h"
+
+static const struct model_family *const families[N_HF_ARCH] = {
+    [HF_LLAMA] = &llama_family,
+    [HF_MISTRAL] = &llama_family,
+    [HF_QWEN2] = &llama_family,
+    [HF_QWEN3] = &llama_family,
+};
+
+static const struct {
+    const char *name;
+    enum act_kind kind;
+} acts[] = {
+    {"silu", ACT_SILU}, {"swish", ACT_SILU},
+    {"gelu", ACT_GELU}, {"gelu_new", ACT_GELU_TANH},
+    {"relu", ACT_RELU}, {"gelu_pytorch_tanh", ACT_GELU_TANH},
+    {"tanh", ACT_TANH}, {"quick_gelu", ACT_QUICK_GELU},
+};
+
+static enum dtype kv_dtype(const struct hf_config *c, const struct model_opts *o) {
+    if (o->kv)
+        return o->kv;
+    if (o->weights)
+        return o->weights;
+    return c->dtype == HF_DTYPE_BF16 ? DT_BF16 : c->dtype == HF_DTYPE_F16 ? DT_F16 : DT_F32;
+}
+
+static uint32_t max_len(const struct hf_config *c, const struct model_opts *o) {
+    return o->max_len ? o->max_len : c->max_positions;
+}
+
+/* heads_of: the query heads of a rank, and the KV heads that they use: with more ranks than KV heads, several
+ * ranks keep copies of one. */
+static struct heads heads_of(const struct hf_config *c, uint32_t rank, uint32_t n_ranks) {
+    struct heads h = {.n = c->n_heads / n_ranks, .n_kv = MAX(c->n_kv_heads / n_ranks, 1u)};
+    h.first = rank * h.n;
+    h.first_kv = (uint32_t)((uint64_t)rank * c->n_kv_heads / n_ranks);
+    return h;
+}
+
+/* layer_slides: a window that no sequence outgrows is none: its blocks are then shared like all others. */
+static bool layer_slides(const struct hf_config *c, const struct model_opts *o, uint32_t i) {
+    return c->layer_windowed[i] && c->window < max_len(c, o);
+}
+
+static struct group_plan plan_groups(const struct hf_config *c, const struct model_opts *o) {
+    uint32_t n_sliding = 0;
+    for (uint32_t i = 0; i < c->n_layers; i++)
+        n_sliding += layer_slides(c, o, i);
+    struct group_plan p = {.full = UINT32_MAX, .windowed = UINT32_MAX};
+    struct cache_group_spec spec = {.n_kv_heads = heads_of(c, o->rank, MAX(o->n_ranks, 1u)).n_kv,
+                                    .head_dim = c->head_dim,
+                                    .dtype = kv_dtype(c, o)};
+    if (n_sliding < c->n_layers) {
+        p.full = p.n_groups++;
+        p.spec[p.full] = spec;
+        p.spec[p.full].kind = CACHE_FULL;
+        p.spec[p.full].n_layers = c->n_layers - n_sliding;
+    }
+    if (n_sliding > 0) {
+        p.windowed = p.n_groups++;
+        p.spec[p.windowed] = spec;
+        p.spec[p.windowed].kind = CACHE_WINDOW;
+        p.spec[p.windowed].n_layers = n_sliding;
+        p.spec[p.windowed].window = c->window;
+    }
+    return p;
+}
+
+uint32_t model_groups(const struct hf_config *cfg, const struct model_opts *o, struct cache_group_spec *out) {
+    struct group_plan p = plan_groups(cfg, o);
+    memcpy(out, p.spec, p.n_groups * sizeof *out);
+    return p.n_groups;
+}
+
+static enum rc check_opts(const struct hf_config *c, const struct model_opts *o, struct err *e) {
+    uint32_t n = MAX(o->n_ranks, 1u), len = max_len(c, o);
+    CHECK(o->rank < n && o->n_tokens_max > 0);
+    if (!o->ops->embed || !o->ops->gemm || !o->ops->attn || !o->ops->logits)
+        return err_set(e, RC_UNSUPPORTED, NULL, "the %s backend lacks an operation that %s needs",
+                       o->ops->name, c->arch_name);
+    if (c->n_heads % n || c->mlp % n || (c->n_kv_heads % n && n % c->n_kv_heads))
+        return err_set(e, RC_INVALID, "tensor-parallel-size",
+                       "%u heads, %u KV heads and %u MLP columns cannot be shared by %u ranks evenly",
+                       c->n_heads, c->n_kv_heads, c->mlp, n);
+    if (c->rope.kind == HF_ROPE_DYNAMIC && len > c->max_positions)
+        return err_set(e, RC_UNSUPPORTED, "max-model-len",
+                       "dynamic rope scaling is supported up to max_position_embeddings, %u",
+                       c->max_positions);
+    if (len > hf_config_len_limit(c))
+        return err_set(e, RC_INVALID, "max-model-len", "a context of %u is above the model's limit of %u",
+                       len, hf_config_len_limit(c));
+    return RC_OK;
+}
+
+static void set_shape(struct model *m, const struct hf_config *c, const struct model_opts *o) {
+    m->ops = o->ops;
+    m->be = o->be;
+    m->family = families[c->arch];
+    m->rank = o->rank;
+    m->n_ranks = MAX(o->n_ranks, 1u);
+    m->hidden = c->hidden;
+    m->head_dim = c->head_dim;
+    m->mlp = c->mlp / m->n_ranks;
+    m->heads = heads_of(c, m->rank, m->n_ranks);
+    m->rms_eps = c->rms_eps;
+    m->attn_scale = 1.0f / sqrtf((float)c->head_dim);
+    m->groups = plan_groups(c, o);
+    m->n_layers = c->n_layers;
+    m->layers = xcalloc(c->n_layers, sizeof *m->layers);
+    for (size_t i = 0; i < ARRAY_LEN(acts); i++) {
+        if (strcmp(c->act, acts[i].name) == 0)
+            m->act = acts[i].kind;
+    }
+    CHECK(m->act != ACT_NONE); /* config.c admits only these */
+    uint32_t n_full = 0, n_windowed = 0;
+    for (uint32_t i = 0; i < c->n_layers; i++) {
+        struct attn_block *a = &m->layers[i].attn;
+        bool slides = layer_slides(c, o, i);
+        a->group = slides ? m->groups.windowed : m->groups.full;
+        a->layer = slides ? n_windowed++ : n_full++;
+        a->window = slides ? c->window : 0;
+    }
+}
+
+static enum rc new_buffer(struct model *m, uint64_t rows, uint32_t cols, struct be_mem **out, struct err *e) {
+    *out = m->ops->mem_new(m->be, rows, cols, DT_NONE);
+    if (!*out)
+        return err_set(e, RC_IO, "max-num-batched-tokens", "no memory for activations of %llu tokens by %u",
+                       (unsigned long long)rows, cols);
+    return RC_OK;
+}
+
+static enum rc new_buffers(struct model *m, uint32_t n_tokens, struct err *e) {
+    enum rc rc = new_buffer(m, n_tokens, m->hidden, &m->x, e);
+    if (!rc)
+        rc = new_buffer(m, n_tokens, (m->heads.n + 2 * m->heads.n_kv) * m->head_dim, &m->qkv, e);
+    if (!rc)
+        rc = new_buffer(m, n_tokens, m->heads.n * m->head_dim, &m->attn, e);
+    if (!rc)
+        rc = new_buffer(m, n_tokens, m->mlp, &m->mid, e);
+    return rc;
+}
+
+static enum rc load_rope(struct model *m, const struct hf_config *c, const struct model_opts *o,
+                         struct weights *w, struct err *e) {
+    float *freq = xcalloc(c->head_dim / 2, sizeof *freq);
+    hf_rope_inv_freq(c, c->head_dim, max_len(c, o), freq, &m->rope_scale);
+    enum rc rc = weights_pack_floats(w, freq, c->head_dim / 2, &m->inv_freq, e);
+    free(freq);
+    return rc;
+}
+
+enum rc model_load(struct model **out, const struct hf_config *cfg, const struct st_set *set,
+                   const struct model_opts *o, struct err *e) {
+    CHECK(o->dummy == !set);
+    enum rc rc = check_opts(cfg, o, e);
+    if (rc)
+        return rc;
+    struct model *m = xcalloc(1, sizeof *m);
+    struct weights w;
+    set_shape(m, cfg, o);
+    weights_init(&w, m, cfg, set, o);
+    rc = new_buffers(m, o->n_tokens_max, e);
+    if (!rc)
+        rc = load_rope(m, cfg, o, &w, e);
+    if (!rc)
+        rc = m->family->load(m, cfg, &w, e);
+    if (!rc)
+        rc = weights_check_rest(&w, cfg->tie_embeddings, e);
+    if (!rc)
+        weights_done(&w);
+    weights_fini(&w);
+    if (rc)
+        model_free(m);
+    else
+        *out = m;
+    return rc;
+}
+
+void model_free(struct model *m) {
+    if (!m)
+        return;
+    for (uint32_t i = 0; i < m->n_owned; i++)
+        m->ops->weight_free(m->be, m->owned[i]);
+    struct be_mem *buffers[] = {m->x, m->qkv, m->attn, m->mid};
+    for (size_t i = 0; i < ARRAY_LEN(buffers); i++) {
+        if (buffers[i])
+            m->ops->mem_free(m->be, buffers[i]);
+    }
+    free(m->owned);
+    free(m->layers);
+    free(m);
+}
+
+uint64_t model_weight_bytes(const struct model *m) {
+    return m->weight_bytes;
+}
+
+void model_forward(struct model *m, const struct batch *b) {
+    m->ops->plan(m->be, b);
+    if (!m->ops->begin(m->be))
+        m->family->forward(m, b->n_rows);
+    m->ops->end(m->be);
+}

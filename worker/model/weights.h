@@ -1,0 +1,55 @@
+/* weights.h: from the names of tensors to packed weights: found, checked, converted, cut for the rank,
+ * packed.
+ *
+ * With no set, tensors are made up (--load-format dummy): the same values for every rank and number of ranks.
+ * Used on the loading thread, by model_load, and gone afterwards.
+ */
+#ifndef WEIR_WORKER_MODEL_WEIGHTS_H
+#define WEIR_WORKER_MODEL_WEIGHTS_H
+
+#include "worker/model/family.h"
+
+enum { WEIGHT_SRC_MAX = 3 };
+
+/* tensor: one the model needs, and what part of it this rank takes. */
+struct tensor {
+    char name[96];
+    uint32_t rows, cols;   /* shape; cols 0: one dimension, `rows` long */
+    uint32_t row0, n_rows; /* n_rows 0: all */
+    uint32_t col0, n_cols;
+    bool is_norm; /* made up, it is 1 */
+};
+
+struct weights {
+    struct model *m;          /* owns what is packed */
+    const struct st_set *set; /* NULL: made up */
+    enum dtype dtype;         /* DT_NONE: as stored */
+    enum dtype dummy_dtype;
+    bool *used; /* [st_count] tensors taken so far */
+    struct {
+        void *data;
+        size_t bytes;
+    } temp[WEIGHT_SRC_MAX]; /* converted sources of the weight being packed */
+    uint64_t done_bytes, total_bytes;
+    void (*progress)(void *arg, uint64_t done_bytes, uint64_t total_bytes);
+    void *progress_arg;
+};
+
+void weights_init(struct weights *w, struct model *m, const struct hf_config *cfg, const struct st_set *set,
+                  const struct model_opts *o);
+void weights_fini(struct weights *w);
+
+/* weights_pack: the tensors, stacked, as one weight. RC_INVALID: one is missing or has another shape or a
+ * type that is not a float; RC_IO: no memory. */
+MUST_USE enum rc weights_pack(struct weights *w, enum be_weight_kind kind, const struct tensor *t, uint32_t n,
+                              const struct be_w **out, struct err *e);
+/* weights_pack_floats: n values of our own, as a VECTOR. */
+MUST_USE enum rc weights_pack_floats(struct weights *w, const float *v, uint32_t n, const struct be_w **out,
+                                     struct err *e);
+/* weights_check_rest: RC_UNSUPPORTED if the set holds a tensor of the model's layers or ends that was not
+ * used: then the checkpoint computes something else than this graph. */
+MUST_USE enum rc weights_check_rest(const struct weights *w, bool tied, struct err *e);
+/* weights_done: reports all bytes as packed. */
+void weights_done(struct weights *w);
+
+#endif
