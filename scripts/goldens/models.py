@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes tests/golden/models: tiny models with random weights, and what Hugging Face transformers computes with them.
+"""Makes tests/golden/models: tiny random models, and what Hugging Face transformers computes with them.
 
     python3 scripts/goldens/models.py [NAME ...]        (torch and transformers as pinned for the goldens)
 
@@ -7,10 +7,12 @@ Each folder is a model as a user would have it (config.json, generation_config.j
   golden.json      prompts; per prompt 64 greedy tokens, the positions of the logits kept, and the five best
                    log-probabilities at each
   logits.f32       those logits, little-endian f32, row after row, prompts in order
-  logits.native    f16 and bf16 models only: the same rows computed by transformers in the model's own type
-For f16 and bf16 models golden.json and logits.f32 come from the same weights widened to f32.
+and, for f16 and bf16 models, whose golden.json and logits.f32 come from the same weights widened to f32,
+  logits.cache     as logits.f32, with K and V rounded to the model's type: what a cache in that type holds
+  logits.native    computed by transformers in the model's type throughout
 rope.json holds configs and the rotary frequencies that transformers computes for them.
 """
+import contextlib
 import json
 import math
 import os
@@ -38,19 +40,23 @@ YARN = dict(rope_type="yarn", rope_theta=10000.0, factor=4.0, original_max_posit
 
 MODELS = {
     # Llama 3's shape: grouped queries, scaled rope, several ids that end a text.
-    "llama": dict(cls="Llama", vocab_size=384, rope_parameters=LLAMA3, eos_token_id=[2, 5, 9], rms_norm_eps=1e-5),
+    "llama": dict(cls="Llama", vocab_size=384, rope_parameters=LLAMA3, eos_token_id=[2, 5, 9],
+                  rms_norm_eps=1e-5),
     # Two shards, YaRN, every bias that Llama's config knows, sizes that are no multiple of a vector.
     "llama-yarn": dict(cls="Llama", vocab_size=370, rope_parameters=YARN, eos_token_id=2, attention_bias=True,
                        mlp_bias=True, intermediate_size=120, shards=2),
     # Biases of q, k, v, and the embedding as the head.
     "qwen2": dict(cls="Qwen2", vocab_size=384, eos_token_id=2, tie_word_embeddings=True, rope_theta=1e6),
-    # Norms of q and k, heads wider than hidden / heads, and one full layer below two with a window: two cache groups.
-    "qwen3": dict(cls="Qwen3", vocab_size=390, eos_token_id=2, head_dim=32, num_hidden_layers=3, rope_theta=1e6,
-                  tie_word_embeddings=True, use_sliding_window=True, sliding_window=40, max_window_layers=1),
+    # Norms of q and k, heads wider than hidden / heads, a full layer below two with a window: two groups.
+    "qwen3": dict(cls="Qwen3", vocab_size=390, eos_token_id=2, head_dim=32, num_hidden_layers=3,
+                  intermediate_size=96, rope_theta=1e6, tie_word_embeddings=True, use_sliding_window=True,
+                  sliding_window=40, max_window_layers=1),
     # A window on every layer, shorter than the texts.
     "mistral": dict(cls="Mistral", vocab_size=384, eos_token_id=2, sliding_window=24),
-    "llama-bf16": dict(cls="Llama", vocab_size=384, rope_parameters=LLAMA3, eos_token_id=2, dtype=torch.bfloat16),
-    "qwen2-f16": dict(cls="Qwen2", vocab_size=384, eos_token_id=2, tie_word_embeddings=True, dtype=torch.float16),
+    "llama-bf16": dict(cls="Llama", vocab_size=384, rope_parameters=LLAMA3, eos_token_id=2,
+                       dtype=torch.bfloat16),
+    "qwen2-f16": dict(cls="Qwen2", vocab_size=384, eos_token_id=2, tie_word_embeddings=True,
+                      dtype=torch.float16),
 }
 
 
@@ -66,8 +72,8 @@ def make_config(spec):
 
 
 def init_weights(model, seed):
-    """Scales at which activations stay near 1, attention is uneven and logits differ by several units: the usual
-    0.02 would make every layer next to nothing and the greedy text one token."""
+    """Scales at which activations stay near 1, attention is uneven and logits differ by several units: the
+    usual 0.02 would make every layer next to nothing and the greedy text one token."""
     gen = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, p in model.named_parameters():
@@ -89,8 +95,26 @@ def logits_of(model, tokens):
         return model(torch.tensor([tokens]), use_cache=False).logits[0].float()
 
 
+@contextlib.contextmanager
+def rounded_cache(model, dtype):
+    """K (rotated) and V rounded to dtype and widened again; everything else stays f32."""
+    module = sys.modules[type(model).__module__]
+    rotate = module.apply_rotary_pos_emb
+
+    def rotate_and_round(q, k, *args, **kwargs):
+        q, k = rotate(q, k, *args, **kwargs)
+        return q, k.to(dtype).float()
+    hooks = [layer.self_attn.v_proj.register_forward_hook(lambda _m, _in, out: out.to(dtype).float())
+             for layer in model.model.layers]
+    module.apply_rotary_pos_emb = rotate_and_round
+    yield
+    module.apply_rotary_pos_emb = rotate
+    for hook in hooks:
+        hook.remove()
+
+
 def greedy(model, prompt):
-    """64 tokens; end-of-text ids count like any other. Returns them and the smallest lead of a first over a second."""
+    """64 tokens; end-of-text ids count like any other. And the smallest lead of a best over a second."""
     tokens, lead = list(prompt), math.inf
     for _ in range(N_GREEDY):
         last = logits_of(model, tokens)[-1]
@@ -122,8 +146,12 @@ def make_golden(model, seed):
     return prompts, np.concatenate(rows)
 
 
+def kept_logits(model, prompts):
+    return np.concatenate([logits_of(model, p["tokens"] + p["greedy"])[p["at"]].numpy() for p in prompts])
+
+
 def save(model, folder, shards):
-    """save_pretrained, with an own split where several shards are wanted: its size limits are far above these models."""
+    """save_pretrained, split by hand where shards are wanted: its limits are far above these sizes."""
     model.save_pretrained(folder)
     if shards > 1:
         path = os.path.join(folder, "model.safetensors")
@@ -137,7 +165,8 @@ def save(model, folder, shards):
             weight_map.update({k: file for k in part})
         total = sum(t.numel() * t.element_size() for t in tensors.values())
         with open(os.path.join(folder, "model.safetensors.index.json"), "w") as f:
-            json.dump({"metadata": {"total_size": total}, "weight_map": weight_map}, f, indent=2, sort_keys=True)
+            index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+            json.dump(index, f, indent=2, sort_keys=True)
             f.write("\n")
 
 
@@ -146,33 +175,37 @@ def make_model(name):
     config = make_config(spec)
     cls = getattr(transformers, spec["cls"] + "ForCausalLM")
     dtype = spec.get("dtype", torch.float32)
+    folder = os.path.join(OUT, name)
     for seed in range(1, 200):
-        model = cls(config).eval()
+        model = cls(config)
         init_weights(model, seed)
-        model.to(dtype).to(torch.float32)  # the weights as they will be stored, computed with in f32
-        golden = make_golden(model, seed)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.makedirs(folder)
+        save(model.to(dtype), folder, spec.get("shards", 1))
+        # Read back: weights as they are stored, computed with in f32, rotary frequencies never rounded.
+        wide = cls.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+        golden = make_golden(wide, seed)
         if golden:
             break
     else:
         raise SystemExit(f"{name}: no seed gives a text with clear choices")
     prompts, rows = golden
-    folder = os.path.join(OUT, name)
-    shutil.rmtree(folder, ignore_errors=True)
-    os.makedirs(folder)
     head = {"transformers": transformers.__version__, "torch": torch.__version__.split("+")[0], "seed": seed}
     with open(os.path.join(folder, "golden.json"), "w") as f:
         json.dump(dict(head, prompts=prompts), f)
         f.write("\n")
     rows.astype("<f4").tofile(os.path.join(folder, "logits.f32"))
-    model.to(dtype)
     if dtype != torch.float32:
-        native = [logits_of(model, p["tokens"] + p["greedy"])[p["at"]].numpy() for p in prompts]
-        native = np.concatenate(native)
+        with rounded_cache(wide, dtype):
+            cache = kept_logits(wide, prompts)
+        own = cls.from_pretrained(folder, dtype=dtype, attn_implementation="eager").eval()
+        native = kept_logits(own, prompts)
+        cache.astype("<f4").tofile(os.path.join(folder, "logits.cache"))
         native.astype("<f4").tofile(os.path.join(folder, "logits.native"))
-        print(f"  native against f32: largest difference {np.abs(native - rows).max():.3g}, "
-              f"rms of logits {np.sqrt((rows ** 2).mean()):.3g}")
-    save(model, folder, spec.get("shards", 1))
-    generation = dict(bos_token_id=1, eos_token_id=config.eos_token_id, do_sample=True, temperature=0.6, top_p=0.9)
+        print(f"  largest difference from f32: cache {np.abs(cache - rows).max():.3g}, native "
+              f"{np.abs(native - rows).max():.3g}; rms of logits {np.sqrt((rows ** 2).mean()):.3g}")
+    generation = dict(bos_token_id=1, eos_token_id=config.eos_token_id, do_sample=True, temperature=0.6,
+                      top_p=0.9)
     transformers.GenerationConfig(**generation).save_pretrained(folder)
     size = sum(os.path.getsize(os.path.join(folder, f)) for f in os.listdir(folder))
     print(f"{name}: seed {seed}, {size // 1024} KiB")
@@ -180,8 +213,8 @@ def make_model(name):
 
 def make_rope():
     from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
-    llama3_1 = dict(rope_type="llama3", rope_theta=500000.0, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
-                    original_max_position_embeddings=8192)
+    llama3_1 = dict(rope_type="llama3", rope_theta=500000.0, factor=8.0, low_freq_factor=1.0,
+                    high_freq_factor=4.0, original_max_position_embeddings=8192)
     forms = [
         (128, 8192, dict(rope_type="default", rope_theta=500000.0)),
         (64, 131072, llama3_1),
@@ -200,13 +233,10 @@ def make_rope():
     ]
     cases = []
     for head_dim, positions, rope in forms:
-        config = transformers.LlamaConfig(hidden_size=head_dim * 2, num_attention_heads=2, head_dim=head_dim,
-                                          num_hidden_layers=1, intermediate_size=16, vocab_size=32,
-                                          max_position_embeddings=positions, rope_parameters=dict(rope))
-        embedding = LlamaRotaryEmbedding(config)
-        text = dict(architectures=["LlamaForCausalLM"], hidden_size=head_dim * 2, num_attention_heads=2,
-                    head_dim=head_dim, num_hidden_layers=1, intermediate_size=16, vocab_size=32,
-                    max_position_embeddings=positions, rope_parameters=rope)
+        sizes = dict(hidden_size=head_dim * 2, num_attention_heads=2, head_dim=head_dim, num_hidden_layers=1,
+                     intermediate_size=16, vocab_size=32, max_position_embeddings=positions)
+        embedding = LlamaRotaryEmbedding(transformers.LlamaConfig(**sizes, rope_parameters=dict(rope)))
+        text = dict(architectures=["LlamaForCausalLM"], **sizes, rope_parameters=rope)
         cases.append({"config": text, "scale": embedding.attention_scaling,
                       "inv_freq": [float(f"{v:.9g}") for v in embedding.inv_freq.tolist()]})
     with open(os.path.join(OUT, "rope.json"), "w") as f:
@@ -217,6 +247,7 @@ def make_rope():
 def main():
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     os.makedirs(OUT, exist_ok=True)
     names = sys.argv[1:] or list(MODELS)
     for name in names:
