@@ -4,7 +4,7 @@
 
 void batch_init(struct batch_arrays *b, const struct sched *s) {
     size_t n_tokens = s->opts.token_budget, n_seqs = s->n_seats;
-    *b = (struct batch_arrays){.n_groups = s->opts.n_groups, .table_stride = s->n_table};
+    *b = (struct batch_arrays){.n_groups = s->opts.n_groups};
     b->tokens = xcalloc(n_tokens, sizeof *b->tokens);
     b->pos = xcalloc(n_tokens, sizeof *b->pos);
     b->seq_start = xcalloc(n_seqs + 1, sizeof *b->seq_start);
@@ -33,8 +33,8 @@ static void add_group(struct batch_arrays *b, const struct sched *s, const struc
                       uint32_t g) {
     const uint32_t *row = sched_table(s, g, e->seq);
     uint32_t *dst = b->table[g] + (size_t)i * b->table_stride;
-    for (uint32_t k = 0; k < e->seq->n_blocks; k++)
-        dst[k] = row[k] == KV_NO_BLOCK ? 0 : row[k];
+    for (uint32_t k = 0; k < b->table_stride; k++)
+        dst[k] = k >= e->seq->n_blocks || row[k] == KV_NO_BLOCK ? 0 : row[k];
     for (uint32_t k = 0; k < e->n_tokens; k++) {
         uint32_t pos = e->start + k, block = row[pos / KV_TOKENS];
         CHECK(block != KV_NO_BLOCK);
@@ -47,6 +47,9 @@ void batch_build(struct batch_arrays *b, const struct sched *s, const struct ste
     b->n_tokens = p->n_tokens;
     b->n_seqs = p->n_entries;
     b->n_rows = p->n_rows;
+    b->table_stride = 1;
+    for (uint32_t i = 0; i < p->n_entries; i++)
+        b->table_stride = MAX(b->table_stride, p->entries[i].seq->n_blocks);
     for (uint32_t i = 0; i < p->n_entries; i++) {
         const struct plan_entry *e = &p->entries[i];
         seq_copy_tokens(e->seq, e->start, e->n_tokens, b->tokens + e->at);

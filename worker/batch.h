@@ -12,15 +12,14 @@
  * entries, in order. */
 struct batch_arrays {
     uint32_t n_tokens, n_seqs, n_rows, n_groups;
-    uint32_t table_stride;
-    uint32_t *tokens;    /* [n_tokens] */
-    int32_t *pos;        /* [n_tokens] */
-    uint32_t *seq_start; /* [n_seqs + 1] */
-    uint32_t *kv_len;    /* [n_seqs] */
-    uint32_t
-        *table[KV_GROUPS_MAX];     /* [n_seqs][table_stride] 0 where a window has moved on: never looked at */
-    uint32_t *slot[KV_GROUPS_MAX]; /* [n_tokens] */
-    uint32_t *rows;                /* [n_rows] */
+    uint32_t table_stride;          /* of this step: no longer than its longest row */
+    uint32_t *tokens;               /* [n_tokens] */
+    int32_t *pos;                   /* [n_tokens] */
+    uint32_t *seq_start;            /* [n_seqs + 1] */
+    uint32_t *kv_len;               /* [n_seqs] */
+    uint32_t *table[KV_GROUPS_MAX]; /* [n_seqs][table_stride] 0 where nothing is looked at */
+    uint32_t *slot[KV_GROUPS_MAX];  /* [n_tokens] */
+    uint32_t *rows;                 /* [n_rows] */
 };
 
 /* batch_init: room for steps of s. */

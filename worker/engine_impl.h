@@ -1,0 +1,119 @@
+/* engine_impl.h: the engine's parts, for each other only: inbox (engine_inbox.c), events and statistics
+ * (engine_out.c), start and sizing (engine_new.c), the loop (engine.c).
+ */
+#ifndef WEIR_WORKER_ENGINE_IMPL_H
+#define WEIR_WORKER_ENGINE_IMPL_H
+
+#include <pthread.h>
+
+#include "worker/batch.h"
+#include "worker/engine.h"
+#include "worker/sample.h"
+
+/* ---- inbox
+ * ---------------------------------------------------------------------------------------------------- */
+
+enum cmd_kind { CMD_SUBMIT = 1, CMD_ABORT, CMD_CONTROL };
+struct cmd {
+    enum cmd_kind kind;
+    uint32_t router, router_epoch;
+    struct req *req;             /* SUBMIT: owned */
+    struct id128 id;             /* ABORT */
+    bool whole;                  /* ABORT */
+    uint64_t stream;             /* ABORT */
+    uint64_t control_id;         /* CONTROL */
+    enum engine_control control; /* CONTROL */
+};
+
+/* inbox: shared by all threads; everything under its lock. */
+struct inbox {
+    pthread_mutex_t lock;
+    pthread_cond_t filled;
+    struct cmd *in, *out; /* [n_max] being filled; being read by the engine */
+    uint32_t n_in, n_max;
+    uint32_t *drop_below;        /* [n_routers] epochs below it are gone; 0: none */
+    bool dropped;                /* some of drop_below is news */
+    uint32_t n_live, n_live_max; /* requests taken over and not yet freed */
+    bool draining, stopping, failed;
+};
+void inbox_init(struct inbox *b, uint32_t n_live_max, uint32_t n_routers);
+void inbox_fini(struct inbox *b);
+/* inbox_take: moves everything to b->out and to drop_below [n_routers] (0: not dropped); returns how many
+ * commands. With `wait`, sleeps until there is something or the engine is to stop. */
+uint32_t inbox_take(struct inbox *b, bool wait, uint32_t *drop_below, uint32_t n_routers, bool *dropped);
+
+/* ---- the engine
+ * ----------------------------------------------------------------------------------------------- */
+
+struct engine {
+    struct engine_opts opts; /* groups and eos_ids point to the copies below */
+    struct cache_group_spec groups[BE_GROUPS_MAX];
+    uint32_t *eos_ids;
+    struct be_kv *kv[BE_GROUPS_MAX];
+    struct inbox inbox;
+    pthread_t thread;
+    bool started;
+
+    /* The engine's thread, from here on. */
+    struct sched sched;
+    struct batch_arrays arrays;
+    struct req *live;     /* list, newest first */
+    struct req **buckets; /* [n_buckets] chains by id */
+    uint32_t n_buckets;
+    uint64_t hash_seed;
+    struct req *ended;         /* to be freed after the report; linked by next */
+    uint64_t next_deadline_ns; /* the earliest of all live requests, or earlier; UINT64_MAX: none */
+    uint32_t *drop_below;      /* [n_routers_max] what inbox_take brought */
+    bool drained_told, failed;
+
+    /* of a step, sized for the largest */
+    struct sample_row *rows;             /* [n_rows_max] */
+    struct sample_out *results;          /* [n_rows_max] sampled rows first, as in the plan */
+    struct op_row_logprobs *prompt_rows; /* [n_rows_max] */
+    struct be_copy *copies;              /* [seats] */
+    uint32_t *top_ids;                   /* [n_top_room] of the sampled rows, one behind the other */
+    float *top_logprobs;                 /* [n_top_room] */
+    size_t n_top_room;
+
+    /* events of the step, in order of arising; then sorted by router */
+    struct token_out *events, *sorted; /* [n_events_max] */
+    uint32_t n_events, n_events_max;
+    struct first_out *firsts; /* [n_rows_max + seats] */
+    uint32_t n_firsts;
+    struct router_out *routers;     /* [n_routers_max] */
+    uint32_t *router_counts;        /* [n_routers_max] */
+    struct prefix_event *kv_events; /* [ENGINE_KV_EVENTS] */
+
+    struct engine_stats stats; /* the engine's own copy */
+    pthread_mutex_t stats_lock;
+    struct engine_stats stats_out; /* under stats_lock */
+};
+enum { ENGINE_KV_EVENTS = 4096 };
+
+/* ---- events and statistics
+ * ------------------------------------------------------------------------------------ */
+
+/* out_event: a new event of q, to be filled in; valid until the next call. */
+struct token_out *out_event(struct engine *e, const struct seq *q);
+/* out_first: q's first event gets what goes with it. */
+void out_first(struct engine *e, struct token_out *t, struct seq *q, uint64_t now_ns);
+/* out_forget: takes back events of a router's connections below that epoch. */
+void out_forget(struct engine *e, uint32_t router, uint32_t epoch);
+/* out_flush: reports and frees what ended. */
+void out_flush(struct engine *e);
+/* stats_publish: takes the gauges down and makes the statistics visible. */
+void stats_publish(struct engine *e, uint32_t step_tokens, uint64_t now_ns);
+/* stats_iteration: counts a step by the tokens it prefilled and sampled. */
+void stats_iteration(struct engine_stats *s, uint32_t n_tokens);
+
+/* engine_end: q ends; reported unless quiet. message and status are FINISH_ERROR's. */
+void engine_end(struct engine *e, struct seq *q, enum finish_reason why, const char *message, uint32_t status,
+                bool quiet);
+/* engine_fail: the device is gone: everything ends. */
+void engine_fail(struct engine *e, const char *message);
+/* engine_main: the thread. */
+void *engine_main(void *arg);
+/* engine_measure: the token budget that takes 200 ms. Before the thread runs. */
+MUST_USE enum rc engine_measure(struct engine *e, uint32_t *budget, struct err *err);
+
+#endif
