@@ -398,6 +398,10 @@ bool conn_over(struct link_conn *c) {
 void conn_reap(struct link_conn *c) {
     nng_aio_free(c->rx_aio); /* waits for a callback that is still on its way out */
     nng_aio_free(c->tx_aio);
+    /* In this order: the stream holds a reference to its dialler inside nng, so the dialler's last moment is on nng's side
+     * of a lock that orders it after what this thread did. */
+    if (c->via)
+        nng_stream_dialer_free(c->via);
     nng_stream_free(c->s);
     link_drop(c);
 }

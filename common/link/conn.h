@@ -27,9 +27,10 @@ struct link_dialler {
     struct link *l;
     struct link_dialler *next;
     char *url;
-    nng_stream_dialer *d;
     nng_aio *aio;
     /* Under link.mu: */
+    nng_stream_dialer *d;   /* of one attempt; a connection takes it along */
+    bool used;              /* d has dialled */
     bool busy;              /* dialling, or connected: until the connection is reaped */
     bool stopped;           /* undialled: the keeper frees it once it is not busy */
     struct link_conn *conn; /* while connected; not held */
@@ -77,6 +78,7 @@ struct link_conn {
     pthread_mutex_t mu;
     /* Under mu: */
     nng_stream *s;
+    nng_stream_dialer *via; /* what dialled it, once it is over; NULL: accepted */
     nng_aio *rx_aio, *tx_aio;
     struct queue q;
     struct buf out;   /* being written */

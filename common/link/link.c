@@ -104,7 +104,7 @@ enum rc link_dial(struct link *l, const char *url, struct err *e) {
     struct link_dialler *d = xcalloc(1, sizeof *d);
     d->l = l;
     d->url = xstrdup(url);
-    int rv = nng_stream_dialer_alloc(&d->d, url);
+    int rv = nng_stream_dialer_alloc(&d->d, url); /* tried here, so that a bad address is told at once */
     if (!rv)
         rv = nng_aio_alloc(&d->aio, on_dialled, d);
     if (rv) {
@@ -254,9 +254,24 @@ static struct link_conn *take_over(struct link *l) {
             continue;
         *at = c->next;
         l->n_conns--;
-        if (c->dialler)
+        if (c->dialler) {
+            c->via = c->dialler->d;
+            c->dialler->d = NULL;
             dial_later(c->dialler, c->up_ns && clock_ns() - c->up_ns >= LINK_STABLE_NS);
+        }
         return c;
+    }
+    return NULL;
+}
+
+/* take_stopped: unlinks one dialler that is stopped and idle. Under l->mu. */
+static struct link_dialler *take_stopped(struct link *l) {
+    for (struct link_dialler **at = &l->diallers; *at; at = &(*at)->next) {
+        struct link_dialler *d = *at;
+        if (!d->stopped || d->busy)
+            continue;
+        *at = d->next;
+        return d;
     }
     return NULL;
 }
@@ -265,13 +280,7 @@ static void reap(struct link *l) {
     for (;;) {
         pthread_mutex_lock(&l->mu);
         struct link_conn *c = take_over(l);
-        struct link_dialler *d = NULL;
-        for (struct link_dialler **at = &l->diallers; *at && !d; at = *at ? &(*at)->next : at)
-            if ((*at)->stopped && !(*at)->busy) {
-                d = *at;
-                *at = d->next;
-                break;
-            }
+        struct link_dialler *d = take_stopped(l);
         pthread_mutex_unlock(&l->mu);
         if (!c && !d)
             return;
@@ -281,6 +290,16 @@ static void reap(struct link *l) {
     }
 }
 
+/* dial: one attempt, with a dialler of nng's of its own: a used one is tied to the connection it made. Under l->mu. */
+static void dial(struct link_dialler *d) {
+    if (d->d && d->used)
+        nng_stream_dialer_free(d->d);
+    if (!d->d || d->used)
+        CHECK(nng_stream_dialer_alloc(&d->d, d->url) == 0); /* the address was good before: only memory can lack */
+    d->used = d->busy = true;
+    nng_stream_dialer_dial(d->d, d->aio);
+}
+
 /* start_due: attempts and accepts whose time has come; returns when the next one will be. */
 static uint64_t start_due(struct link *l, uint64_t now_ns, uint64_t next_ns) {
     pthread_mutex_lock(&l->mu);
@@ -288,8 +307,7 @@ static uint64_t start_due(struct link *l, uint64_t now_ns, uint64_t next_ns) {
         if (d->busy || d->stopped)
             continue;
         if (d->due_ns <= now_ns) {
-            d->busy = true;
-            nng_stream_dialer_dial(d->d, d->aio);
+            dial(d);
         } else {
             next_ns = MIN(next_ns, d->due_ns);
         }

@@ -314,12 +314,13 @@ static void test_overtaking(void **state) {
     pair_open(&r, &w, (struct link_opts){0});
     uint32_t tokens[30000] = {0};
     memset(tokens, 0xFF, sizeof tokens);
-    atomic_store(&w.hold_ms, 1); /* the reader is slow, so that data gathers at the sender */
-    enum { N = 200 };
+    atomic_store(&w.hold_ms, 2000); /* the reader sits on the first, so that data gathers at the sender */
+    enum { N = 60 };
     for (uint64_t i = 0; i < N; i++)
         assert_int_equal(send_tokens(&r, LINK_DATA, i, tokens, ARRAY_LEN(tokens)), RC_OK);
     assert_true(link_queue_bytes(r.conn) > 0);
     assert_int_equal(send_control(&r, 0), RC_OK);
+    atomic_store(&w.hold_ms, 0);
     WAIT(&w, n_messages, N + 1);
     assert_true(w.n_overtaken > N / 2); /* data that came after the control message */
     assert_int_equal(w.n_out_of_order, 0);
