@@ -232,8 +232,9 @@ static size_t count(const json_t *v) {
     return n;
 }
 
-/* parse_arguments: from text to an object; *left is what the limit on nodes leaves to the calls that follow. */
-static enum rc parse_arguments(json_t *function, size_t i, size_t k, struct json_limits *left, struct err *e) {
+/* parse_arguments: from text to an object. *n_left: JSON values that the limit leaves to this call and those that follow. */
+static enum rc parse_arguments(json_t *function, size_t i, size_t k, const struct json_limits *limits, size_t *n_left,
+                               struct err *e) {
     json_t *args = json_object_get(function, "arguments"), *parsed = NULL;
     if (json_is_object(args))
         return RC_OK;
@@ -245,7 +246,7 @@ static enum rc parse_arguments(json_t *function, size_t i, size_t k, struct json
     snprintf(path, sizeof path, "messages.%zu.tool_calls.%zu.function.arguments", i, k);
     struct err why = {0};
     struct str text = {json_string_value(args), json_string_length(args)};
-    enum rc rc = json_parse(text, left, &parsed, &why);
+    enum rc rc = json_parse(text, limits, &parsed, &why);
     if (rc)
         return err_set(e, rc, path, "%s must be the JSON of an object: %.400s", path, why.msg);
     if (!json_is_object(parsed)) {
@@ -253,7 +254,13 @@ static enum rc parse_arguments(json_t *function, size_t i, size_t k, struct json
         json_decref(parsed);
         return rc;
     }
-    left->nodes_max -= MIN(left->nodes_max, count(parsed));
+    size_t n = count(parsed);
+    if (n > *n_left) {
+        json_decref(parsed);
+        return err_set(e, RC_INVALID, path, "the arguments of all tool calls have more than %zu JSON values (--max-json-nodes)",
+                       limits->nodes_max);
+    }
+    *n_left -= n;
     CHECK(json_object_set_new(function, "arguments", parsed) == 0);
     return RC_OK;
 }
@@ -267,7 +274,7 @@ static void mirror(json_t *m, const char *a, const char *b) {
 }
 
 enum rc messages_normalise(json_t *messages, const struct messages_form *form, struct err *e) {
-    struct json_limits left = form->args;
+    size_t n_left = form->args.nodes_max;
     for (size_t i = 0; i < json_array_size(messages); i++) {
         json_t *m = json_array_get(messages, i);
         json_t *role = json_object_get(m, "role"), *content = json_object_get(m, "content");
@@ -283,7 +290,8 @@ enum rc messages_normalise(json_t *messages, const struct messages_form *form, s
         mirror(m, "reasoning", "reasoning_content");
         json_t *calls = json_object_get(m, "tool_calls");
         for (size_t k = 0; k < json_array_size(calls); k++) {
-            rc = parse_arguments(json_object_get(json_array_get(calls, k), "function"), i, k, &left, e);
+            rc = parse_arguments(json_object_get(json_array_get(calls, k), "function"), i, k, &form->args,
+                                 &n_left, e);
             if (rc)
                 return rc;
         }

@@ -26,6 +26,8 @@ struct gen_run *gen_run_new(struct gen_req *r) {
             g->n_seen *= 2;
         g->seen = xcalloc(g->n_seen, sizeof *g->seen);
     }
+    buf_reserve(&g->piece, 64);
+    buf_reserve(&g->text, 64);
     if (r->stream)
         events_head(g);
     return g;

@@ -1,4 +1,6 @@
 /* POST /tokenize and /detokenize (api.md 14), and the card of a model (15.2). */
+#include <stdio.h>
+
 #include "common/hash.h"
 #include "router/api/chat.h"
 #include "router/api/request.h"
@@ -74,8 +76,11 @@ static enum rc read_ids(const json_t *list, const struct model_info *m, struct t
     for (size_t i = 0; i < json_array_size(list); i++) {
         int64_t id;
         enum rc rc = api_field_int(list, i, "tokens", &id, e);
-        if (!rc)
-            rc = api_check_token("tokens", id, vocab_size, e);
+        if (!rc && (id < 0 || id >= (int64_t)vocab_size)) {
+            char param[32];
+            snprintf(param, sizeof param, "tokens.%zu", i);
+            rc = api_check_token(param, id, vocab_size, e);
+        }
         if (rc)
             return rc;
         if (id < (int64_t)known)
