@@ -24,7 +24,7 @@ enum { BACKOFF_MIN_MS = 100, BACKOFF_MAX_MS = 5000, STEADY_S = 10, GRACE_MS = 20
 struct child {
     pid_t pid;             /* 0: not running */
     int pidfd;
-    char url[160], path[128];
+    char url[160]; /* ipc://PATH */
     uint64_t started_ns, restart_ns; /* restart_ns: due then, while pid is 0 */
     unsigned backoff_ms;
 };
@@ -266,8 +266,8 @@ static enum rc find_worker(struct launch *l, struct err *e) {
 
 static void clean(struct launch *l) {
     for (unsigned i = 0; i < l->o.n_workers; i++)
-        if (l->child[i].path[0])
-            unlink(l->child[i].path);
+        if (l->child[i].url[0])
+            unlink(l->child[i].url + strlen("ipc://"));
     if (l->dir[0])
         rmdir(l->dir);
     if (l->events >= 0)
@@ -293,8 +293,7 @@ enum rc launch_start(struct launch **out, const struct launch_opts *o, struct er
     for (unsigned i = 0; i < o->n_workers && rc == RC_OK; i++) {
         struct child *c = &l->child[i];
         c->pidfd = -1;
-        snprintf(c->path, sizeof c->path, "%s/worker-%u.sock", l->dir, i);
-        snprintf(c->url, sizeof c->url, "ipc://%s", c->path);
+        snprintf(c->url, sizeof c->url, "ipc://%s/worker-%u.sock", l->dir, i);
         rc = router_dial(o->router, c->url, e);
     }
     if (rc != RC_OK) {
