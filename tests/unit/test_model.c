@@ -678,6 +678,14 @@ static void test_random(void **state) {
         random_floats(part, DT_F32, 7, first, 1000, 2.0f);
         assert_memory_equal(part, all + first, 1000 * sizeof *part);
     }
+    for (uint32_t first = 0; first < 9; first++) { /* 16-bit types are the same values, rounded */
+        uint16_t half[1001], want;
+        random_floats(half, DT_BF16, 7, first, ARRAY_LEN(half), 2.0f);
+        for (size_t i = 0; i < ARRAY_LEN(half); i++) {
+            convert_floats(&want, DT_BF16, &all[first + i], DT_F32, 1);
+            assert_int_equal(half[i], want);
+        }
+    }
     random_floats(part, DT_F32, 8, 0, 1000, 2.0f);
     assert_memory_not_equal(part, all, 1000 * sizeof *part);
     free(all);
