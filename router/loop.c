@@ -43,13 +43,6 @@ static void collect(struct loop *l) {
     }
 }
 
-static void on_inbox(h2o_socket_t *sock, const char *err) {
-    struct loop *l = sock->data;
-    (void)err;
-    inbox_clear(&l->inbox);
-    collect(l);
-}
-
 /* work: the backlog, in order, for at most a slice; what is left waits behind the events that are ready by then. */
 static void work(struct loop *l) {
     if (!l->first)
@@ -70,6 +63,27 @@ static void work(struct loop *l) {
             break;
     }
     session_flush_touched(l);
+}
+
+/* Worked off from inside the event loop, so that h2o finishes what is sent here in the same turn. */
+static void on_inbox(h2o_socket_t *sock, const char *err) {
+    struct loop *l = sock->data;
+    (void)err;
+    LOOP_WATCH_BEGIN();
+    inbox_clear(&l->inbox);
+    collect(l);
+    work(l);
+    LOOP_WATCH_END("inbox");
+}
+
+/* turn: ready events, then a slice of what is left. h2o looks at sockets whose write is done only after its poll, which must not
+ * sleep while there are some. */
+static void turn(struct loop *l, int32_t max_wait_ms) {
+    h2o_evloop_t *ev = l->ctx.loop;
+    bool busy = l->first || ev->_pending_as_client || ev->_pending_as_server;
+    if (h2o_evloop_run(ev, busy ? 0 : max_wait_ms) != 0 && errno != EINTR)
+        LOG(LOG_ERROR, "the event loop failed", F_I64("errno", errno));
+    work(l);
 }
 
 /* ---- connections come ---------------------------------------------------------------------------------- */
@@ -166,8 +180,7 @@ static void close_connections(struct loop *l, uint64_t limit_ms) {
             if (forced || !c->busy)
                 conn_cut(c, false);
         }
-        h2o_evloop_run(l->ctx.loop, l->first ? 0 : 10);
-        work(l);
+        turn(l, 10);
         forced = clock_ns() > end_ns - limit_ms * NS_PER_MS / 4;
     } while (l->n_conns + l->n_lingerers && clock_ns() < end_ns);
 }
@@ -189,11 +202,8 @@ static void give_back_recycled(void) {
 void *loop_main(void *arg) {
     struct loop *l = arg;
     struct router *r = l->router;
-    while (!atomic_load_explicit(&r->stopping, memory_order_acquire)) {
-        if (h2o_evloop_run(l->ctx.loop, l->first ? 0 : INT32_MAX) != 0 && errno != EINTR)
-            LOG(LOG_ERROR, "the event loop failed", F_I64("errno", errno));
-        work(l);
-    }
+    while (!atomic_load_explicit(&r->stopping, memory_order_acquire))
+        turn(l, INT32_MAX);
     h2o_socket_close(l->listener);
     l->listener = NULL;
     h2o_timeout_unlink(&l->accept_entry);
