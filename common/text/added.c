@@ -127,8 +127,8 @@ void added_fini(struct added *a) {
     *a = (struct added){0};
 }
 
-void added_scan_init(struct added_scan *s, const struct added *a, const char *p, size_t n, const struct tok_mark *marks,
-                     size_t n_marks) {
+void added_scan_init(struct added_scan *s, const struct added *a, const char *p, size_t n,
+                     const struct tok_mark *marks, size_t n_marks) {
     *s = (struct added_scan){.a = a, .p = p, .n = n, .marks = marks, .n_marks = n_marks};
 }
 

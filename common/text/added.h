@@ -37,7 +37,7 @@ struct added {
     struct added_edge *edges; /* hash table by (from, byte) */
     uint32_t edges_mask;
     uint32_t root[256]; /* edges of the root; 0: none */
-    size_t token_n_max;  /* bytes of the longest token */
+    size_t token_n_max; /* bytes of the longest token */
 };
 
 /* added_init: takes the array tokens (heap; may be NULL when n is 0). The contents must outlive a and
@@ -55,8 +55,8 @@ struct added_scan {
     size_t n;
     const struct tok_mark *marks; /* in these, special tokens do not count */
     size_t n_marks;
-    size_t block_end; /* hits holds those that start below */
-    size_t resume;    /* end of the last match */
+    size_t block_end;       /* hits holds those that start below */
+    size_t resume;          /* end of the last match */
     struct added_hit *hits; /* [n_hits], the rightmost first */
     size_t n_hits, cap;
 };
@@ -66,8 +66,8 @@ struct added_match {
 };
 
 /* added_scan_init: over n bytes at p. marks must be sorted and none empty. */
-void added_scan_init(struct added_scan *s, const struct added *a, const char *p, size_t n, const struct tok_mark *marks,
-                     size_t n_marks);
+void added_scan_init(struct added_scan *s, const struct added *a, const char *p, size_t n,
+                     const struct tok_mark *marks, size_t n_marks);
 void added_scan_fini(struct added_scan *s);
 /* added_next: the next match; false at the end. */
 bool added_next(struct added_scan *s, struct added_match *m);

@@ -3,21 +3,28 @@
 #include <stdlib.h>
 
 /* Windows start at WINDOW_MIN symbols; a pass over ids beyond PASSES_MAX goes over to a heap. */
-enum { WINDOW_MIN = 128, WINDOW_GROWTH = 8, PASSES_MAX = 96 };
+enum { WINDOW_MIN = 64, WINDOW_GROWTH = 8, PASSES_MAX = 96 };
 
 /* ---- tables ---- */
 
-static inline uint32_t pair_hash(uint32_t a, uint32_t b) {
-    uint64_t key = (uint64_t)a << 32 | b;
+static inline uint64_t pair_key(uint32_t a, uint32_t b) {
+    return (uint64_t)a << 32 | b;
+}
+
+static inline uint32_t pair_hash(uint64_t key) {
     return (uint32_t)((key * 0x9E3779B97F4A7C15u) >> 32);
 }
 
 static inline uint32_t pair_rank(const struct bpe *m, uint32_t a, uint32_t b) {
-    uint32_t i = pair_hash(a, b) & m->pairs_mask;
-    for (; m->pairs[i].a != BPE_NONE; i = (i + 1) & m->pairs_mask)
-        if (m->pairs[i].a == a && m->pairs[i].b == b)
-            return m->pairs[i].rank;
-    return BPE_NONE;
+    uint64_t key = pair_key(a, b);
+    const struct bpe_pair *pairs = m->pairs;
+    uint32_t mask = m->pairs_mask, i = pair_hash(key) & mask;
+    while (pairs[i].key != key) {
+        if (pairs[i].key == BPE_NO_PAIR)
+            return BPE_NONE;
+        i = (i + 1) & mask;
+    }
+    return pairs[i].rank;
 }
 
 static uint32_t power_of_two(uint32_t n_max) {
@@ -32,12 +39,13 @@ static void pairs_init(struct bpe *m, const struct bpe_merge *merges) {
     m->pairs_mask = n - 1;
     m->pairs = xmalloc(n * sizeof *m->pairs);
     for (uint32_t i = 0; i < n; i++)
-        m->pairs[i].a = BPE_NONE;
+        m->pairs[i] = (struct bpe_pair){BPE_NO_PAIR, BPE_NONE};
     for (uint32_t rank = 0; rank < m->n_merges; rank++) {
-        uint32_t i = pair_hash(merges[rank].a, merges[rank].b) & m->pairs_mask;
-        while (m->pairs[i].a != BPE_NONE && (m->pairs[i].a != merges[rank].a || m->pairs[i].b != merges[rank].b))
+        uint64_t key = pair_key(merges[rank].a, merges[rank].b);
+        uint32_t i = pair_hash(key) & m->pairs_mask;
+        while (m->pairs[i].key != BPE_NO_PAIR && m->pairs[i].key != key)
             i = (i + 1) & m->pairs_mask;
-        m->pairs[i] = (struct bpe_pair){merges[rank].a, merges[rank].b, rank};
+        m->pairs[i] = (struct bpe_pair){key, rank};
         m->merged[rank] = merges[rank].merged;
     }
 }
@@ -119,8 +127,8 @@ static void words_init(struct bpe *m, bool whole_words) {
     tok_ids_fini(&ids);
 }
 
-void bpe_init(struct bpe *m, struct slices raw, const struct bpe_merge *merges, uint32_t n_merges, uint32_t unk_id,
-              bool fuse_unk, bool whole_words) {
+void bpe_init(struct bpe *m, struct slices raw, const struct bpe_merge *merges, uint32_t n_merges,
+              uint32_t unk_id, bool fuse_unk, bool whole_words) {
     *m = (struct bpe){.raw = raw, .unk_id = unk_id, .fuse_unk = fuse_unk, .n_merges = n_merges};
     m->merged = xreallocarray(NULL, n_merges, sizeof *m->merged);
     m->byte_pair_rank = xreallocarray(NULL, 65536, sizeof *m->byte_pair_rank);
@@ -141,39 +149,58 @@ void bpe_fini(struct bpe *m) {
 
 /* ---- merging ---- */
 
-/* merge_passes: merges in place. id is [n], rank[i] that of (id[i], id[i + 1]), BPE_NONE at the end.
- * Each pass finds the lowest rank and merges its pairs from left to right; it stops early when a new
- * pair ranks lower still. Returns the number of ids left; *done is false if the passes ran out. */
-static size_t merge_passes(const struct bpe *m, uint32_t *id, uint32_t *rank, size_t n, size_t n_passes, bool *done) {
-    for (; n_passes > 0; n_passes--) {
-        uint32_t low = BPE_NONE;
-        for (size_t i = 0; i < n; i++)
-            low = MIN(low, rank[i]);
-        if (low == BPE_NONE) {
-            *done = true;
-            return n;
-        }
-        size_t w = 0;
-        while (rank[w] != low)
-            w++;
-        bool lower = false;
-        for (size_t i = w; i < n; w++) {
-            if (lower || rank[i] != low) {
-                id[w] = id[i];
-                rank[w] = rank[i];
-                i++;
-                continue;
-            }
-            id[w] = m->merged[low];
-            i += 2;
-            rank[w] = i < n ? pair_rank(m, id[w], id[i]) : BPE_NONE;
-            if (w > 0)
-                rank[w - 1] = pair_rank(m, id[w - 1], id[w]);
-            lower = rank[w] < low || (w > 0 && rank[w - 1] < low);
-        }
-        n = w;
+/* lowest: the least of n ranks; four chains, because each comparison waits for the one before. */
+static inline uint32_t lowest(const uint32_t *rank, size_t n) {
+    uint32_t a = BPE_NONE, b = BPE_NONE, c = BPE_NONE, d = BPE_NONE;
+    size_t i = 0;
+    for (; i + 4 <= n; i += 4) {
+        a = MIN(a, rank[i]);
+        b = MIN(b, rank[i + 1]);
+        c = MIN(c, rank[i + 2]);
+        d = MIN(d, rank[i + 3]);
     }
-    *done = false;
+    for (; i < n; i++)
+        a = MIN(a, rank[i]);
+    return MIN(MIN(a, b), MIN(c, d));
+}
+
+/* merge_rank: merges the pairs of the lowest rank from left to right, until a merge makes a pair that
+ * ranks lower still. Returns the number of ids left. */
+static size_t merge_rank(const struct bpe *m, uint32_t *id, uint32_t *rank, size_t n, uint32_t low) {
+    uint32_t merged = m->merged[low];
+    bool lower = false;
+    size_t w = 0;
+    while (rank[w] != low)
+        w++;
+    for (size_t i = w; i < n;) {
+        id[w] = merged; /* of id[i] and id[i + 1] */
+        i += 2;
+        rank[w] = i < n ? pair_rank(m, merged, id[i]) : BPE_NONE;
+        lower |= rank[w] < low;
+        if (w > 0) {
+            rank[w - 1] = pair_rank(m, id[w - 1], merged);
+            lower |= rank[w - 1] < low;
+        }
+        w++;
+        for (; i < n && (lower || rank[i] != low); i++, w++) {
+            id[w] = id[i];
+            rank[w] = rank[i];
+        }
+    }
+    return w;
+}
+
+/* merge_passes: merges in place. id is [n], rank[i] that of (id[i], id[i + 1]), BPE_NONE at the end.
+ * *done is false if n_passes did not suffice. Returns the number of ids left. */
+static size_t merge_passes(const struct bpe *m, uint32_t *id, uint32_t *rank, size_t n, size_t n_passes,
+                           bool *done) {
+    for (; n_passes > 0; n_passes--) {
+        uint32_t low = lowest(rank, n);
+        *done = low == BPE_NONE;
+        if (*done)
+            break;
+        n = merge_rank(m, id, rank, n, low);
+    }
     return n;
 }
 
@@ -266,14 +293,15 @@ static size_t n_symbols(const struct bpe *m, uint32_t id) {
 }
 
 /* encode_span: the tokens of symbols [at, at + n) by themselves, to w->id; returns their number. */
-static size_t encode_span(const struct bpe *m, const struct source *src, size_t at, size_t n, struct window *w) {
+static size_t encode_span(const struct bpe *m, const struct source *src, size_t at, size_t n,
+                          struct window *w) {
     for (size_t i = 0; i < n; i++)
         w->id[i] = src->ids ? src->ids[at + i] : m->byte_id[src->bytes[at + i]];
     for (size_t i = 0; i + 1 < n; i++)
         w->rank[i] = src->ids ? pair_rank(m, w->id[i], w->id[i + 1])
                               : m->byte_pair_rank[src->bytes[at + i] << 8 | src->bytes[at + i + 1]];
     w->rank[n - 1] = BPE_NONE;
-    bool done;
+    bool done = false;
     size_t k = merge_passes(m, w->id, w->rank, n, n <= WINDOW_MIN ? SIZE_MAX : PASSES_MAX, &done);
     return done ? k : merge_heap(m, w->id, w->rank, k);
 }
@@ -281,7 +309,8 @@ static size_t encode_span(const struct bpe *m, const struct source *src, size_t 
 /* join_tail: finds a token that both the tail and the window (which starts at symbol from) have at
  * the same place, gives out the tail before it, and returns its index in the window; *at is its
  * place. SIZE_MAX if there is none. */
-static size_t join_tail(const struct bpe *m, const struct window *w, size_t from, size_t *at, struct tok_ids *out) {
+static size_t join_tail(const struct bpe *m, const struct window *w, size_t from, size_t *at,
+                        struct tok_ids *out) {
     size_t i = 0, j = 0;
     *at = from;
     while (i < w->n && j < w->n_tail) {

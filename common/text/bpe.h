@@ -20,9 +20,10 @@
 enum { BPE_NONE = UINT32_MAX, BPE_INLINE_MAX = 11, BPE_WHOLE_MAX = 256 };
 
 struct bpe_pair {
-    uint32_t a, b; /* ids; a is BPE_NONE in an empty slot */
+    uint64_t key; /* left id << 32 | right id; BPE_NO_PAIR in an empty slot */
     uint32_t rank;
 };
+#define BPE_NO_PAIR UINT64_MAX
 
 /* A pre-token of at most 11 bytes that is one token, whole in a slot of 16 bytes. */
 struct bpe_word {
@@ -32,19 +33,19 @@ struct bpe_word {
 };
 
 struct bpe {
-    struct slices raw;          /* [n_ids] bytes of each model token; empty where not reachable */
-    uint32_t byte_id[256];      /* BPE_NONE: the vocabulary lacks the byte */
-    bool all_bytes;             /* it lacks none */
-    uint32_t unk_id;            /* for a byte it lacks; BPE_NONE: such a byte is dropped */
-    bool fuse_unk;              /* neighbouring unknown bytes become one token */
-    struct bpe_pair *pairs;     /* hash table */
+    struct slices raw;      /* [n_ids] bytes of each model token; empty where not reachable */
+    uint32_t byte_id[256];  /* BPE_NONE: the vocabulary lacks the byte */
+    bool all_bytes;         /* it lacks none */
+    uint32_t unk_id;        /* for a byte it lacks; BPE_NONE: such a byte is dropped */
+    bool fuse_unk;          /* neighbouring unknown bytes become one token */
+    struct bpe_pair *pairs; /* hash table */
     uint32_t pairs_mask;
-    uint32_t *byte_pair_rank;   /* [65536] of two bytes, first byte high; BPE_NONE if not merged */
-    uint32_t *merged;           /* [n_merges] the id a merge makes, by rank */
+    uint32_t *byte_pair_rank; /* [65536] of two bytes, first byte high; BPE_NONE if not merged */
+    uint32_t *merged;         /* [n_merges] the id a merge makes, by rank */
     uint32_t n_merges;
-    struct bpe_word *words;     /* hash table of short whole pre-tokens */
+    struct bpe_word *words; /* hash table of short whole pre-tokens */
     uint32_t words_mask;
-    struct idmap long_words;    /* the longer ones */
+    struct idmap long_words; /* the longer ones */
     size_t long_word_n_max;
 };
 
@@ -56,8 +57,8 @@ struct bpe_merge {
 /* bpe_init: builds the tables. raw moves in; merges is [n_merges] in order of rank, of a pair that
  * occurs twice the last counts. whole_words: every token of the vocabulary stands for its own text
  * without merging (ignore_merges). */
-void bpe_init(struct bpe *m, struct slices raw, const struct bpe_merge *merges, uint32_t n_merges, uint32_t unk_id,
-              bool fuse_unk, bool whole_words);
+void bpe_init(struct bpe *m, struct slices raw, const struct bpe_merge *merges, uint32_t n_merges,
+              uint32_t unk_id, bool fuse_unk, bool whole_words);
 void bpe_fini(struct bpe *m);
 
 /* bpe_encode: appends the ids of one pre-token. */

@@ -10,9 +10,11 @@
 
 enum { N_HELD_MAX = 3 }; /* an incomplete character */
 
-void detok_init(struct detok *d, const struct tok *t, const uint32_t *prompt_tail, size_t n_tail, bool skip_special,
-                bool spaces_between_special) {
-    *d = (struct detok){.tok = t, .skip_special = skip_special, .spaces_between_special = spaces_between_special,
+void detok_init(struct detok *d, const struct tok *t, const uint32_t *prompt_tail, size_t n_tail,
+                bool skip_special, bool spaces_between_special) {
+    *d = (struct detok){.tok = t,
+                        .skip_special = skip_special,
+                        .spaces_between_special = spaces_between_special,
                         .at_start = n_tail == 0};
     d->after_special = n_tail > 0 && tok_is_special(t, prompt_tail[n_tail - 1]);
 }

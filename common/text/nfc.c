@@ -156,8 +156,8 @@ size_t nfc_unchanged_n(const char *p, size_t n) {
 
 /* map_to: fixes the positions of map that lie in source [.., end): rewritten is the source stretch
  * [begin, end) with its result [out_begin, out_end); an unchanged stretch maps one to one. */
-static void map_to(struct nfc_map *map, size_t *next, size_t begin, size_t end, size_t out_begin, size_t out_end,
-                   bool unchanged) {
+static void map_to(struct nfc_map *map, size_t *next, size_t begin, size_t end, size_t out_begin,
+                   size_t out_end, bool unchanged) {
     for (; map && *next < map->n && map->at[*next] < end; ++*next) {
         size_t at = map->at[*next];
         if (unchanged || at == begin)

@@ -4,9 +4,9 @@
 
 /* The kind of the character at p[at], and its length. Most text is ASCII: one load. */
 static const uint8_t ascii_kind[128] = {
-    ['\t'] = UNI_SPACE,     ['\n'] = UNI_SPACE,     ['\v'] = UNI_SPACE,      ['\f'] = UNI_SPACE,
-    ['\r'] = UNI_SPACE,     [' '] = UNI_SPACE,      ['0' ... '9'] = UNI_NUMBER, ['A' ... 'Z'] = UNI_LETTER,
-    ['a' ... 'z'] = UNI_LETTER,
+    ['\t'] = UNI_SPACE,         ['\n'] = UNI_SPACE,         ['\v'] = UNI_SPACE,
+    ['\f'] = UNI_SPACE,         ['\r'] = UNI_SPACE,         [' '] = UNI_SPACE,
+    ['0' ... '9'] = UNI_NUMBER, ['A' ... 'Z'] = UNI_LETTER, ['a' ... 'z'] = UNI_LETTER,
 };
 
 static inline enum uni_kind kind_at(const char *p, size_t at, size_t *len) {
@@ -142,7 +142,8 @@ split_fn *split_by_pattern(struct str pattern) {
         split_fn *fn;
     } known[] = {
         {"'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+", split_gpt2},
-        {"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*"
+        {"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| "
+         "?[^\\s\\p{L}\\p{N}]+[\\r\\n]*"
          "|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
          split_llama3},
         {"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*"

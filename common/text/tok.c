@@ -76,8 +76,8 @@ static bool stands_alone(const char *p, size_t n, size_t begin, size_t end) {
  * with lstrip or rstrip takes the spaces beside it. As in Hugging Face tokenizers a match that
  * single_word forbids is passed over whole, and a token that starts inside spaces which rstrip took
  * is still found. space_end remembers how far a run of spaces was read, for linear time. */
-static void scan(const struct tok *t, const struct added *a, const char *p, size_t n, const struct tok_mark *marks,
-                 size_t n_marks, piece_fn *piece, struct tok_ids *out) {
+static void scan(const struct tok *t, const struct added *a, const char *p, size_t n,
+                 const struct tok_mark *marks, size_t n_marks, piece_fn *piece, struct tok_ids *out) {
     struct added_scan s;
     struct added_match m;
     size_t done = 0, space_end = 0, len;
@@ -110,7 +110,8 @@ static void scan(const struct tok *t, const struct added *a, const char *p, size
 }
 
 /* marks_within: the marks that reach into [at, at + n), relative to at, in new memory; NULL if none. */
-static struct tok_mark *marks_within(const struct tok_mark *marks, size_t n_marks, size_t at, size_t n, size_t *n_own) {
+static struct tok_mark *marks_within(const struct tok_mark *marks, size_t n_marks, size_t at, size_t n,
+                                     size_t *n_own) {
     size_t low = 0, high = n_marks;
     while (low < high) { /* the first that ends behind at */
         size_t mid = low + (high - low) / 2;
@@ -131,7 +132,8 @@ static struct tok_mark *marks_within(const struct tok_mark *marks, size_t n_mark
 }
 
 /* marks_normalise: moves marks from source positions to those in the normal form. */
-static void marks_normalise(const char *p, size_t n, struct buf *out, struct tok_mark *marks, size_t n_marks) {
+static void marks_normalise(const char *p, size_t n, struct buf *out, struct tok_mark *marks,
+                            size_t n_marks) {
     size_t *at = xreallocarray(NULL, 2 * n_marks, sizeof *at);
     bool *up = xreallocarray(NULL, 2 * n_marks, sizeof *up);
     for (size_t i = 0; i < n_marks; i++) {
@@ -148,8 +150,8 @@ static void marks_normalise(const char *p, size_t n, struct buf *out, struct tok
 }
 
 /* normal_piece: a piece between raw added tokens: normalise, then search the normalised ones. */
-static void normal_piece(const struct tok *t, const char *p, size_t n, size_t at, const struct tok_mark *marks,
-                         size_t n_marks, struct tok_ids *out) {
+static void normal_piece(const struct tok *t, const char *p, size_t n, size_t at,
+                         const struct tok_mark *marks, size_t n_marks, struct tok_ids *out) {
     struct buf text = {0};
     struct tok_mark *own = NULL;
     size_t n_own = 0;

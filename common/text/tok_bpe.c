@@ -16,7 +16,8 @@ static void model_free(void *self) {
 static const struct tok_model_ops bpe_ops = {model_encode, model_free};
 
 /* optional_bool: absent and null are false. */
-static enum rc optional_bool(const json_t *model, const char *key, const char *path, bool *out, struct err *e) {
+static enum rc optional_bool(const json_t *model, const char *key, const char *path, bool *out,
+                             struct err *e) {
     const json_t *v = json_object_get(model, key);
     if (v && !json_is_null(v) && !json_is_boolean(v))
         return tok_bad(e, path, "must be true or false");
@@ -40,7 +41,8 @@ static enum rc check_options(const json_t *model, struct err *e) {
             return tok_unsupported(e, path, "only the empty one is supported");
     }
     if (json_is_true(json_object_get(model, "byte_fallback")))
-        return tok_unsupported(e, "model.byte_fallback", "BPE with byte fallback (SentencePiece) is not supported");
+        return tok_unsupported(e, "model.byte_fallback",
+                               "BPE with byte fallback (SentencePiece) is not supported");
     return RC_OK;
 }
 
@@ -56,7 +58,8 @@ static bool merge_parts(const json_t *v, struct str *a, struct str *b) {
     }
     if (!json_is_string(v))
         return false;
-    const char *s = json_string_value(v), *end = s + json_string_length(v), *space = memchr(s, ' ', (size_t)(end - s));
+    const char *s = json_string_value(v), *end = s + json_string_length(v),
+               *space = memchr(s, ' ', (size_t)(end - s));
     if (!space)
         return false;
     *a = (struct str){s, (size_t)(space - s)};
@@ -75,7 +78,8 @@ static bool find_piece(const struct merge_reader *r, struct str s, uint32_t *id)
     return tok_find(r->t, s, id) && r->in_vocab[*id];
 }
 
-static enum rc merge_read(struct merge_reader *r, const json_t *v, size_t i, struct bpe_merge *out, struct err *e) {
+static enum rc merge_read(struct merge_reader *r, const json_t *v, size_t i, struct bpe_merge *out,
+                          struct err *e) {
     struct str a, b;
     char path[48];
     snprintf(path, sizeof path, "model.merges[%zu]", i);
@@ -97,8 +101,8 @@ static enum rc merge_read(struct merge_reader *r, const json_t *v, size_t i, str
 }
 
 /* merges_read: a first line "#version: ..." is the remains of a merges.txt and does not count. */
-static enum rc merges_read(struct merge_reader *r, const json_t *list, struct bpe_merge **out, uint32_t *n_out,
-                           struct err *e) {
+static enum rc merges_read(struct merge_reader *r, const json_t *list, struct bpe_merge **out,
+                           uint32_t *n_out, struct err *e) {
     size_t n = json_array_size(list);
     if (!json_is_array(list))
         return tok_bad(e, "model.merges", "must be an array");
@@ -140,8 +144,8 @@ static struct slices raw_pieces(const struct tok *t, const bool *in_vocab, bool 
 }
 
 /* unk_read: the id for bytes the vocabulary lacks; BPE_NONE where it lacks none. */
-static enum rc unk_read(const struct merge_reader *r, const json_t *model, const bool has_byte[256], uint32_t *id,
-                        struct err *e) {
+static enum rc unk_read(const struct merge_reader *r, const json_t *model, const bool has_byte[256],
+                        uint32_t *id, struct err *e) {
     const json_t *v = json_object_get(model, "unk_token");
     bool lacks = false;
     for (unsigned b = 0; b < 256; b++)
@@ -162,7 +166,8 @@ enum rc tok_load_bpe(struct tok *t, const json_t *model, const bool *in_vocab, s
     uint32_t n_merges = 0;
     bool fuse_unk = false, ignore_merges = false, has_byte[256] = {false};
     enum rc rc;
-    if ((rc = check_options(model, e)) || (rc = optional_bool(model, "fuse_unk", "model.fuse_unk", &fuse_unk, e)) ||
+    if ((rc = check_options(model, e)) ||
+        (rc = optional_bool(model, "fuse_unk", "model.fuse_unk", &fuse_unk, e)) ||
         (rc = optional_bool(model, "ignore_merges", "model.ignore_merges", &ignore_merges, e)))
         return rc;
     struct slices raw = raw_pieces(t, in_vocab, has_byte);

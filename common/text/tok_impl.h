@@ -13,14 +13,13 @@
 #include "common/text/split.h"
 #include "common/text/tok.h"
 
-
 enum {
-    TOK_JSON_BYTES_MAX = 128 << 20,       /* tokenizer.json */
-    TOK_SIDE_JSON_BYTES_MAX = 4 << 20,    /* the other files */
+    TOK_JSON_BYTES_MAX = 128 << 20,    /* tokenizer.json */
+    TOK_SIDE_JSON_BYTES_MAX = 4 << 20, /* the other files */
     TOK_JSON_DEPTH_MAX = 64,
     TOK_JSON_NODES_MAX = 64 << 20,
     TOK_ID_MAX = (16 << 20) - 1,
-    TOK_ADDED_BYTES_MAX = 16 << 20,       /* contents of all added tokens together */
+    TOK_ADDED_BYTES_MAX = 16 << 20, /* contents of all added tokens together */
     TOK_STEPS_MAX = 16,
     TOK_TEMPLATE_IDS_MAX = 64,
 };
@@ -66,8 +65,8 @@ enum rc tok_bad(struct err *e, const char *key, const char *fmt, ...) PRINTF_LIK
 enum rc tok_unsupported(struct err *e, const char *key, const char *fmt, ...) PRINTF_LIKE(3, 4);
 
 /* tok_load_vocab: pieces, bytes, flags, by_piece and both automata, from model.vocab and
- * added_tokens; t->nfc must be set. *n_model becomes the number of ids of the vocabulary proper and
- * *in_vocab (the caller's, [t->pieces.n]) tells which ids those are. */
+ * added_tokens; t->nfc must be set. *in_vocab, [t->pieces.n], tells which ids are of the vocabulary
+ * proper; the caller frees it. */
 MUST_USE enum rc tok_load_vocab(struct tok *t, const json_t *root, bool **in_vocab, struct err *e);
 /* tok_load_bpe: the model, from root's model; after tok_load_vocab. */
 MUST_USE enum rc tok_load_bpe(struct tok *t, const json_t *model, const bool *in_vocab, struct err *e);

@@ -94,7 +94,8 @@ enum rc tok_load(struct tok **out, const struct tok_files *files, struct err *e)
     if (!root)
         goto out;
     if ((rc = tok_load_parts(t, root, e)) || (rc = tok_load_vocab(t, root, &in_vocab, e)) ||
-        (rc = load_model(t, root, in_vocab, e)) || (rc = tok_load_post(t, root, e)) || (rc = load_names(t, files, e)))
+        (rc = load_model(t, root, in_vocab, e)) || (rc = tok_load_post(t, root, e)) ||
+        (rc = load_names(t, files, e)))
         goto out;
     *out = t;
     t = NULL;

@@ -15,7 +15,8 @@ static const json_t *sequence_of(const json_t *part, const char *list) {
 
 /* member: the i-th of a part: of its list if it is a Sequence, else the part itself; NULL at the end.
  * path becomes "name" or "name.list[i]". A Sequence in a Sequence is refused by whoever reads it. */
-static const json_t *member(const json_t *part, const char *name, const char *list, size_t i, char *path, size_t size) {
+static const json_t *member(const json_t *part, const char *name, const char *list, size_t i, char *path,
+                            size_t size) {
     const json_t *seq = sequence_of(part, list);
     if (!seq && strcmp(type_of(part), "Sequence") != 0) {
         snprintf(path, size, "%s", name);
@@ -59,10 +60,12 @@ static enum rc load_split(struct tok *t, const json_t *m, const char *path, stru
         return tok_unsupported(e, path, "Split is supported with a Regex pattern only");
     split_fn *split = split_by_pattern((struct str){json_string_value(pattern), json_string_length(pattern)});
     if (!split)
-        return tok_unsupported(e, path, "the split pattern %.300s is not supported", json_string_value(pattern));
+        return tok_unsupported(e, path, "the split pattern %.300s is not supported",
+                               json_string_value(pattern));
     if (!json_is_boolean(invert))
         return tok_bad(e, path, "invert must be true or false");
-    bool keeps = behavior && (strcmp(behavior, "Isolated") == 0 || (strcmp(behavior, "Removed") == 0 && json_is_true(invert)));
+    bool keeps = behavior && (strcmp(behavior, "Isolated") == 0 ||
+                              (strcmp(behavior, "Removed") == 0 && json_is_true(invert)));
     if (!keeps)
         return tok_unsupported(e, path, "Split with behavior \"%.40s\" and invert %s is not supported",
                                behavior ? behavior : "", json_is_true(invert) ? "true" : "false");
@@ -70,7 +73,8 @@ static enum rc load_split(struct tok *t, const json_t *m, const char *path, stru
 }
 
 /* flag: a boolean with a default for files that leave it out. */
-static enum rc flag(const json_t *m, const char *key, const char *path, bool fallback, bool *out, struct err *e) {
+static enum rc flag(const json_t *m, const char *key, const char *path, bool fallback, bool *out,
+                    struct err *e) {
     const json_t *v = json_object_get(m, key);
     if (v && !json_is_boolean(v))
         return tok_bad(e, path, "%s must be true or false", key);
@@ -81,7 +85,8 @@ static enum rc flag(const json_t *m, const char *key, const char *path, bool fal
 static enum rc load_byte_level(struct tok *t, const json_t *m, const char *path, struct err *e) {
     bool prefix = true, regex = true;
     enum rc rc;
-    if ((rc = flag(m, "add_prefix_space", path, true, &prefix, e)) || (rc = flag(m, "use_regex", path, true, &regex, e)))
+    if ((rc = flag(m, "add_prefix_space", path, true, &prefix, e)) ||
+        (rc = flag(m, "use_regex", path, true, &regex, e)))
         return rc;
     if (prefix && (rc = add_step(t, path, NULL, e)))
         return rc;
@@ -92,7 +97,8 @@ static enum rc load_pre_tokenizer(struct tok *t, const json_t *part, struct err 
     char path[64] = "pre_tokenizer";
     const json_t *m;
     bool byte_level = false;
-    for (size_t i = 0; !absent(part) && (m = member(part, "pre_tokenizer", "pretokenizers", i, path, sizeof path)); i++) {
+    for (size_t i = 0;
+         !absent(part) && (m = member(part, "pre_tokenizer", "pretokenizers", i, path, sizeof path)); i++) {
         const char *type = type_of(m);
         enum rc rc;
         if (byte_level)
@@ -147,10 +153,11 @@ struct template {
     bool sequence; /* it was seen: what follows goes behind */
 };
 
-static enum rc template_special(const struct tok *t, const json_t *part, const json_t *special, const char *path,
-                                struct template *x, struct err *e) {
+static enum rc template_special(const struct tok *t, const json_t *part, const json_t *special,
+                                const char *path, struct template *x, struct err *e) {
     const char *name = json_string_value(json_object_get(special, "id"));
-    const json_t *ids = name ? json_object_get(json_object_get(json_object_get(part, "special_tokens"), name), "ids") : NULL;
+    const json_t *ids =
+        name ? json_object_get(json_object_get(json_object_get(part, "special_tokens"), name), "ids") : NULL;
     if (!json_is_array(ids))
         return tok_bad(e, path, "\"%.40s\" is not among special_tokens", name ? name : "");
     for (size_t i = 0; i < json_array_size(ids); i++) {
@@ -167,7 +174,8 @@ static enum rc template_special(const struct tok *t, const json_t *part, const j
 }
 
 /* template_read: the template of a single text, such as [BOS, Sequence A]. */
-static enum rc template_read(const struct tok *t, const json_t *part, const char *path, struct template *x, struct err *e) {
+static enum rc template_read(const struct tok *t, const json_t *part, const char *path, struct template *x,
+                             struct err *e) {
     const json_t *single = json_object_get(part, "single");
     *x = (struct template){0};
     for (size_t i = 0; i < json_array_size(single); i++) {
@@ -201,7 +209,8 @@ static enum rc wrap(struct tok *t, const char *path, const struct template *x, s
 enum rc tok_load_post(struct tok *t, const json_t *root, struct err *e) {
     const json_t *part = json_object_get(root, "post_processor"), *m;
     char path[64];
-    for (size_t i = 0; !absent(part) && (m = member(part, "post_processor", "processors", i, path, sizeof path)); i++) {
+    for (size_t i = 0;
+         !absent(part) && (m = member(part, "post_processor", "processors", i, path, sizeof path)); i++) {
         struct template x;
         enum rc rc;
         if (strcmp(type_of(m), "ByteLevel") == 0) /* moves offsets only */

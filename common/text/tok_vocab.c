@@ -57,7 +57,8 @@ static enum rc entry_read(const json_t *v, const char *path, struct entry *out, 
     enum rc rc;
     if ((rc = entry_flag(v, "special", path, &x.special, e)) ||
         (rc = entry_flag(v, "single_word", path, &x.single_word, e)) ||
-        (rc = entry_flag(v, "lstrip", path, &x.lstrip, e)) || (rc = entry_flag(v, "rstrip", path, &x.rstrip, e)) ||
+        (rc = entry_flag(v, "lstrip", path, &x.lstrip, e)) ||
+        (rc = entry_flag(v, "rstrip", path, &x.rstrip, e)) ||
         (rc = entry_flag(v, "normalized", path, &x.normalized, e)))
         return rc;
     *out = x;
@@ -66,7 +67,8 @@ static enum rc entry_read(const json_t *v, const char *path, struct entry *out, 
 
 /* entries_read: the list, with the id of each checked against the one Hugging Face would give: that of
  * the vocabulary if it has the content, else the next free one behind vocabulary and list. */
-static enum rc entries_read(const json_t *list, const json_t *vocab, struct entry **out, size_t *n_out, struct err *e) {
+static enum rc entries_read(const json_t *list, const json_t *vocab, struct entry **out, size_t *n_out,
+                            struct err *e) {
     size_t n = json_array_size(list), n_bytes = 0;
     if (list && !json_is_null(list) && !json_is_array(list))
         return tok_bad(e, "added_tokens", "must be an array");
@@ -113,7 +115,8 @@ static enum rc vocab_check(json_t *vocab, uint32_t *n_ids, struct err *e) {
         return tok_bad(e, "model.vocab", "must be an object that is not empty");
     json_object_foreach(vocab, key, v) {
         if (!json_is_integer(v) || json_integer_value(v) < 0 || json_integer_value(v) > limit)
-            return tok_bad(e, "model.vocab", "the id of \"%.40s\" must be a number from 0 to %lld", key, (long long)limit);
+            return tok_bad(e, "model.vocab", "the id of \"%.40s\" must be a number from 0 to %lld", key,
+                           (long long)limit);
         if (!*key)
             return tok_bad(e, "model.vocab", "an empty token");
         top = MAX(top, json_integer_value(v));
@@ -123,8 +126,8 @@ static enum rc vocab_check(json_t *vocab, uint32_t *n_ids, struct err *e) {
 }
 
 /* pieces_fill: t->pieces and t->flags of vocabulary and added tokens; in_vocab of the former. */
-static enum rc pieces_fill(struct tok *t, json_t *vocab, const struct entry *entries, size_t n_entries, bool *in_vocab,
-                           struct err *e) {
+static enum rc pieces_fill(struct tok *t, json_t *vocab, const struct entry *entries, size_t n_entries,
+                           bool *in_vocab, struct err *e) {
     struct slices *s = &t->pieces;
     struct str *piece = xcalloc(s->n, sizeof *piece);
     const char *key;
@@ -133,7 +136,8 @@ static enum rc pieces_fill(struct tok *t, json_t *vocab, const struct entry *ent
     json_object_foreach(vocab, key, v) {
         uint32_t id = (uint32_t)json_integer_value(v);
         if (piece[id].p) {
-            rc = tok_bad(e, "model.vocab", "\"%.40s\" and \"%.40s\" have the same id %" PRIu32, piece[id].p, key, id);
+            rc = tok_bad(e, "model.vocab", "\"%.40s\" and \"%.40s\" have the same id %" PRIu32, piece[id].p,
+                         key, id);
             goto out;
         }
         piece[id] = (struct str){key, strlen(key)};
@@ -192,8 +196,12 @@ static enum rc automata_fill(struct tok *t, const struct entry *entries, size_t 
     enum rc rc = RC_OK;
     for (size_t i = 0; i < n; i++) {
         const struct entry *x = &entries[i];
-        struct added_token a = {.content = slices_get(&t->pieces, x->id), .id = x->id, .special = x->special,
-                                .single_word = x->single_word, .lstrip = x->lstrip, .rstrip = x->rstrip};
+        struct added_token a = {.content = slices_get(&t->pieces, x->id),
+                                .id = x->id,
+                                .special = x->special,
+                                .single_word = x->single_word,
+                                .lstrip = x->lstrip,
+                                .rstrip = x->rstrip};
         if (!x->normalized) {
             raw[n_raw++] = a;
             continue;
@@ -207,7 +215,8 @@ static enum rc automata_fill(struct tok *t, const struct entry *entries, size_t 
         norm[n_norm++] = a;
     }
     t->norm_contents = buf_take(&text);
-    struct slices contents = {.blob = t->norm_contents, .at = xcalloc((size_t)n_norm + 1, sizeof(uint32_t)), .n = n_norm};
+    struct slices contents = {
+        .blob = t->norm_contents, .at = xcalloc((size_t)n_norm + 1, sizeof(uint32_t)), .n = n_norm};
     for (uint32_t i = 0; i <= n_norm; i++)
         contents.at[i] = (uint32_t)at[i];
     struct idmap seen;
@@ -215,8 +224,8 @@ static enum rc automata_fill(struct tok *t, const struct entry *entries, size_t 
     for (uint32_t i = 0; i < n_norm && !rc; i++) {
         norm[i].content = slices_get(&contents, i);
         if (!idmap_put(&seen, &contents, i))
-            rc = tok_bad(e, "added_tokens", "two entries become \"%.*s\" when normalised", (int)MIN(norm[i].content.n, 40u),
-                         norm[i].content.p);
+            rc = tok_bad(e, "added_tokens", "two entries become \"%.*s\" when normalised",
+                         (int)MIN(norm[i].content.n, 40u), norm[i].content.p);
     }
     idmap_fini(&seen);
     free(contents.at);

@@ -28,7 +28,8 @@ static json_t *cpu_model(void) {
 
 static json_t *machine(void) {
     cpu_set_t set;
-    int cores = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : (int)sysconf(_SC_NPROCESSORS_ONLN);
+    int cores =
+        sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : (int)sysconf(_SC_NPROCESSORS_ONLN);
     long long ram = (long long)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE) / (long long)MIB;
     return json_pack("{s:o,s:i,s:I}", "cpu", cpu_model(), "cores", cores, "memory_mib", (json_int_t)ram);
 }
@@ -38,8 +39,8 @@ void bench_emit(const char *name, double value, const char *unit, const char *pa
     json_error_t err;
     json_t *params = json_loads(params_json ? params_json : "{}", 0, &err);
     CHECK(json_is_object(params));
-    json_t *line = json_pack("{s:s,s:f,s:s,s:o,s:o}", "case", name, "value", value, "unit", unit, "params", params,
-                             "machine", machine());
+    json_t *line = json_pack("{s:s,s:f,s:s,s:o,s:o}", "case", name, "value", value, "unit", unit, "params",
+                             params, "machine", machine());
     CHECK(line);
     char *text = json_dumps(line, JSON_COMPACT | JSON_REAL_PRECISION(6));
     CHECK(text);

@@ -27,7 +27,8 @@ struct tok *tok_golden(const char *family) {
     char *tok_json = file_read(path, &n_tok);
     snprintf(path, sizeof path, "tests/golden/tok/%s/tokenizer_config.json", family);
     char *config = file_read(path, &n_config);
-    struct tok_files files = {.tokenizer_json = {tok_json, n_tok}, .tokenizer_config_json = {config, n_config}};
+    struct tok_files files = {.tokenizer_json = {tok_json, n_tok},
+                              .tokenizer_config_json = {config, n_config}};
     struct tok *t = NULL;
     struct err e;
     if (tok_load(&t, &files, &e)) {
