@@ -11,7 +11,7 @@ if sources | xargs grep -nE '\b(TODO|FIXME|XXX)\b'; then
     echo "lint: left-over marks"
     bad=1
 fi
-if sources | xargs grep -nE '^\s*typedef\s+(struct|union|enum)\b' | grep -v 'plugin'; then
+if sources | xargs grep -nE '^\s*typedef\s+(struct|union|enum)\b[^(]*([;{]|$)'; then
     echo "lint: no typedef for structs"
     bad=1
 fi

@@ -153,11 +153,11 @@ static void fill_eos(struct load *l) {
 }
 
 static enum rc context_length(const struct load *l, const struct worker_flags *f, uint32_t *out, struct err *e) {
-    uint64_t limit = l->config.max_positions;
+    uint64_t limit = hf_config_len_limit(&l->config);
     if (f->max_model_len > limit)
-        return err_set(e, RC_INVALID, "max-model-len", "--max-model-len %llu is above the model's own limit of %llu positions",
+        return err_set(e, RC_INVALID, "max-model-len", "--max-model-len %llu is above the %llu positions that the model allows",
                        (unsigned long long)f->max_model_len, (unsigned long long)limit);
-    *out = (uint32_t)(f->max_model_len ? f->max_model_len : limit);
+    *out = f->max_model_len ? (uint32_t)f->max_model_len : l->config.max_positions;
     return RC_OK;
 }
 

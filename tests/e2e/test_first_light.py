@@ -118,7 +118,7 @@ BAD = [
     ("/v1/chat/completions", {"messages": MESSAGES, "guided_json": {}}, 400, "guided_json", ""),
     ("/v1/chat/completions", {"messages": MESSAGES, "max_tokens": 10**6}, 400, "max_tokens", "maximum context length"),
     ("/v1/completions", {"prompt": ""}, 400, "prompt", "cannot be empty"),
-    ("/v1/completions", {"prompt": [10**7]}, 400, "prompt", "out of vocabulary"),
+    ("/v1/completions", {"prompt": [10**7]}, 400, "prompt.0", "out of vocabulary"),
     ("/v1/completions", {"prompt": "x", "suffix": "y"}, 400, "suffix", "not currently supported"),
     ("/v1/completions", {"prompt": "x", "best_of": 3}, 400, "best_of", ""),
     ("/nowhere", {}, 404, None, ""),
