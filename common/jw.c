@@ -44,7 +44,8 @@ void jw_str(struct buf *b, struct str s) {
         i += len;
         from = i;
     }
-    buf_add(b, s.p + from, s.n - from);
+    if (from < s.n) /* the empty slice has no address to add to */
+        buf_add(b, s.p + from, s.n - from);
     buf_addc(b, '"');
 }
 

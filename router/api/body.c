@@ -19,7 +19,8 @@ void usage_write(const struct gen_req *r, struct gen_counts n, struct buf *out) 
 }
 
 void finish_write(const struct gen_run *g, const struct choice *c, struct buf *out) {
-    static const char *const names[] = {[GEN_STOP] = "\"stop\"", [GEN_LENGTH] = "\"length\"", [GEN_ABORT] = "\"abort\""};
+    static const char *const names[] = {
+        [GEN_STOP] = "\"stop\"", [GEN_LENGTH] = "\"length\"", [GEN_ABORT] = "\"abort\""};
     buf_addz(out, "\"finish_reason\":");
     buf_addz(out, names[c->reason]);
     buf_addz(out, ",\"stop_reason\":");
@@ -59,7 +60,8 @@ void body_write(const struct gen_run *g, struct buf *out) {
     bool chat = r->route == GEN_CHAT;
     buf_addz(out, "{\"id\":");
     jw_str(out, r->id);
-    buf_addz(out, chat ? ",\"object\":\"chat.completion\",\"created\":" : ",\"object\":\"text_completion\",\"created\":");
+    buf_addz(out, chat ? ",\"object\":\"chat.completion\",\"created\":"
+                       : ",\"object\":\"text_completion\",\"created\":");
     jw_i64(out, r->created_unix_s);
     buf_addz(out, ",\"model\":");
     jw_str(out, r->model_name);
@@ -73,5 +75,6 @@ void body_write(const struct gen_run *g, struct buf *out) {
     jw_strz(out, r->model->fingerprint);
     buf_addz(out, ",\"usage\":");
     usage_write(r, gen_run_counts(g), out);
-    buf_addz(out, chat ? ",\"prompt_logprobs\":null,\"kv_transfer_params\":null}" : ",\"kv_transfer_params\":null}");
+    buf_addz(out, chat ? ",\"prompt_logprobs\":null,\"kv_transfer_params\":null}"
+                       : ",\"kv_transfer_params\":null}");
 }

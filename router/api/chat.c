@@ -28,7 +28,8 @@ enum rc chat_check(const struct chat_input *in, const struct router_limits *limi
                            json_kind(json_array_get(in->documents, i)));
     for (size_t i = 0; i < ARRAY_LEN(reserved); i++)
         if (json_object_get(in->kwargs, reserved[i]))
-            return err_set(e, RC_INVALID, "chat_template_kwargs", "chat_template_kwargs must not set %s", reserved[i]);
+            return err_set(e, RC_INVALID, "chat_template_kwargs", "chat_template_kwargs must not set %s",
+                           reserved[i]);
     if (json_object_size(in->kwargs) > KWARGS_MAX)
         return err_set(e, RC_INVALID, "chat_template_kwargs",
                        "chat_template_kwargs: the number of members must be less_than_equal %d", KWARGS_MAX);
@@ -41,7 +42,7 @@ enum rc chat_check(const struct chat_input *in, const struct router_limits *limi
     return RC_OK;
 }
 
-/* ---- variables ------------------------------------------------------------------------------------------ */
+/* ---- variables --------------------------------------------------------------------------------------- */
 
 struct vars {
     struct tmpl_var *v;
@@ -66,8 +67,8 @@ static void add_members(struct vars *vars, json_t *obj, bool client) {
 static struct vars build_vars(const struct model_info *m, const struct chat_input *in, const json_t *effort,
                               struct arena *a) {
     enum { N_FIXED = 5 };
-    struct vars vars = {.cap = N_FIXED + json_object_size(m->template_vars) + json_object_size(m->default_kwargs) +
-                               json_object_size(in->kwargs)};
+    struct vars vars = {.cap = N_FIXED + json_object_size(m->template_vars) +
+                               json_object_size(m->default_kwargs) + json_object_size(in->kwargs)};
     vars.v = arena_zalloc(a, vars.cap, sizeof *vars.v);
     vars.over[0] = m->default_kwargs;
     vars.over[1] = in->kwargs;
@@ -85,16 +86,17 @@ static struct vars build_vars(const struct model_info *m, const struct chat_inpu
     return vars;
 }
 
-/* ---- tokens --------------------------------------------------------------------------------------------- */
+/* ---- tokens ------------------------------------------------------------------------------------------ */
 
-static void encode(const struct model_info *m, const struct router_opts *o, const struct tmpl_out *text, bool add_special,
-                   struct arena *a, struct tok_ids *ids) {
+static void encode(const struct model_info *m, const struct router_opts *o, const struct tmpl_out *text,
+                   bool add_special, struct arena *a, struct tok_ids *ids) {
     bool plain = !o->special_tokens_in_content || strcmp(o->special_tokens_in_content, "special") != 0;
     size_t n_marks = plain ? text->n_marks : 0, begin = ids->n;
     struct tok_mark *marks = n_marks ? arena_zalloc(a, n_marks, sizeof *marks) : NULL;
     for (size_t i = 0; i < n_marks; i++)
         marks[i] = (struct tok_mark){text->marks[i].begin, text->marks[i].end};
-    tok_encode(m->tok, text->text.data, text->text.len, marks, n_marks, add_special ? TOK_ADD_SPECIAL : 0, ids);
+    tok_encode(m->tok, text->text.data, text->text.len, marks, n_marks, add_special ? TOK_ADD_SPECIAL : 0,
+               ids);
     uint32_t bos;
     if (!add_special || !tok_bos(m->tok, &bos) || ids->n - begin < 2 || ids->v[begin] != bos ||
         ids->v[begin + 1] != bos)
@@ -103,12 +105,14 @@ static void encode(const struct model_info *m, const struct router_opts *o, cons
     memmove(ids->v + begin, ids->v + begin + 1, (ids->n - begin) * sizeof *ids->v);
 }
 
-enum rc chat_encode(const struct model_info *m, const struct router_opts *o, struct chat_input *in, struct arena *a,
-                    struct tok_ids *ids, struct chat_times *times, struct err *e) {
+enum rc chat_encode(const struct model_info *m, const struct router_opts *o, struct chat_input *in,
+                    struct arena *a, struct tok_ids *ids, struct chat_times *times, struct err *e) {
     if (!m->chat && m->chat_err.rc)
-        return err_set(e, RC_INVALID, "messages", "the model's chat template does not compile: %s", m->chat_err.msg);
+        return err_set(e, RC_INVALID, "messages", "the model's chat template does not compile: %s",
+                       m->chat_err.msg);
     if (!m->chat)
-        return err_set(e, RC_INVALID, "messages", "model \"%.200s\" has no chat template: start the server with --chat-template",
+        return err_set(e, RC_INVALID, "messages",
+                       "model \"%.200s\" has no chat template: start the server with --chat-template",
                        m->facts.names[0]);
     uint64_t start_ns = clock_ns();
     struct messages_form form = {

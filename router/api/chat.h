@@ -1,7 +1,9 @@
-/* chat.h: messages to token ids: for /v1/chat/completions and the chat form of /tokenize, which must agree (api.md 10.4.4).
+/* chat.h: messages to token ids: for /v1/chat/completions and the chat form of /tokenize, which must agree
+ * (api.md 10.4.4).
  *
- * Two steps. chat_check needs no model and looks at shapes. chat_encode normalises the messages in place for the model's template
- * (api.md 7.2, 10.3), renders and tokenises, with everything the client wrote marked as such. Any thread; one body belongs to one.
+ * Two steps. chat_check needs no model and looks at shapes. chat_encode normalises the messages in place for
+ * the model's template (api.md 7.2, 10.3), renders and tokenises, with everything the client wrote marked as
+ * such. Any thread; one body belongs to one.
  */
 #ifndef WEIR_ROUTER_API_CHAT_H
 #define WEIR_ROUTER_API_CHAT_H
@@ -15,7 +17,7 @@ struct chat_input {
     json_t *documents, *kwargs;  /* borrowed, or NULL */
     struct str reasoning_effort; /* empty: none */
     bool add_generation_prompt;
-    bool add_special;            /* the tokenizer adds BOS, unless the template wrote one */
+    bool add_special; /* the tokenizer adds BOS, unless the template wrote one */
 };
 
 /* chat_input_of: the fields of a chat body, with their defaults. */
@@ -26,8 +28,9 @@ MUST_USE enum rc chat_check(const struct chat_input *in, const struct router_lim
 struct chat_times {
     uint64_t template_ns, tokenize_ns;
 };
-/* chat_encode: appends the prompt's ids; after chat_check said yes. a holds what the rendering needs. RC_INVALID: no template, a template
- * that says no, media the model does not take, arguments that are no JSON object. */
+/* chat_encode: appends the prompt's ids; after chat_check said yes. a holds what the rendering needs.
+ * RC_INVALID: no template, a template that says no, media the model does not take, arguments that are no JSON
+ * object. */
 MUST_USE enum rc chat_encode(const struct model_info *m, const struct router_opts *o, struct chat_input *in,
                              struct arena *a, struct tok_ids *ids, struct chat_times *times, struct err *e);
 

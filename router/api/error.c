@@ -7,22 +7,10 @@ static const struct {
     enum rc rc;
     int status;
 } statuses[] = {
-    {RC_OK, 200},
-    {RC_INVALID, 400},
-    {RC_UNAUTHORIZED, 401},
-    {RC_NOT_FOUND, 404},
-    {RC_METHOD, 405},
-    {RC_TOO_LARGE, 413},
-    {RC_UNFETCHABLE, 422},
-    {RC_OVERLOAD, 429},
-    {RC_HEADERS, 431},
-    {RC_INTERNAL, 500},
-    {RC_IO, 500},
-    {RC_PROTO, 500},
-    {RC_UNSUPPORTED, 501},
-    {RC_UNAVAILABLE, 503},
-    {RC_AGAIN, 503},
-    {RC_CLOSED, 503},
+    {RC_OK, 200},          {RC_INVALID, 400},     {RC_UNAUTHORIZED, 401}, {RC_NOT_FOUND, 404},
+    {RC_METHOD, 405},      {RC_TOO_LARGE, 413},   {RC_UNFETCHABLE, 422},  {RC_OVERLOAD, 429},
+    {RC_HEADERS, 431},     {RC_INTERNAL, 500},    {RC_IO, 500},           {RC_PROTO, 500},
+    {RC_UNSUPPORTED, 501}, {RC_UNAVAILABLE, 503}, {RC_AGAIN, 503},        {RC_CLOSED, 503},
     {RC_TIMEOUT, 504},
 };
 

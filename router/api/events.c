@@ -1,4 +1,5 @@
-/* Every token becomes an event, so nothing here allocates once sse has grown, and the constant parts are copied whole. */
+/* Every token becomes an event, so nothing here allocates once sse has grown, and the constant parts are
+ * copied whole. */
 #include "router/api/run.h"
 
 #define LIT(b, s) buf_add(b, s, sizeof(s) - 1)
@@ -8,7 +9,8 @@ void events_head(struct gen_run *g) {
     struct buf *b = &g->head;
     LIT(b, "data: {\"id\":");
     jw_str(b, r->id);
-    buf_addz(b, r->route == GEN_CHAT ? ",\"object\":\"chat.completion.chunk\"" : ",\"object\":\"text_completion\"");
+    buf_addz(b, r->route == GEN_CHAT ? ",\"object\":\"chat.completion.chunk\""
+                                     : ",\"object\":\"text_completion\"");
     LIT(b, ",\"created\":");
     jw_i64(b, r->created_unix_s);
     LIT(b, ",\"model\":");
@@ -31,8 +33,10 @@ static void add_fingerprint(const struct gen_run *g, struct buf *sse) {
 static void continuous(const struct gen_run *g, uint32_t choice, struct buf *sse) {
     uint32_t prompt = choice / g->r->n;
     LIT(sse, ",\"usage\":");
-    usage_write(g->r,
-                (struct gen_counts){g->r->prompts[prompt].n_ids, g->cached[prompt], g->choices[choice].n_tokens}, sse);
+    usage_write(
+        g->r,
+        (struct gen_counts){g->r->prompts[prompt].n_ids, g->cached[prompt], g->choices[choice].n_tokens},
+        sse);
 }
 
 void event_roles(const struct gen_run *g, struct buf *sse) {

@@ -13,8 +13,8 @@
 
 #define AUDIO_OUT "audio output is not supported in this build"
 #define USE_TOOLS "functions and function_call are not supported: use tools and tool_choice"
-#define TOOL_CHOICE                                                                                                    \
-    "tool_choice is not supported in this build: only none is, \"auto\" needs a server with "                          \
+#define TOOL_CHOICE                                                                                          \
+    "tool_choice is not supported in this build: only none is, \"auto\" needs a server with "                \
     "--enable-auto-tool-choice and --tool-call-parser"
 
 const struct field api_fields[] = {
@@ -25,8 +25,8 @@ const struct field api_fields[] = {
      .meaning = "limit of generated tokens"},
     {"max_tokens", ON_CHAT, FIELD_INT, PLACE(max_tokens), RANGE(1, INFINITY), .dflt = "null",
      .meaning = "limit of generated tokens; null: what room is left"},
-    {"max_completion_tokens", ON_CHAT, FIELD_INT, PLACE(max_completion_tokens), RANGE(1, INFINITY), .dflt = "null",
-     .meaning = "the same, and wins over max_tokens"},
+    {"max_completion_tokens", ON_CHAT, FIELD_INT, PLACE(max_completion_tokens), RANGE(1, INFINITY),
+     .dflt = "null", .meaning = "the same, and wins over max_tokens"},
     {"n", ON_GENERATE, FIELD_INT, PLACE(n), RANGE(1, 0), LIMIT(n, "--max-n"), .dflt = "1",
      .meaning = "choices returned per prompt"},
     {"best_of", ON_GENERATE, FIELD_INT, REFUSED, .dflt = "n"},
@@ -44,15 +44,16 @@ const struct field api_fields[] = {
      .meaning = "subtracted from tokens in the output"},
     {"frequency_penalty", ON_GENERATE, FIELD_FLOAT, PLACE(frequency_penalty), RANGE(-2, 2), .dflt = "0",
      .meaning = "subtracted times the count in the output"},
-    {"repetition_penalty", ON_GENERATE, FIELD_FLOAT, PLACE(repetition_penalty), ABOVE(0, DBL_MAX), .dflt = "null",
-     .meaning = "divides logits of tokens seen; null: the model's, else 1"},
+    {"repetition_penalty", ON_GENERATE, FIELD_FLOAT, PLACE(repetition_penalty), ABOVE(0, DBL_MAX),
+     .dflt = "null", .meaning = "divides logits of tokens seen; null: the model's, else 1"},
     {"logit_bias", ON_GENERATE, FIELD_OBJECT, PLACE(logit_bias), .dflt = "null",
      .meaning = "token id to a value added to its logit, clamped to 100 either way"},
     {"allowed_token_ids", ON_GENERATE, FIELD_LIST, REFUSED, .dflt = "null"},
     {"bad_words", ON_GENERATE, FIELD_LIST, REFUSED, .dflt = "[]"},
     {"seed", ON_GENERATE, FIELD_INT, PLACE(seed), .dflt = "null", .meaning = "null and -1: unseeded"},
     {"stop", ON_GENERATE, FIELD_ANY, PLACE(stop), .dflt = "[]", .meaning = "stop string, or a list of them"},
-    {"stop_token_ids", ON_GENERATE, FIELD_LIST, PLACE(stop_token_ids), .dflt = "[]", .meaning = "stop tokens"},
+    {"stop_token_ids", ON_GENERATE, FIELD_LIST, PLACE(stop_token_ids), .dflt = "[]",
+     .meaning = "stop tokens"},
     {"include_stop_str_in_output", ON_GENERATE, FIELD_BOOL, PLACE(include_stop), .dflt = "false",
      .meaning = "keep the matched stop text"},
     {"ignore_eos", ON_GENERATE, FIELD_BOOL, PLACE(ignore_eos), .dflt = "false",
@@ -75,7 +76,8 @@ const struct field api_fields[] = {
      .meaning = "token strings become token_id:N; null: as the server's flag says"},
 
     /* 5.4 control */
-    {"stream", ON_GENERATE, FIELD_BOOL, PLACE(stream), .dflt = "false", .meaning = "answer as server-sent events"},
+    {"stream", ON_GENERATE, FIELD_BOOL, PLACE(stream), .dflt = "false",
+     .meaning = "answer as server-sent events"},
     {"stream_options", ON_GENERATE, FIELD_OBJECT, PLACE(stream_options), .dflt = "null",
      .meaning = "include_usage, continuous_usage_stats; only with stream"},
     {"echo", ON_GENERATE, FIELD_BOOL, REFUSED, .dflt = "false"},
@@ -96,7 +98,8 @@ const struct field api_fields[] = {
     /* 6.1, 7.1 inputs */
     {"prompt", ON_COMPLETIONS, FIELD_ANY, PLACE(prompt), .dflt = "null",
      .meaning = "required: text, texts, token ids or lists of token ids"},
-    {"messages", ON_CHAT | ON_TOKENIZE, FIELD_LIST, PLACE(messages), .dflt = "null", .meaning = "the conversation"},
+    {"messages", ON_CHAT | ON_TOKENIZE, FIELD_LIST, PLACE(messages), .dflt = "null",
+     .meaning = "the conversation"},
     {"tools", ON_CHAT | ON_TOKENIZE, FIELD_LIST, REFUSED, .dflt = "null"},
     {"tool_choice", ON_CHAT, FIELD_ANY, REFUSED, .dflt = "\"none\"", .meaning = TOOL_CHOICE},
     {"parallel_tool_calls", ON_CHAT, FIELD_BOOL, IGNORED, .meaning = "no effect"},
@@ -134,7 +137,8 @@ const struct field api_fields[] = {
     /* 2.4 known but refused */
     {"prompt_embeds", ON_COMPLETIONS, FIELD_ANY, REFUSED, .dflt = "null",
      .meaning = "prompt_embeds is not supported"},
-    {"suffix", ON_COMPLETIONS, FIELD_ANY, REFUSED, .dflt = "null", .meaning = "suffix is not currently supported"},
+    {"suffix", ON_COMPLETIONS, FIELD_ANY, REFUSED, .dflt = "null",
+     .meaning = "suffix is not currently supported"},
     {"functions", ON_CHAT, FIELD_ANY, REFUSED, .dflt = "null", .meaning = USE_TOOLS},
     {"function_call", ON_CHAT, FIELD_ANY, REFUSED, .dflt = "\"none\"", .meaning = USE_TOOLS},
     {"modalities", ON_CHAT, FIELD_ANY, REFUSED, .dflt = "[\"text\"]", .meaning = AUDIO_OUT},

@@ -13,11 +13,12 @@ struct str api_quote(struct str s) {
     return s.n > QUOTE_BYTES ? (struct str){s.p, utf8_cut(s.p, s.n, QUOTE_BYTES)} : s;
 }
 
-enum rc api_field_limit(const char *param, const char *what, size_t n, int64_t max, const char *flag, struct err *e) {
+enum rc api_field_limit(const char *param, const char *what, size_t n, int64_t max, const char *flag,
+                        struct err *e) {
     if (max >= 0 && n <= (size_t)max)
         return RC_OK;
-    return err_set(e, RC_INVALID, param, "%s: %zu %s given, must be less_than_equal %lld (%s)", param, n, what,
-                   (long long)max, flag);
+    return err_set(e, RC_INVALID, param, "%s: %zu %s given, must be less_than_equal %lld (%s)", param, n,
+                   what, (long long)max, flag);
 }
 
 enum rc api_field_int(const json_t *list, size_t i, const char *path, int64_t *out, struct err *e) {
@@ -51,23 +52,24 @@ static int64_t bound(double v) {
     return v >= 0x1p63 ? INT64_MAX : v <= -0x1p63 ? INT64_MIN : (int64_t)v;
 }
 
-static enum rc check_int(const struct field *f, int64_t v, const struct router_limits *limits, struct err *e) {
+static enum rc check_int(const struct field *f, int64_t v, const struct router_limits *limits,
+                         struct err *e) {
     int64_t lo = bound(f->lo), hi = bound(f->hi);
     if (f->limit) {
         memcpy(&hi, (const char *)limits + f->limit - 1, sizeof hi);
         if (hi == -1) /* --max-logprobs -1: -1 stands for all */
             return json_range_int(f->name, v, -1, INT64_MAX, e);
         if (v > hi)
-            return err_set(e, RC_INVALID, f->name, "%s must be less_than_equal %lld (%s)", f->name, (long long)hi,
-                           f->flag);
+            return err_set(e, RC_INVALID, f->name, "%s must be less_than_equal %lld (%s)", f->name,
+                           (long long)hi, f->flag);
     } else if (f->lo == 0 && f->hi == 0) {
         return RC_OK;
     }
     return json_range_int(f->name, v, lo, hi, e);
 }
 
-static enum rc read_value(const struct field *f, json_t *body, const struct router_limits *limits, void *place,
-                          struct err *e) {
+static enum rc read_value(const struct field *f, json_t *body, const struct router_limits *limits,
+                          void *place, struct err *e) {
     enum rc rc = RC_OK;
     const json_t *v = NULL;
     switch (f->kind) {
@@ -119,7 +121,8 @@ static bool covers(const json_t *v, const json_t *dflt) {
     return true;
 }
 
-/* refuse: RC_OK if the value is null or neutral. best_of, whose neutral value is `n`, comes when all was read. */
+/* refuse: RC_OK if the value is null or neutral. best_of, whose neutral value is `n`, comes when all was
+ * read. */
 static enum rc refuse(const struct field *f, json_t *body, const struct field_values *v, struct err *e) {
     json_t *value = json_object_get(body, f->name);
     if (!value || json_is_null(value))
@@ -151,8 +154,8 @@ static enum rc refuse(const struct field *f, json_t *body, const struct field_va
     return err_set(e, RC_INVALID, f->name, "%s is not supported in this build", f->name);
 }
 
-enum rc api_fields_read(unsigned route, json_t *body, const struct router_limits *limits, struct field_values *v,
-                    struct err *e) {
+enum rc api_fields_read(unsigned route, json_t *body, const struct router_limits *limits,
+                        struct field_values *v, struct err *e) {
     memset(v, 0, sizeof *v);
     size_t n_unknown = 0;
     const struct field *best_of = NULL;

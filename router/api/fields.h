@@ -1,8 +1,9 @@
 /* fields.h: every field that a JSON route knows, as data: name, kind, range, default, meaning and standing.
  *
- * Parsing, its errors, the refusal of fields this build lacks and (later) the OpenAPI document all come from this one table, so a field
- * cannot exist in one of them only. Reading is one pass over the body's members; nothing is allocated. What depends on the model or on
- * another field is checked where it is used (prepare.c).
+ * Parsing, its errors, the refusal of fields this build lacks and (later) the OpenAPI document all come from
+ * this one table, so a field cannot exist in one of them only. Reading is one pass over the body's members;
+ * nothing is allocated. What depends on the model or on another field is checked where it is used
+ * (prepare.c).
  */
 #ifndef WEIR_ROUTER_API_FIELDS_H
 #define WEIR_ROUTER_API_FIELDS_H
@@ -10,7 +11,8 @@
 #include "common/json.h"
 #include "router/opts.h"
 
-enum { /* routes, as bits */
+/* Routes, as bits. */
+enum {
     ON_COMPLETIONS = 1,
     ON_CHAT = 2,
     ON_GENERATE = ON_COMPLETIONS | ON_CHAT,
@@ -43,16 +45,17 @@ struct opt_str {
 
 struct field {
     const char *name;
-    unsigned on;              /* routes */
+    unsigned on; /* routes */
     enum field_kind kind;
     enum field_rule rule;
-    size_t place;             /* READ: offset in struct field_values of the opt_ kind; list, object and any: a json_t * */
-    double lo, hi;            /* numbers; both 0: no range */
-    bool lo_open;             /* lo itself is out of range */
-    size_t limit;             /* 1 + offset of the upper bound in struct router_limits; 0: none */
-    const char *flag;         /* of that limit */
-    const char *dflt;         /* JSON; for REFUSED also the neutral value */
-    const char *meaning;      /* READ, IGNORED: a line for the documentation; REFUSED: the message, or NULL for the usual one */
+    size_t place; /* READ: offset in struct field_values of the opt_ kind; list, object and any: a json_t * */
+    double lo, hi;       /* numbers; both 0: no range */
+    bool lo_open;        /* lo itself is out of range */
+    size_t limit;        /* 1 + offset of the upper bound in struct router_limits; 0: none */
+    const char *flag;    /* of that limit */
+    const char *dflt;    /* JSON; for REFUSED also the neutral value */
+    const char *meaning; /* READ, IGNORED: a line for the documentation; REFUSED: the message, or NULL for the
+                            usual one */
 };
 
 struct field_values {
@@ -61,7 +64,8 @@ struct field_values {
     struct opt_int max_tokens, max_completion_tokens, n, top_k, seed, min_tokens, priority;
     struct opt_int n_logprobs, top_logprobs; /* completions `logprobs`; chat */
     struct opt_float temperature, top_p, min_p, presence_penalty, frequency_penalty, repetition_penalty;
-    struct opt_bool logprobs, stream, ignore_eos, include_stop, skip_special, spaces_between_special, add_special;
+    struct opt_bool logprobs, stream, ignore_eos, include_stop, skip_special, spaces_between_special,
+        add_special;
     struct opt_bool ids_as_tokens, add_generation_prompt, return_token_strs;
     json_t *prompt, *messages, *tokens, *stop, *stop_token_ids, *logit_bias, *stream_options;
     json_t *documents, *chat_template_kwargs;
@@ -70,16 +74,18 @@ struct field_values {
 extern const struct field api_fields[];
 extern const size_t n_api_fields;
 
-/* api_fields_read: checks every member of body (an object) that `route` knows and fills *v, whose pointers borrow from body. Unknown members
- * are ignored and logged at debug level. RC_INVALID names the field. */
-MUST_USE enum rc api_fields_read(unsigned route, json_t *body, const struct router_limits *limits, struct field_values *v,
-                             struct err *e);
+/* api_fields_read: checks every member of body (an object) that `route` knows and fills *v, whose pointers
+ * borrow from body. Unknown members are ignored and logged at debug level. RC_INVALID names the field. */
+MUST_USE enum rc api_fields_read(unsigned route, json_t *body, const struct router_limits *limits,
+                                 struct field_values *v, struct err *e);
 
-/* api_field_int: one element of a list as an integer, with the coercions of api.md 2.3.6; path names the list. */
+/* api_field_int: one element of a list as an integer, with the coercions of api.md 2.3.6; path names the
+ * list. */
 MUST_USE enum rc api_field_int(const json_t *list, size_t i, const char *path, int64_t *out, struct err *e);
-/* api_field_limit: RC_INVALID "PARAM must be less_than_equal MAX (--FLAG)" if n > max; what is counted is `what`. */
+/* api_field_limit: RC_INVALID "PARAM must be less_than_equal MAX (--FLAG)" if n > max; what is counted is
+ * `what`. */
 MUST_USE enum rc api_field_limit(const char *param, const char *what, size_t n, int64_t max, const char *flag,
-                             struct err *e);
+                                 struct err *e);
 /* api_quote: at most 200 bytes of client text, cut at a character, for a message. */
 struct str api_quote(struct str s);
 

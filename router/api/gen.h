@@ -1,9 +1,10 @@
 /* gen.h: a generation request from JSON to wire and from tokens to JSON (completions and chat).
  *
- * Three stages. gen_prepare runs on a pool thread: it parses and checks the body, renders the template, tokenises, and yields an
- * immutable struct gen_req. The loop that owns the connection then makes a struct gen_run from it, submits each prompt,
- * and feeds every output in; the run turns tokens into text, cuts at stop strings, and appends SSE events or, at the end, the
- * whole body. No sockets here, no wire connection: the session (router/session.h) has those.
+ * Three stages. gen_prepare runs on a pool thread: it parses and checks the body, renders the template,
+ * tokenises, and yields an immutable struct gen_req. The loop that owns the connection then makes a struct
+ * gen_run from it, submits each prompt, and feeds every output in; the run turns tokens into text, cuts at
+ * stop strings, and appends SSE events or, at the end, the whole body. No sockets here, no wire connection:
+ * the session (router/session.h) has those.
  */
 #ifndef WEIR_ROUTER_API_GEN_H
 #define WEIR_ROUTER_API_GEN_H
@@ -16,13 +17,13 @@
 
 enum gen_route { GEN_COMPLETIONS = 0, GEN_CHAT };
 
-/* How gen_prepare finds a model: by served name, or the default for name.p NULL or empty. Returns a held reference, or NULL
- * for an unknown name. Any thread. */
+/* How gen_prepare finds a model: by served name, or the default for name.p NULL or empty. Returns a held
+ * reference, or NULL for an unknown name. Any thread. */
 struct gen_env {
     const struct router_opts *opts;
     struct model_info *(*find_model)(void *arg, struct str name);
-    /* no_model: may be NULL. After find_model returned NULL: the error to answer (RC_UNAVAILABLE while a configured model has no ready
-     * worker), or RC_OK for the usual 404. */
+    /* no_model: may be NULL. After find_model returned NULL: the error to answer (RC_UNAVAILABLE while a
+     * configured model has no ready worker), or RC_OK for the usual 404. */
     enum rc (*no_model)(void *arg, struct str name, struct err *e);
     void *arg;
     _Atomic uint64_t n_requests; /* counter for --seed */
@@ -38,33 +39,34 @@ struct gen_prompt {
 struct gen_req {
     struct arena arena;
     enum gen_route route;
-    struct model_info *model;    /* held */
-    struct str model_name;       /* echoed: as asked, or the first served name */
-    struct str id;               /* client-visible: prefix and suffix */
-    struct str id_suffix;        /* its part for X-Request-Id (api.md 2.6.3) */
+    struct model_info *model; /* held */
+    struct str model_name;    /* echoed: as asked, or the first served name */
+    struct str id;            /* client-visible: prefix and suffix */
+    struct str id_suffix;     /* its part for X-Request-Id (api.md 2.6.3) */
     int64_t created_unix_s;
     struct gen_prompt *prompts;
-    uint32_t n_prompts, n;       /* n choices of each prompt; choice index = prompt * n + k */
+    uint32_t n_prompts, n; /* n choices of each prompt; choice index = prompt * n + k */
     bool stream, include_usage, continuous_usage;
-    bool logprobs;               /* wanted at all */
-    uint32_t n_top;              /* alternatives beside the sampled token */
+    bool logprobs;  /* wanted at all */
+    uint32_t n_top; /* alternatives beside the sampled token */
     bool skip_special, spaces_between_special, include_stop;
-    bool prompt_details;         /* usage tells cached tokens (--enable-prompt-tokens-details) */
-    bool ids_as_tokens;          /* token strings are token_id:N */
-    struct stop_set *stop;       /* NULL: none */
+    bool prompt_details;            /* usage tells cached tokens (--enable-prompt-tokens-details) */
+    bool ids_as_tokens;             /* token strings are token_id:N */
+    struct stop_set *stop;          /* NULL: none */
     const struct str *stop_strings; /* the same, for stop_reason */
     uint32_t n_stop_strings;
     uint32_t min_tokens;
-    struct str role;             /* chat: of the answer */
+    struct str role; /* chat: of the answer */
     int32_t priority;
-    struct id128 domain;         /* of the prefix cache: revision and salt */
-    struct { /* sampling, resolved */
+    struct id128 domain; /* of the prefix cache: revision and salt */
+    struct {             /* sampling, resolved */
         float temperature, top_p, min_p, repetition_penalty, frequency_penalty, presence_penalty;
         uint32_t top_k;
         uint64_t seed;
-        bool seeded;              /* by the client: every prompt then uses this seed as it is */
+        bool seeded; /* by the client: every prompt then uses this seed as it is */
         bool ignore_eos;
-        const uint32_t *stop_ids; /* the client's and, unless ignore_eos, generation_config's secondary EOS ids */
+        const uint32_t
+            *stop_ids; /* the client's and, unless ignore_eos, generation_config's secondary EOS ids */
         uint32_t n_stop_ids;
         const uint32_t *bias_ids; /* ascending */
         const float *bias_values;
@@ -73,28 +75,29 @@ struct gen_req {
     uint64_t template_ns, tokenize_ns; /* time spent, for metrics */
 };
 
-/* gen_prepare: body is the request's JSON. id_suffix: a valid X-Request-Id header, or empty. Errors carry `param` and the wording of
- * api.md 3.5, in the order of 3.3 from "JSON" to "semantic checks". Thread-safe; takes no lock of its own. */
+/* gen_prepare: body is the request's JSON. id_suffix: a valid X-Request-Id header, or empty. Errors carry
+ * `param` and the wording of api.md 3.5, in the order of 3.3 from "JSON" to "semantic checks". Thread-safe;
+ * takes no lock of its own. */
 MUST_USE enum rc gen_prepare(struct gen_env *env, enum gen_route route, struct str body, struct str id_suffix,
                              struct gen_req **out, struct err *e);
 void gen_req_free(struct gen_req *r);
 
-/* gen_submit: fills *m for one prompt, pointing into r and scratch (which must outlive packing). The caller sets request_id and
- * stream. */
+/* gen_submit: fills *m for one prompt, pointing into r and scratch (which must outlive packing). The caller
+ * sets request_id and stream. */
 struct gen_submit {
     Weir__Submit m;
     Weir__Sampling sampling;
 };
 void gen_submit(const struct gen_req *r, uint32_t prompt, struct gen_submit *scratch);
 
-/* ---- outputs ---------------------------------------------------------------------------------- */
+/* ---- outputs ----------------------------------------------------------------------------------------- */
 
-struct gen_run; /* state of all choices; belongs to one loop */
+struct gen_run;                                 /* state of all choices; belongs to one loop */
 struct gen_run *gen_run_new(struct gen_req *r); /* takes r */
 void gen_run_free(struct gen_run *g);
 const struct gen_req *gen_run_req(const struct gen_run *g);
 
-struct gen_first {          /* before a choice's first token */
+struct gen_first { /* before a choice's first token */
     uint32_t cached_tokens;
 };
 struct gen_token {
@@ -108,26 +111,29 @@ struct gen_token {
 enum gen_finish_reason { GEN_STOP = 0, GEN_LENGTH, GEN_ABORT };
 struct gen_finish {
     enum gen_finish_reason reason;
-    bool has_stop_id;       /* ended by a stop token: stop_reason is its id */
+    bool has_stop_id; /* ended by a stop token: stop_reason is its id */
     uint32_t stop_id;
 };
 
 enum gen_action {
     GEN_CONTINUE = 0,
-    GEN_CUT,                /* a stop string ended this choice: tell the worker to abort the sample; nothing more is expected of it */
-    GEN_FAILED,             /* a value cannot be printed (NaN): abort all samples; the run is done, gen_on_end gives the error */
+    GEN_CUT, /* a stop string ended this choice: tell the worker to abort the sample; nothing more is expected
+                of it */
+    GEN_FAILED, /* a value cannot be printed (NaN): abort all samples; the run is done, gen_on_end gives the
+                   error */
 };
 
 /* gen_first: notes the prompt's cached tokens. */
 void gen_on_first(struct gen_run *g, uint32_t choice, const struct gen_first *f);
-/* gen_on_step: one engine step of one choice: token may be NULL (a finish alone), finish may be NULL. With `stream` appends the step's events
- * to sse (a "data: {...}\n\n" for each); without, nothing is appended. Outputs for a choice that has finished are ignored. */
+/* gen_on_step: one engine step of one choice: token may be NULL (a finish alone), finish may be NULL. With
+ * `stream` appends the step's events to sse (a "data: {...}\n\n" for each); without, nothing is appended.
+ * Outputs for a choice that has finished are ignored. */
 enum gen_action gen_on_step(struct gen_run *g, uint32_t choice, const struct gen_token *token,
                             const struct gen_finish *finish, struct buf *sse);
 /* gen_run_done: every choice has finished. */
 bool gen_run_done(const struct gen_run *g);
-/* gen_on_end: the usage chunk if asked for and [DONE]; or the whole JSON body if not streaming. Once, when done. RC_INTERNAL if a value
- * cannot be printed (NaN). */
+/* gen_on_end: the usage chunk if asked for and [DONE]; or the whole JSON body if not streaming. Once, when
+ * done. RC_INTERNAL if a value cannot be printed (NaN). */
 MUST_USE enum rc gen_on_end(struct gen_run *g, struct buf *out, struct err *e);
 /* gen_error_event: the error object as an event, and [DONE]. */
 void gen_error_event(const struct err *e, struct buf *sse);

@@ -30,9 +30,10 @@ static void comma(struct buf *b) {
         buf_addc(b, ',');
 }
 
-/* ---- completions ---------------------------------------------------------------------------------------- */
+/* ---- completions ------------------------------------------------------------------------------------- */
 
-/* key_is_new: whether g->key is not yet a key of the map that `tops` ends with; notes that it goes to position `at`. */
+/* key_is_new: whether g->key is not yet a key of the map that `tops` ends with; notes that it goes to
+ * position `at`. */
 static bool key_is_new(struct gen_run *g, const struct buf *tops, size_t at) {
     uint32_t slot = (uint32_t)hash_fast(g->key.data, g->key.len, 0) & (g->n_seen - 1);
     for (; g->seen[slot]; slot = (slot + 1) & (g->n_seen - 1)) {
@@ -57,7 +58,8 @@ static void top_add(struct gen_run *g, uint32_t id, float logprob, size_t begin,
     jw_f32(tops, logprob);
 }
 
-static void completions_add(struct gen_run *g, const struct gen_token *t, uint32_t offset, struct lp_columns *to) {
+static void completions_add(struct gen_run *g, const struct gen_token *t, uint32_t offset,
+                            struct lp_columns *to) {
     comma(&to->offsets);
     buf_addu64(&to->offsets, offset);
     comma(&to->logprobs);
@@ -78,7 +80,7 @@ static void completions_add(struct gen_run *g, const struct gen_token *t, uint32
     buf_addc(&to->tops, '}');
 }
 
-/* ---- chat ----------------------------------------------------------------------------------------------- */
+/* ---- chat -------------------------------------------------------------------------------------------- */
 
 /* chat_token: `"token":...,"logprob":...,"bytes":[...]`. */
 static void chat_token(const struct gen_req *r, uint32_t id, float logprob, struct buf *out) {
@@ -109,7 +111,7 @@ static void chat_add(const struct gen_run *g, const struct gen_token *t, struct 
     buf_addz(out, "]}");
 }
 
-/* ---- both ----------------------------------------------------------------------------------------------- */
+/* ---- both -------------------------------------------------------------------------------------------- */
 
 void lp_add(struct gen_run *g, const struct gen_token *t, uint32_t offset, struct lp_columns *to) {
     if (g->r->route == GEN_CHAT)

@@ -8,22 +8,18 @@ enum { PATH_MAX_BYTES = 96 };
 
 enum part_kind { PART_TEXT = 0, PART_THINKING, PART_IMAGE, PART_AUDIO, PART_VIDEO, PART_FILE };
 
-/* The parts of api.md 7.2.4. `field` holds the text of those that have one; `bare`: known by that member alone when `type` is missing. */
+/* The parts of api.md 7.2.4. `field` holds the text of those that have one; `bare`: known by that member
+ * alone when `type` is missing. */
 static const struct part_type {
     const char *name, *field;
     enum part_kind kind;
     bool bare;
 } part_types[] = {
-    {"text", "text", PART_TEXT, true},
-    {"input_text", "text", PART_TEXT, false},
-    {"refusal", "refusal", PART_TEXT, false},
-    {"thinking", "thinking", PART_THINKING, false},
-    {"image_url", NULL, PART_IMAGE, true},
-    {"input_image", NULL, PART_IMAGE, false},
-    {"image_embeds", NULL, PART_IMAGE, false},
-    {"audio_url", NULL, PART_AUDIO, true},
-    {"input_audio", NULL, PART_AUDIO, true},
-    {"video_url", NULL, PART_VIDEO, false},
+    {"text", "text", PART_TEXT, true},         {"input_text", "text", PART_TEXT, false},
+    {"refusal", "refusal", PART_TEXT, false},  {"thinking", "thinking", PART_THINKING, false},
+    {"image_url", NULL, PART_IMAGE, true},     {"input_image", NULL, PART_IMAGE, false},
+    {"image_embeds", NULL, PART_IMAGE, false}, {"audio_url", NULL, PART_AUDIO, true},
+    {"input_audio", NULL, PART_AUDIO, true},   {"video_url", NULL, PART_VIDEO, false},
     {"file", NULL, PART_FILE, false},
 };
 static const char *const modality[] = {
@@ -58,8 +54,8 @@ static enum rc check_part(const json_t *part, const char *path, struct err *e) {
         const json_t *type = json_object_get(part, "type");
         struct str shown = api_quote((struct str){json_string_value(type), json_string_length(type)});
         if (json_is_string(type))
-            return err_set(e, RC_INVALID, path, "%s: content part of unknown type \"%.*s\"", path, (int)shown.n,
-                           shown.p);
+            return err_set(e, RC_INVALID, path, "%s: content part of unknown type \"%.*s\"", path,
+                           (int)shown.n, shown.p);
         return err_set(e, RC_INVALID, path, "%s: content part without a type", path);
     }
     if (!t->field)
@@ -92,7 +88,8 @@ static enum rc check_call(const json_t *call, const char *path, struct err *e) {
         return err_set(e, RC_INVALID, inner, "%s.name must be a non-empty string", inner);
     const json_t *args = json_object_get(function, "arguments");
     if (args && !json_is_null(args) && !json_is_string(args) && !json_is_object(args))
-        return err_set(e, RC_INVALID, inner, "%s.arguments must be a string of JSON, not %s", inner, json_kind(args));
+        return err_set(e, RC_INVALID, inner, "%s.arguments must be a string of JSON, not %s", inner,
+                       json_kind(args));
     return RC_OK;
 }
 
@@ -144,11 +141,12 @@ enum rc messages_check(const json_t *messages, const struct router_limits *limit
     return rc;
 }
 
-/* ---- normalising ---------------------------------------------------------------------------------------- */
+/* ---- normalising ------------------------------------------------------------------------------------- */
 
 static json_t *text_part(json_t *text) {
     json_t *p = json_object();
-    CHECK(p && json_object_set_new(p, "type", json_string("text")) == 0 && json_object_set(p, "text", text) == 0);
+    CHECK(p && json_object_set_new(p, "type", json_string("text")) == 0 &&
+          json_object_set(p, "text", text) == 0);
     return p;
 }
 
@@ -176,8 +174,8 @@ static enum rc refuse_media(const json_t *content, const char *model_name, size_
             continue;
         char path[PATH_MAX_BYTES];
         snprintf(path, sizeof path, "messages.%zu.content.%zu", i, k);
-        return err_set(e, RC_INVALID, path, "%s: %s is not supported: model \"%.200s\" takes no %s input", path, t->name,
-                       model_name, modality[t->kind]);
+        return err_set(e, RC_INVALID, path, "%s: %s is not supported: model \"%.200s\" takes no %s input",
+                       path, t->name, model_name, modality[t->kind]);
     }
     return RC_OK;
 }
@@ -232,9 +230,10 @@ static size_t count(const json_t *v) {
     return n;
 }
 
-/* parse_arguments: from text to an object. *n_left: JSON values that the limit leaves to this call and those that follow. */
-static enum rc parse_arguments(json_t *function, size_t i, size_t k, const struct json_limits *limits, size_t *n_left,
-                               struct err *e) {
+/* parse_arguments: from text to an object. *n_left: JSON values that the limit leaves to this call and those
+ * that follow. */
+static enum rc parse_arguments(json_t *function, size_t i, size_t k, const struct json_limits *limits,
+                               size_t *n_left, struct err *e) {
     json_t *args = json_object_get(function, "arguments"), *parsed = NULL;
     if (json_is_object(args))
         return RC_OK;
@@ -250,14 +249,16 @@ static enum rc parse_arguments(json_t *function, size_t i, size_t k, const struc
     if (rc)
         return err_set(e, rc, path, "%s must be the JSON of an object: %.400s", path, why.msg);
     if (!json_is_object(parsed)) {
-        rc = err_set(e, RC_INVALID, path, "%s must be the JSON of an object, not of %s", path, json_kind(parsed));
+        rc = err_set(e, RC_INVALID, path, "%s must be the JSON of an object, not of %s", path,
+                     json_kind(parsed));
         json_decref(parsed);
         return rc;
     }
     size_t n = count(parsed);
     if (n > *n_left) {
         json_decref(parsed);
-        return err_set(e, RC_INVALID, path, "the arguments of all tool calls have more than %zu JSON values (--max-json-nodes)",
+        return err_set(e, RC_INVALID, path,
+                       "the arguments of all tool calls have more than %zu JSON values (--max-json-nodes)",
                        limits->nodes_max);
     }
     *n_left -= n;

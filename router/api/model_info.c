@@ -21,7 +21,7 @@ const char *const model_asset_name[N_MODEL_ASSET] = {
     [ASSET_GENERATION] = "generation_config.json",
 };
 
-/* ---- facts ---------------------------------------------------------------------------------------------- */
+/* ---- facts ------------------------------------------------------------------------------------------- */
 
 static void facts_copy(struct model_facts *to, const struct model_facts *from) {
     *to = *from;
@@ -46,7 +46,7 @@ static void facts_fini(struct model_facts *f) {
     FREE_CONST(f->eos);
 }
 
-/* ---- special tokens ------------------------------------------------------------------------------------- */
+/* ---- special tokens ---------------------------------------------------------------------------------- */
 
 /* token_text: a special token is written as its text, or as an object with `content`. Borrowed, or NULL. */
 static json_t *token_text(const json_t *v) {
@@ -67,7 +67,8 @@ static void add_tokens(json_t *vars, json_t *file) {
     for (size_t i = 0; i < ARRAY_LEN(names); i++)
         add_token(vars, names[i], json_object_get(file, names[i]));
     json_t *extra = json_object_get(file, "extra_special_tokens");
-    for (void *it = json_is_object(extra) ? json_object_iter(extra) : NULL; it; it = json_object_iter_next(extra, it))
+    for (void *it = json_is_object(extra) ? json_object_iter(extra) : NULL; it;
+         it = json_object_iter_next(extra, it))
         add_token(vars, json_object_iter_key(it), json_object_iter_value(it));
     json_t *more = json_object_get(file, "additional_special_tokens");
     if (!json_is_array(more) || json_object_get(vars, "additional_special_tokens"))
@@ -81,7 +82,8 @@ static void add_tokens(json_t *vars, json_t *file) {
 }
 
 /* parse_asset: an object, or NULL for an empty file. */
-static enum rc parse_asset(const struct str files[N_MODEL_ASSET], enum model_asset asset, json_t **out, struct err *e) {
+static enum rc parse_asset(const struct str files[N_MODEL_ASSET], enum model_asset asset, json_t **out,
+                           struct err *e) {
     *out = NULL;
     if (files[asset].n == 0)
         return RC_OK;
@@ -92,9 +94,10 @@ static enum rc parse_asset(const struct str files[N_MODEL_ASSET], enum model_ass
     return rc ? err_set(e, rc, NULL, "%s: %s", model_asset_name[asset], why.msg) : RC_OK;
 }
 
-/* ---- templates ------------------------------------------------------------------------------------------ */
+/* ---- templates --------------------------------------------------------------------------------------- */
 
-/* read_template: --chat-template is a path, or literal text if it cannot be opened and looks like a template (api.md 10.1.2). */
+/* read_template: --chat-template is a path, or literal text if it cannot be opened and looks like a template
+ * (api.md 10.1.2). */
 static enum rc read_template(const char *value, size_t bytes_max, struct buf *out, struct err *e) {
     int fd = open(value, O_RDONLY | O_CLOEXEC);
     if (fd < 0 && strpbrk(value, "{}\n")) {
@@ -140,9 +143,10 @@ static bool detect(const struct tmpl *t, const struct router_opts *o) {
     return openai;
 }
 
-/* load_templates: api.md 10.1.1. One that does not compile is no reason not to start: chat requests are told (10.2.4). */
-static enum rc load_templates(struct model_info *m, const json_t *config, struct str file, const struct router_opts *o,
-                              struct err *e) {
+/* load_templates: api.md 10.1.1. One that does not compile is no reason not to start: chat requests are told
+ * (10.2.4). */
+static enum rc load_templates(struct model_info *m, const json_t *config, struct str file,
+                              const struct router_opts *o, struct err *e) {
     struct tmpl_limits limits = {
         .template_bytes_max = (size_t)o->limit.template_bytes,
         .steps_max = (uint64_t)o->limit.template_steps,
@@ -187,37 +191,41 @@ static enum rc load_kwargs(struct model_info *m, const struct router_opts *o, st
     return rc ? err_set(e, rc, NULL, "--default-chat-template-kwargs: %s", why.msg) : RC_OK;
 }
 
-/* ---- sampling defaults ---------------------------------------------------------------------------------- */
+/* ---- sampling defaults ------------------------------------------------------------------------------- */
 
-static enum rc load_defaults(struct model_info *m, struct str file, const struct router_opts *o, struct err *e) {
+static enum rc load_defaults(struct model_info *m, struct str file, const struct router_opts *o,
+                             struct err *e) {
     const char *source = o->generation_config ? o->generation_config : "auto";
-    m->defaults = (struct hf_generation){.temperature = NAN, .top_p = NAN, .top_k = NAN, .min_p = NAN,
-                                         .repetition_penalty = NAN};
+    m->defaults = (struct hf_generation){
+        .temperature = NAN, .top_p = NAN, .top_k = NAN, .min_p = NAN, .repetition_penalty = NAN};
     if (!strcmp(source, "vllm"))
         return RC_OK;
     if (strcmp(source, "auto"))
-        return err_set(e, RC_UNSUPPORTED, NULL, "--generation-config %s: this build knows auto and vllm", source);
+        return err_set(e, RC_UNSUPPORTED, NULL, "--generation-config %s: this build knows auto and vllm",
+                       source);
     return file.n ? hf_generation_parse(file, &m->defaults, e) : RC_OK;
 }
 
-/* set_fingerprint: over what changes the answer to a seeded request: the model, its context and its defaults. */
+/* set_fingerprint: over what changes the answer to a seeded request: the model, its context and its defaults.
+ */
 static void set_fingerprint(struct model_info *m) {
     const struct hf_generation *d = &m->defaults;
     uint8_t digest[32];
     char text[512], *at = text;
     for (size_t i = 0; i < sizeof m->facts.revision; i++)
         at += sprintf(at, "%02x", m->facts.revision[i]);
-    snprintf(at, sizeof text - (size_t)(at - text), " %u %.9g %.9g %.9g %.9g %.9g %llu", m->facts.max_model_len,
-             d->temperature, d->top_p, d->top_k, d->min_p, d->repetition_penalty, (unsigned long long)d->max_new_tokens);
+    snprintf(at, sizeof text - (size_t)(at - text), " %u %.9g %.9g %.9g %.9g %.9g %llu",
+             m->facts.max_model_len, d->temperature, d->top_p, d->top_k, d->min_p, d->repetition_penalty,
+             (unsigned long long)d->max_new_tokens);
     hash_sha256(text, strlen(text), digest);
-    snprintf(m->fingerprint, sizeof m->fingerprint, "weir-%s-%02x%02x%02x%02x", WEIR_VERSION, digest[0], digest[1],
-             digest[2], digest[3]);
+    snprintf(m->fingerprint, sizeof m->fingerprint, "weir-%s-%02x%02x%02x%02x", WEIR_VERSION, digest[0],
+             digest[1], digest[2], digest[3]);
 }
 
-/* ---- life ----------------------------------------------------------------------------------------------- */
+/* ---- life -------------------------------------------------------------------------------------------- */
 
-enum rc model_info_new(struct model_info **out, const struct model_facts *facts, const struct str files[N_MODEL_ASSET],
-                       const struct router_opts *o, struct err *e) {
+enum rc model_info_new(struct model_info **out, const struct model_facts *facts,
+                       const struct str files[N_MODEL_ASSET], const struct router_opts *o, struct err *e) {
     CHECK(facts->n_names > 0);
     struct model_info *m = xcalloc(1, sizeof *m);
     json_t *config = NULL, *map = NULL;

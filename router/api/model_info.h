@@ -1,6 +1,7 @@
 /* model_info.h: what a router knows of a served model: tokenizer, templates, defaults, limits.
  *
- * Built once from a worker's WorkerInfo and assets (on a pool thread), immutable and reference-counted afterwards.
+ * Built once from a worker's WorkerInfo and assets (on a pool thread), immutable and reference-counted
+ * afterwards.
  */
 #ifndef WEIR_ROUTER_API_MODEL_INFO_H
 #define WEIR_ROUTER_API_MODEL_INFO_H
@@ -24,34 +25,36 @@ extern const char *const model_asset_name[N_MODEL_ASSET];
 
 /* model_facts: from WorkerInfo; strings are copied. */
 struct model_facts {
-    const char *root;          /* the MODEL argument */
-    const char *const *names;  /* served names, at least one */
+    const char *root;         /* the MODEL argument */
+    const char *const *names; /* served names, at least one */
     size_t n_names;
     uint8_t revision[32];
     uint32_t max_model_len, vocab_size, max_logprobs, block_tokens;
     bool priority_scheduling;
-    const uint32_t *eos;       /* primary first */
+    const uint32_t *eos; /* primary first */
     size_t n_eos;
 };
 
 struct model_info {
     _Atomic uint32_t n_refs;
-    struct model_facts facts;  /* owned copies */
+    struct model_facts facts; /* owned copies */
     int64_t created_unix_s;
     struct tok *tok;
-    struct tmpl *chat;         /* NULL: none, or it does not compile: chat_err.rc says which */
-    struct err chat_err;       /* why the model's template does not compile (RC_OK: it does); every chat request is told */
-    struct tmpl *chat_tools;   /* the named `tool_use` template, or NULL */
+    struct tmpl *chat; /* NULL: none, or it does not compile: chat_err.rc says which */
+    struct err
+        chat_err; /* why the model's template does not compile (RC_OK: it does); every chat request is told */
+    struct tmpl *chat_tools;                   /* the named `tool_use` template, or NULL */
     bool openai_content, openai_content_tools; /* api.md 10.3 */
-    json_t *template_vars;     /* bos_token, eos_token and other named special tokens */
-    json_t *default_kwargs;    /* --default-chat-template-kwargs or NULL */
+    json_t *template_vars;                     /* bos_token, eos_token and other named special tokens */
+    json_t *default_kwargs;                    /* --default-chat-template-kwargs or NULL */
     struct hf_generation defaults;
-    char fingerprint[32];      /* "weir-0.1.0-89abcdef" */
+    char fingerprint[32]; /* "weir-0.1.0-89abcdef" */
 };
 
 /* model_info_new: RC_INVALID or RC_UNSUPPORTED with file and reason. files may hold empty slices. */
 MUST_USE enum rc model_info_new(struct model_info **out, const struct model_facts *facts,
-                                const struct str files[N_MODEL_ASSET], const struct router_opts *o, struct err *e);
+                                const struct str files[N_MODEL_ASSET], const struct router_opts *o,
+                                struct err *e);
 struct model_info *model_info_hold(struct model_info *m);
 void model_info_drop(struct model_info *m);
 /* model_info_serves: whether name is one of its served names. */

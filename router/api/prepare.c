@@ -32,10 +32,11 @@ enum rc model_lookup(struct gen_env *env, struct str name, struct model_info **o
     if (rc)
         return rc;
     struct str shown = api_quote(name);
-    return err_set(e, RC_NOT_FOUND, "model", "The model `%.*s` does not exist.", (int)shown.n, shown.n ? shown.p : "");
+    return err_set(e, RC_NOT_FOUND, "model", "The model `%.*s` does not exist.", (int)shown.n,
+                   shown.n ? shown.p : "");
 }
 
-/* ---- identity ------------------------------------------------------------------------------------------- */
+/* ---- identity ---------------------------------------------------------------------------------------- */
 
 static enum rc check_identity(const struct field_values *v, struct err *e) {
     struct str id = v->request_id.v;
@@ -43,7 +44,8 @@ static enum rc check_identity(const struct field_values *v, struct err *e) {
     for (size_t i = 0; good && i < id.n; i++)
         good = id.p[i] >= 0x21 && id.p[i] <= 0x7E;
     if (v->request_id.set && !good)
-        return err_set(e, RC_INVALID, "request_id", "request_id must be 1 to %d visible ASCII characters", ID_BYTES_MAX);
+        return err_set(e, RC_INVALID, "request_id", "request_id must be 1 to %d visible ASCII characters",
+                       ID_BYTES_MAX);
     if (v->cache_salt.set && (v->cache_salt.v.n == 0 || v->cache_salt.v.n > SALT_BYTES_MAX))
         return err_set(e, RC_INVALID, "cache_salt", "cache_salt must have 1 to %d bytes", SALT_BYTES_MAX);
     return RC_OK;
@@ -93,9 +95,10 @@ static void set_role(const struct router_opts *o, const struct chat_input *in, s
     r->role = (struct str){arena_strndup(&r->arena, role.p, role.n), role.n};
 }
 
-/* ---- the request ---------------------------------------------------------------------------------------- */
+/* ---- the request ------------------------------------------------------------------------------------- */
 
-static enum rc encode_chat(const struct router_opts *o, struct chat_input *in, struct gen_req *r, struct err *e) {
+static enum rc encode_chat(const struct router_opts *o, struct chat_input *in, struct gen_req *r,
+                           struct err *e) {
     struct arena scratch;
     struct tok_ids ids = {0};
     struct chat_times times = {0};
@@ -119,7 +122,8 @@ static enum rc encode_completion(const struct field_values *v, struct gen_req *r
 }
 
 /* prepare: the checks in the order of api.md 3.3: fields, then the model, then what depends on it. */
-static enum rc prepare(struct gen_env *env, json_t *root, struct str id_suffix, struct gen_req *r, struct err *e) {
+static enum rc prepare(struct gen_env *env, json_t *root, struct str id_suffix, struct gen_req *r,
+                       struct err *e) {
     const struct router_opts *o = env->opts;
     struct field_values v;
     struct sampling_raw raw = {0};
@@ -132,7 +136,8 @@ static enum rc prepare(struct gen_env *env, json_t *root, struct str id_suffix, 
         rc = check_identity(&v, e);
     r->n_prompts = 1;
     if (!rc)
-        rc = r->route == GEN_CHAT ? chat_check(&chat, &o->limit, e) : prompts_check(v.prompt, &o->limit, r, e);
+        rc =
+            r->route == GEN_CHAT ? chat_check(&chat, &o->limit, e) : prompts_check(v.prompt, &o->limit, r, e);
     if (!rc)
         rc = model_lookup(env, v.model.v, &r->model, e);
     if (!rc)
@@ -174,7 +179,7 @@ void gen_req_free(struct gen_req *r) {
     free(r);
 }
 
-/* ---- to the wire ---------------------------------------------------------------------------------------- */
+/* ---- to the wire ------------------------------------------------------------------------------------- */
 
 /* protobuf-c takes no const pointers; packing only reads. */
 #define UNCONST(type, p) ((type *)(uintptr_t)(p))
@@ -197,7 +202,8 @@ void gen_submit(const struct gen_req *r, uint32_t prompt, struct gen_submit *scr
     SET(repetition_penalty, r->s.repetition_penalty);
     SET(frequency_penalty, r->s.frequency_penalty);
     SET(presence_penalty, r->s.presence_penalty);
-    /* Equal prompts of an unseeded request must not give equal texts; a seeded one means its seed for each. */
+    /* Equal prompts of an unseeded request must not give equal texts; a seeded one means its seed for each.
+     */
     SET(seed, r->s.seeded || prompt == 0 ? r->s.seed : hash_u64(r->s.seed + prompt));
     SET(ignore_eos, r->s.ignore_eos);
     SET(n_logprobs, r->logprobs ? (int32_t)r->n_top : -1);

@@ -27,7 +27,8 @@ static enum rc check_ids(const json_t *list, const char *path, struct err *e) {
             continue;
         char param[64];
         snprintf(param, sizeof param, "%s.%zu", path, i);
-        return err_set(e, RC_INVALID, param, "%s must be an integer as the ids around it, not %s", param, json_kind(v));
+        return err_set(e, RC_INVALID, param, "%s must be an integer as the ids around it, not %s", param,
+                       json_kind(v));
     }
     return RC_OK;
 }
@@ -44,7 +45,8 @@ static enum rc check_member(const json_t *v, bool text, size_t i, struct err *e)
                    text ? "a string" : "a list of integers", json_kind(v));
 }
 
-enum rc prompts_check(const json_t *prompt, const struct router_limits *limits, struct gen_req *r, struct err *e) {
+enum rc prompts_check(const json_t *prompt, const struct router_limits *limits, struct gen_req *r,
+                      struct err *e) {
     if (!prompt)
         return err_set(e, RC_INVALID, "prompt", "prompt is required");
     const json_t *first = json_array_get(prompt, 0);
@@ -54,8 +56,10 @@ enum rc prompts_check(const json_t *prompt, const struct router_limits *limits, 
         if (json_string_length(prompt) == 0)
             return empty("prompt", e);
     } else if (!json_is_array(prompt)) {
-        return err_set(e, RC_INVALID, "prompt", "prompt must be a string or a list of strings, of token ids or of lists of "
-                       "token ids, not %s", json_kind(prompt));
+        return err_set(e, RC_INVALID, "prompt",
+                       "prompt must be a string or a list of strings, of token ids or of lists of "
+                       "token ids, not %s",
+                       json_kind(prompt));
     } else if (!first || is_integral(first)) {
         rc = check_ids(prompt, "prompt", e);
     } else if (json_is_string(first) || json_is_array(first)) {
@@ -64,11 +68,13 @@ enum rc prompts_check(const json_t *prompt, const struct router_limits *limits, 
         for (size_t i = 0; !rc && i < n; i++)
             rc = check_member(json_array_get(prompt, i), json_is_string(first), i, e);
     } else {
-        rc = err_set(e, RC_INVALID, "prompt.0", "prompt.0 must be a string, a token id or a list of token ids, not %s",
-                     json_kind(first));
+        rc =
+            err_set(e, RC_INVALID, "prompt.0",
+                    "prompt.0 must be a string, a token id or a list of token ids, not %s", json_kind(first));
     }
     if (!rc)
-        rc = api_field_limit("n", "sequences (prompts times n)", n * r->n, limits->sequences, "--max-sequences", e);
+        rc = api_field_limit("n", "sequences (prompts times n)", n * r->n, limits->sequences,
+                             "--max-sequences", e);
     r->n_prompts = (uint32_t)n;
     return rc;
 }
@@ -82,8 +88,10 @@ enum rc prompt_set(struct gen_req *r, uint32_t i, const struct tok_ids *ids, str
         if (UNLIKELY(ids->v[k] >= vocab_size))
             return api_check_token(param, ids->v[k], vocab_size, e);
     if (ids->n >= r->model->facts.max_model_len)
-        return err_set(e, RC_INVALID, param, "%s has %zu tokens, which leaves no room: the maximum context length of the "
-                       "model is %u tokens", param, ids->n, r->model->facts.max_model_len);
+        return err_set(e, RC_INVALID, param,
+                       "%s has %zu tokens, which leaves no room: the maximum context length of the "
+                       "model is %u tokens",
+                       param, ids->n, r->model->facts.max_model_len);
     uint32_t *own = arena_alloc(&r->arena, ids->n * sizeof *own);
     memcpy(own, ids->v, ids->n * sizeof *own);
     r->prompts[i] = (struct gen_prompt){.ids = own, .n_ids = (uint32_t)ids->n};
@@ -91,8 +99,8 @@ enum rc prompt_set(struct gen_req *r, uint32_t i, const struct tok_ids *ids, str
 }
 
 /* encode_one: a text or a list of ids, checked before. */
-static enum rc encode_one(const json_t *v, const char *path, bool add_special, struct gen_req *r, struct tok_ids *ids,
-                          struct err *e) {
+static enum rc encode_one(const json_t *v, const char *path, bool add_special, struct gen_req *r,
+                          struct tok_ids *ids, struct err *e) {
     if (json_is_string(v)) {
         tok_encode(r->model->tok, json_string_value(v), json_string_length(v), NULL, 0,
                    add_special ? TOK_ADD_SPECIAL : 0, ids);
@@ -132,10 +140,12 @@ enum rc prompts_encode(const json_t *prompt, bool add_special, struct gen_req *r
 }
 
 /* budget: api.md 5.3 for one prompt. asked: the explicit limit, or 0. */
-static enum rc budget(struct gen_req *r, struct gen_prompt *p, const char *param, int64_t asked, struct err *e) {
+static enum rc budget(struct gen_req *r, struct gen_prompt *p, const char *param, int64_t asked,
+                      struct err *e) {
     uint32_t context = r->model->facts.max_model_len, room = context - p->n_ids;
     if (asked > (int64_t)room)
-        return err_set(e, RC_INVALID, param, "%s %lld and a prompt of %u tokens exceed the maximum context length of %u tokens",
+        return err_set(e, RC_INVALID, param,
+                       "%s %lld and a prompt of %u tokens exceed the maximum context length of %u tokens",
                        param, (long long)asked, p->n_ids, context);
     uint64_t limit = room;
     if (asked)
@@ -157,8 +167,10 @@ enum rc prompt_budgets(const struct field_values *v, struct gen_req *r, struct e
         if (rc)
             return rc;
         if (v->min_tokens.v > (int64_t)p->max_tokens)
-            return err_set(e, RC_INVALID, "min_tokens", "min_tokens must be less_than_equal %u, the limit of generated tokens, "
-                           "got %lld", p->max_tokens, (long long)v->min_tokens.v);
+            return err_set(e, RC_INVALID, "min_tokens",
+                           "min_tokens must be less_than_equal %u, the limit of generated tokens, "
+                           "got %lld",
+                           p->max_tokens, (long long)v->min_tokens.v);
     }
     r->min_tokens = (uint32_t)v->min_tokens.v;
     return RC_OK;

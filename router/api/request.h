@@ -14,15 +14,18 @@ struct sampling_raw {
     int64_t n_top; /* -1: all */
 };
 
-/* sampling_check: what no model is needed for: shapes and limits of stop, stop_token_ids and logit_bias; options of streams and logprobs. */
+/* sampling_check: what no model is needed for: shapes and limits of stop, stop_token_ids and logit_bias;
+ * options of streams and logprobs. */
 MUST_USE enum rc sampling_check(const struct field_values *v, const struct router_opts *o, struct gen_req *r,
                                 struct sampling_raw *raw, struct err *e);
-/* sampling_resolve: defaults of the model, ids within its vocabulary, seed (api.md 5.2, 8.2, 8.3). r->model is set. */
-MUST_USE enum rc sampling_resolve(const struct field_values *v, struct gen_env *env, const struct sampling_raw *raw,
-                                  struct gen_req *r, struct err *e);
+/* sampling_resolve: defaults of the model, ids within its vocabulary, seed (api.md 5.2, 8.2, 8.3). r->model
+ * is set. */
+MUST_USE enum rc sampling_resolve(const struct field_values *v, struct gen_env *env,
+                                  const struct sampling_raw *raw, struct gen_req *r, struct err *e);
 
 /* prompts_check: the four forms of a completion's prompt, and how many there may be. Sets r->n_prompts. */
-MUST_USE enum rc prompts_check(const json_t *prompt, const struct router_limits *limits, struct gen_req *r, struct err *e);
+MUST_USE enum rc prompts_check(const json_t *prompt, const struct router_limits *limits, struct gen_req *r,
+                               struct err *e);
 /* prompts_encode: ids of every prompt of a completion. */
 MUST_USE enum rc prompts_encode(const json_t *prompt, bool add_special, struct gen_req *r, struct err *e);
 /* prompt_set: takes ids as prompt i: neither empty nor out of the vocabulary (RC_INVALID). */

@@ -17,7 +17,8 @@ struct gen_run *gen_run_new(struct gen_req *r) {
         struct choice *c = &g->choices[i];
         const struct gen_prompt *p = &r->prompts[i / r->n];
         uint32_t tail = MIN(p->n_ids, (uint32_t)PROMPT_TAIL);
-        detok_init(&c->detok, r->model->tok, p->ids + p->n_ids - tail, tail, r->skip_special, r->spaces_between_special);
+        detok_init(&c->detok, r->model->tok, p->ids + p->n_ids - tail, tail, r->skip_special,
+                   r->spaces_between_special);
         stop_init(&c->stop, r->stop, r->include_stop);
         c->stop_string = -1;
     }
@@ -63,14 +64,18 @@ bool gen_run_done(const struct gen_run *g) {
 
 void gen_on_first(struct gen_run *g, uint32_t choice, const struct gen_first *f) {
     CHECK(choice < g->n_choices);
-    if (choice % g->r->n == 0) /* the other samples share the prompt's KV: what they found is no reuse of earlier work */
+    if (choice % g->r->n ==
+        0) /* the other samples share the prompt's KV: what they found is no reuse of earlier work */
         g->cached[choice / g->r->n] = MIN(f->cached_tokens, g->r->prompts[choice / g->r->n].n_ids);
 }
 
-/* decode: the step's text to g->text: decoded, and cut at a stop string. Returns the index of one that matched, else -1. */
-static int decode(struct gen_run *g, struct choice *c, const struct gen_token *token, const struct gen_finish *finish) {
+/* decode: the step's text to g->text: decoded, and cut at a stop string. Returns the index of one that
+ * matched, else -1. */
+static int decode(struct gen_run *g, struct choice *c, const struct gen_token *token,
+                  const struct gen_finish *finish) {
     const struct gen_req *r = g->r;
-    bool stop_token = finish && finish->reason == GEN_STOP; /* tested before stop strings, its text left out (api.md 8.6) */
+    bool stop_token =
+        finish && finish->reason == GEN_STOP; /* tested before stop strings, its text left out (api.md 8.6) */
     g->piece.len = g->text.len = 0;
     if (token && token->id < tok_vocab_size(r->model->tok) && (!stop_token || r->include_stop))
         detok_push(&c->detok, token->id, &g->piece);
@@ -84,7 +89,8 @@ static int decode(struct gen_run *g, struct choice *c, const struct gen_token *t
         g->piece = swap;
         return -1;
     }
-    int match = stop_push(&c->stop, g->piece.data, g->piece.len, c->n_tokens > r->min_tokens && !stop_token, &g->text);
+    int match = stop_push(&c->stop, g->piece.data, g->piece.len, c->n_tokens > r->min_tokens && !stop_token,
+                          &g->text);
     if (finish && match < 0)
         stop_flush(&c->stop, &g->text);
     return match;

@@ -1,12 +1,13 @@
-/* run.h: the state of a running generation, and the writers of its events and bodies. Inside router/api only. */
+/* run.h: the state of a running generation, and the writers of its events and bodies. Inside router/api only.
+ */
 #ifndef WEIR_ROUTER_API_RUN_H
 #define WEIR_ROUTER_API_RUN_H
 
 #include "common/json.h"
 #include "router/api/gen.h"
 
-/* Entries of log-probabilities as JSON without the brackets around them, one per token, joined by commas. Completions use all four
- * columns, chat only `tokens`, which then holds whole objects. */
+/* Entries of log-probabilities as JSON without the brackets around them, one per token, joined by commas.
+ * Completions use all four columns, chat only `tokens`, which then holds whole objects. */
 struct lp_columns {
     struct buf offsets, logprobs, tokens, tops;
 };
@@ -14,30 +15,30 @@ struct lp_columns {
 struct choice {
     struct detok detok;
     struct stop stop;
-    struct buf text;       /* not streaming: what was released so far */
-    struct lp_columns lp;  /* not streaming */
-    uint32_t n_tokens;     /* sampled, stop tokens included */
-    uint32_t n_points;     /* code points decoded so far: text_offset of the next token */
+    struct buf text;      /* not streaming: what was released so far */
+    struct lp_columns lp; /* not streaming */
+    uint32_t n_tokens;    /* sampled, stop tokens included */
+    uint32_t n_points;    /* code points decoded so far: text_offset of the next token */
     bool done, has_stop_id;
     enum gen_finish_reason reason;
     uint32_t stop_id;
-    int stop_string;       /* index of the one that matched, or -1 */
+    int stop_string; /* index of the one that matched, or -1 */
 };
 
 struct gen_run {
-    struct gen_req *r;     /* owned */
+    struct gen_req *r; /* owned */
     struct choice *choices;
     uint32_t n_choices, n_done;
-    uint32_t *cached;      /* [n_prompts] tokens */
-    bool began;            /* streaming: the first event is out */
-    bool failed;           /* a log-probability was NaN */
-    struct buf head;       /* what every event of the stream begins with, up to the choice's index */
-    struct buf piece;      /* text of the step's token */
-    struct buf text;       /* what of it is released */
-    struct buf key;        /* a token's JSON string */
-    struct lp_columns lp;  /* streaming: of the step */
-    uint32_t *seen;        /* [n_seen] hash table over a token's keys: positions in `tops` plus 1 */
-    uint32_t n_seen;       /* power of two */
+    uint32_t *cached;     /* [n_prompts] tokens */
+    bool began;           /* streaming: the first event is out */
+    bool failed;          /* a log-probability was NaN */
+    struct buf head;      /* what every event of the stream begins with, up to the choice's index */
+    struct buf piece;     /* text of the step's token */
+    struct buf text;      /* what of it is released */
+    struct buf key;       /* a token's JSON string */
+    struct lp_columns lp; /* streaming: of the step */
+    uint32_t *seen;       /* [n_seen] hash table over a token's keys: positions in `tops` plus 1 */
+    uint32_t n_seen;      /* power of two */
 };
 
 /* ---- logprobs.c (api.md 8.7) */

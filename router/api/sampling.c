@@ -26,10 +26,10 @@ enum rc api_check_token(const char *param, int64_t id, uint32_t vocab_size, stru
                    vocab_size - 1);
 }
 
-/* ---- before the model is known -------------------------------------------------------------------------- */
+/* ---- before the model is known ----------------------------------------------------------------------- */
 
-static enum rc stop_string(const json_t *v, const char *param, const struct router_limits *limits, struct arena *a,
-                           struct str *out, struct err *e) {
+static enum rc stop_string(const json_t *v, const char *param, const struct router_limits *limits,
+                           struct arena *a, struct str *out, struct err *e) {
     if (!json_is_string(v))
         return err_set(e, RC_INVALID, param, "%s must be a string, not %s", param, json_kind(v));
     size_t n = json_string_length(v);
@@ -41,7 +41,8 @@ static enum rc stop_string(const json_t *v, const char *param, const struct rout
     return rc;
 }
 
-static enum rc check_stop(const json_t *stop, const struct router_limits *limits, struct gen_req *r, struct err *e) {
+static enum rc check_stop(const json_t *stop, const struct router_limits *limits, struct gen_req *r,
+                          struct err *e) {
     if (!stop)
         return RC_OK;
     bool list = json_is_array(stop);
@@ -67,7 +68,8 @@ static enum rc check_stop(const json_t *stop, const struct router_limits *limits
 static enum rc check_stop_ids(const json_t *list, const struct router_limits *limits, struct arena *a,
                               struct sampling_raw *raw, struct err *e) {
     size_t n = json_array_size(list);
-    enum rc rc = api_field_limit("stop_token_ids", "ids", n, limits->stop_token_ids, "--max-stop-token-ids", e);
+    enum rc rc =
+        api_field_limit("stop_token_ids", "ids", n, limits->stop_token_ids, "--max-stop-token-ids", e);
     if (rc || n == 0)
         return rc;
     int64_t *ids = arena_zalloc(a, n, sizeof *ids);
@@ -97,8 +99,8 @@ static int bias_order(const void *pa, const void *pb) {
     return a->at < b->at ? -1 : a->at > b->at;
 }
 
-static enum rc check_bias(json_t *obj, const struct router_limits *limits, struct arena *a, struct sampling_raw *raw,
-                          struct err *e) {
+static enum rc check_bias(json_t *obj, const struct router_limits *limits, struct arena *a,
+                          struct sampling_raw *raw, struct err *e) {
     size_t n = json_object_size(obj), at = 0, kept = 0;
     enum rc rc = api_field_limit("logit_bias", "entries", n, limits->logit_bias, "--max-logit-bias", e);
     if (rc || n == 0)
@@ -115,7 +117,8 @@ static enum rc check_bias(json_t *obj, const struct router_limits *limits, struc
         if (rc)
             return rc;
         if (!present)
-            return err_set(e, RC_INVALID, "logit_bias", "logit_bias: the value of %s must be a number, not null", key);
+            return err_set(e, RC_INVALID, "logit_bias",
+                           "logit_bias: the value of %s must be a number, not null", key);
         b->value = (float)fmin(fmax(value, -100), 100);
         b->at = at++;
     }
@@ -128,7 +131,8 @@ static enum rc check_bias(json_t *obj, const struct router_limits *limits, struc
     return RC_OK;
 }
 
-static enum rc check_stream(const struct field_values *v, const struct router_opts *o, struct gen_req *r, struct err *e) {
+static enum rc check_stream(const struct field_values *v, const struct router_opts *o, struct gen_req *r,
+                            struct err *e) {
     r->stream = v->stream.v;
     if (v->stream_options && !r->stream && json_object_size(v->stream_options) > 0)
         return err_set(e, RC_INVALID, "stream_options", "stream_options is only allowed with stream true");
@@ -137,7 +141,8 @@ static enum rc check_stream(const struct field_values *v, const struct router_op
     if (v->stream_options)
         rc = json_get_bool(v->stream_options, "stream_options", "include_usage", &usage, NULL, e);
     if (!rc && v->stream_options)
-        rc = json_get_bool(v->stream_options, "stream_options", "continuous_usage_stats", &continuous, NULL, e);
+        rc = json_get_bool(v->stream_options, "stream_options", "continuous_usage_stats", &continuous, NULL,
+                           e);
     if (rc)
         return rc;
     r->include_usage = r->stream && (usage || o->force_include_usage);
@@ -145,7 +150,8 @@ static enum rc check_stream(const struct field_values *v, const struct router_op
     return RC_OK;
 }
 
-static enum rc check_logprobs(const struct field_values *v, struct gen_req *r, struct sampling_raw *raw, struct err *e) {
+static enum rc check_logprobs(const struct field_values *v, struct gen_req *r, struct sampling_raw *raw,
+                              struct err *e) {
     if (r->route == GEN_CHAT) {
         if (v->top_logprobs.v != 0 && !v->logprobs.v)
             return err_set(e, RC_INVALID, "top_logprobs", "top_logprobs needs logprobs true");
@@ -179,7 +185,7 @@ enum rc sampling_check(const struct field_values *v, const struct router_opts *o
     return rc;
 }
 
-/* ---- with the model ------------------------------------------------------------------------------------- */
+/* ---- with the model ---------------------------------------------------------------------------------- */
 
 static double pick(struct opt_float asked, double model, double neutral) {
     return asked.set ? asked.v : !isnan(model) ? model : neutral;
@@ -215,11 +221,13 @@ static bool has_id(const uint32_t *ids, size_t n, uint32_t id) {
     return false;
 }
 
-/* resolve_stop_ids: the client's, and unless ignore_eos the model's end tokens beyond the first, which the worker knows as EOS itself. */
-static enum rc resolve_stop_ids(const struct router_opts *o, const struct sampling_raw *raw, struct gen_req *r,
-                                struct err *e) {
+/* resolve_stop_ids: the client's, and unless ignore_eos the model's end tokens beyond the first, which the
+ * worker knows as EOS itself. */
+static enum rc resolve_stop_ids(const struct router_opts *o, const struct sampling_raw *raw,
+                                struct gen_req *r, struct err *e) {
     const struct model_info *m = r->model;
-    uint32_t *ids = arena_zalloc(&r->arena, raw->n_stop_ids + m->facts.n_eos + m->defaults.n_eos + 1, sizeof *ids);
+    uint32_t *ids =
+        arena_zalloc(&r->arena, raw->n_stop_ids + m->facts.n_eos + m->defaults.n_eos + 1, sizeof *ids);
     size_t n = 0;
     for (size_t i = 0; i < raw->n_stop_ids; i++) {
         char param[40];
@@ -266,8 +274,8 @@ static enum rc resolve_logprobs(const struct sampling_raw *raw, struct gen_req *
     uint64_t n = raw->n_top < 0 ? f->vocab_size : (uint64_t)raw->n_top;
     const char *param = r->route == GEN_CHAT ? "top_logprobs" : "logprobs";
     if (n > f->max_logprobs)
-        return err_set(e, RC_INVALID, param, "%s must be less_than_equal %u (--max-logprobs of the model)", param,
-                       f->max_logprobs);
+        return err_set(e, RC_INVALID, param, "%s must be less_than_equal %u (--max-logprobs of the model)",
+                       param, f->max_logprobs);
     r->n_top = (uint32_t)MIN(n, f->vocab_size);
     return RC_OK;
 }
@@ -289,7 +297,8 @@ enum rc sampling_resolve(const struct field_values *v, struct gen_env *env, cons
     if (r->n > 1 && r->s.temperature == 0)
         return err_set(e, RC_INVALID, "n", "n must be 1 when using greedy sampling, got %u", r->n);
     if (r->priority != 0 && !r->model->facts.priority_scheduling)
-        return err_set(e, RC_INVALID, "priority", "priority needs a server with --scheduling-policy priority");
+        return err_set(e, RC_INVALID, "priority",
+                       "priority needs a server with --scheduling-policy priority");
     enum rc rc = resolve_logprobs(raw, r, e);
     if (!rc)
         rc = resolve_stop_ids(env->opts, raw, r, e);

@@ -5,7 +5,8 @@
 #include "router/api/chat.h"
 #include "router/api/request.h"
 
-static void write_tokens(const struct model_info *m, const struct tok_ids *ids, bool pieces, struct buf *out) {
+static void write_tokens(const struct model_info *m, const struct tok_ids *ids, bool pieces,
+                         struct buf *out) {
     buf_addz(out, "{\"count\":");
     buf_addu64(out, ids->n);
     buf_addz(out, ",\"max_model_len\":");
@@ -26,8 +27,8 @@ static void write_tokens(const struct model_info *m, const struct tok_ids *ids, 
         buf_addz(out, "]}");
 }
 
-static enum rc tokenize(struct gen_env *env, json_t *root, struct model_info **m, struct arena *a, struct tok_ids *ids,
-                        struct buf *out, struct err *e) {
+static enum rc tokenize(struct gen_env *env, json_t *root, struct model_info **m, struct arena *a,
+                        struct tok_ids *ids, struct buf *out, struct err *e) {
     struct field_values v;
     struct chat_times times = {0};
     enum rc rc = api_fields_read(ON_TOKENIZE, root, &env->opts->limit, &v, e);
@@ -89,8 +90,8 @@ static enum rc read_ids(const json_t *list, const struct model_info *m, struct t
     return RC_OK;
 }
 
-static enum rc detokenize(struct gen_env *env, json_t *root, struct model_info **m, struct tok_ids *ids, struct buf *out,
-                          struct err *e) {
+static enum rc detokenize(struct gen_env *env, json_t *root, struct model_info **m, struct tok_ids *ids,
+                          struct buf *out, struct err *e) {
     struct field_values v;
     enum rc rc = api_fields_read(ON_DETOKENIZE, root, &env->opts->limit, &v, e);
     if (!rc && !v.tokens)

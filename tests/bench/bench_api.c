@@ -1,4 +1,4 @@
-/* router/api alone: time of a streamed event and of preparing a short chat request. */
+/* router/api alone: CPU time of a streamed event and of preparing a short chat request. */
 #include <stdio.h>
 
 #include "tests/support/api_fixture.h"
@@ -6,9 +6,10 @@
 
 enum { EVENTS = 400000, REQUESTS = 40000, TOKENS = 100 /* per request */ };
 
-static const char body[] = "{\"model\":\"tiny\",\"messages\":[{\"role\":\"system\",\"content\":\"You are a helpful assistant.\"},"
-                           "{\"role\":\"user\",\"content\":\"What is the capital of France?\"}],\"stream\":true,"
-                           "\"temperature\":0.7,\"max_tokens\":100}";
+static const char body[] =
+    "{\"model\":\"tiny\",\"messages\":[{\"role\":\"system\",\"content\":\"You are a helpful assistant.\"},"
+    "{\"role\":\"user\",\"content\":\"What is the capital of France?\"}],\"stream\":true,"
+    "\"temperature\":0.7,\"max_tokens\":100}";
 
 static struct gen_req *prepare(struct api_fixture *f) {
     struct gen_req *r = NULL;
@@ -23,26 +24,28 @@ static void bench_events(struct api_fixture *f) {
     size_t bytes = 0;
     for (unsigned done = 0; done < EVENTS; done += TOKENS) {
         struct gen_run *g = gen_run_new(prepare(f));
-        double start_s = bench_now_s();
+        double start_s = bench_cpu_s();
         for (unsigned i = 0; i < TOKENS; i++) {
             sse.len = 0; /* as after each write to the socket */
             gen_on_step(g, 0, &(struct gen_token){.id = 'a' + i % 26}, NULL, &sse);
             bytes += sse.len;
         }
-        busy_s += bench_now_s() - start_s;
+        busy_s += bench_cpu_s() - start_s;
         gen_run_free(g);
     }
     char params[96];
-    snprintf(params, sizeof params, "{\"route\":\"chat\",\"events\":%d,\"bytes_per_event\":%zu}", EVENTS, bytes / EVENTS);
+    snprintf(params, sizeof params, "{\"route\":\"chat\",\"events\":%d,\"bytes_per_event\":%zu}", EVENTS,
+             bytes / EVENTS);
     bench_emit("api.event_us", busy_s / EVENTS * 1e6, "us", params);
     buf_fini(&sse);
 }
 
 static void bench_prepare(struct api_fixture *f) {
-    double start_s = bench_now_s();
+    double start_s = bench_cpu_s();
     for (unsigned i = 0; i < REQUESTS; i++)
         gen_req_free(prepare(f));
-    bench_emit("api.prepare_us", (bench_now_s() - start_s) / REQUESTS * 1e6, "us", "{\"route\":\"chat\",\"messages\":2}");
+    bench_emit("api.prepare_us", (bench_cpu_s() - start_s) / REQUESTS * 1e6, "us",
+               "{\"route\":\"chat\",\"messages\":2}");
 }
 
 int main(void) {

@@ -5,11 +5,13 @@
 
 const char fix_tokenizer_config[] =
     "{\"bos_token\":\"<s>\",\"eos_token\":{\"content\":\"</s>\",\"lstrip\":false},\"chat_template\":"
-    "\"{{ bos_token }}{% for m in messages %}<|im_start|>{{ m.role }}\\n{{ m.content }}<|im_end|>\\n{% endfor %}"
+    "\"{{ bos_token }}{% for m in messages %}<|im_start|>{{ m.role }}\\n{{ m.content }}<|im_end|>\\n{% "
+    "endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\\n{% endif %}\"}";
 const char fix_generation[] = "{\"temperature\":0.7,\"top_k\":20,\"eos_token_id\":[257,259]}";
 
-/* byte_char: how byte-level vocabularies spell a byte: printable Latin-1 as itself, the others from U+0100 up, in order. */
+/* byte_char: how byte-level vocabularies spell a byte: printable Latin-1 as itself, the others from U+0100
+ * up, in order. */
 static uint32_t byte_char(unsigned byte) {
     uint32_t next = 0x100;
     for (unsigned b = 0; b < 256; b++) {
@@ -29,16 +31,21 @@ void api_fixture_tokenizer(struct buf *out) {
                  "%s{\"id\":%u,\"content\":\"%s\",\"single_word\":false,\"lstrip\":false,\"rstrip\":false,"
                  "\"normalized\":false,\"special\":%s}",
                  i ? "," : "", FIX_BOS + i, added[i], FIX_BOS + i == FIX_THINK ? "false" : "true");
-    buf_addz(out, "],\"normalizer\":null,\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false,"
-                  "\"trim_offsets\":true,\"use_regex\":true},\"post_processor\":{\"type\":\"TemplateProcessing\","
-                  "\"single\":[{\"SpecialToken\":{\"id\":\"<s>\",\"type_id\":0}},{\"Sequence\":{\"id\":\"A\",\"type_id\":0}}],"
-                  "\"pair\":[{\"SpecialToken\":{\"id\":\"<s>\",\"type_id\":0}},{\"Sequence\":{\"id\":\"A\",\"type_id\":0}},"
-                  "{\"Sequence\":{\"id\":\"B\",\"type_id\":1}}],"
-                  "\"special_tokens\":{\"<s>\":{\"id\":\"<s>\",\"ids\":[256],\"tokens\":[\"<s>\"]}}},"
-                  "\"decoder\":{\"type\":\"ByteLevel\",\"add_prefix_space\":true,\"trim_offsets\":true,\"use_regex\":true},"
-                  "\"model\":{\"type\":\"BPE\",\"dropout\":null,\"unk_token\":null,\"continuing_subword_prefix\":null,"
-                  "\"end_of_word_suffix\":null,\"fuse_unk\":false,\"byte_fallback\":false,\"ignore_merges\":false,"
-                  "\"vocab\":{");
+    buf_addz(
+        out,
+        "],\"normalizer\":null,\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false,"
+        "\"trim_offsets\":true,\"use_regex\":true},\"post_processor\":{\"type\":\"TemplateProcessing\","
+        "\"single\":[{\"SpecialToken\":{\"id\":\"<s>\",\"type_id\":0}},{\"Sequence\":{\"id\":\"A\",\"type_"
+        "id\":0}}],"
+        "\"pair\":[{\"SpecialToken\":{\"id\":\"<s>\",\"type_id\":0}},{\"Sequence\":{\"id\":\"A\",\"type_id\":"
+        "0}},"
+        "{\"Sequence\":{\"id\":\"B\",\"type_id\":1}}],"
+        "\"special_tokens\":{\"<s>\":{\"id\":\"<s>\",\"ids\":[256],\"tokens\":[\"<s>\"]}}},"
+        "\"decoder\":{\"type\":\"ByteLevel\",\"add_prefix_space\":true,\"trim_offsets\":true,\"use_regex\":"
+        "true},"
+        "\"model\":{\"type\":\"BPE\",\"dropout\":null,\"unk_token\":null,\"continuing_subword_prefix\":null,"
+        "\"end_of_word_suffix\":null,\"fuse_unk\":false,\"byte_fallback\":false,\"ignore_merges\":false,"
+        "\"vocab\":{");
     for (unsigned b = 0; b < 256; b++) {
         char piece[4];
         size_t n = utf8_encode(byte_char(b), piece);
@@ -58,11 +65,28 @@ static struct model_info *find_model(void *arg, struct str name) {
 void api_fixture_init(struct api_fixture *f) {
     *f = (struct api_fixture){.context = FIX_CONTEXT};
     f->opts.limit = (struct router_limits){
-        .header_bytes = 64 * KIB, .body_bytes = 32 * MIB, .header_count = 100, .body_timeout_s = 60, .connections = 8192,
-        .json_depth = 64, .json_nodes = 1 << 20, .n = 128, .prompts = 1024, .sequences = 4096, .messages = 8192,
-        .stop_strings = 16, .stop_bytes = 1024, .stop_token_ids = 256, .logit_bias = 4096, .logprobs = 20,
-        .template_bytes = 256 << 10, .template_steps = 5000000, .template_output = 16 << 20, .template_depth = 64,
-        .queued_requests = 2048, .stream_buffer_bytes = 4 * MIB,
+        .header_bytes = 64 * KIB,
+        .body_bytes = 32 * MIB,
+        .header_count = 100,
+        .body_timeout_s = 60,
+        .connections = 8192,
+        .json_depth = 64,
+        .json_nodes = 1 << 20,
+        .n = 128,
+        .prompts = 1024,
+        .sequences = 4096,
+        .messages = 8192,
+        .stop_strings = 16,
+        .stop_bytes = 1024,
+        .stop_token_ids = 256,
+        .logit_bias = 4096,
+        .logprobs = 20,
+        .template_bytes = 256 << 10,
+        .template_steps = 5000000,
+        .template_output = 16 << 20,
+        .template_depth = 64,
+        .queued_requests = 2048,
+        .stream_buffer_bytes = 4 * MIB,
     };
     f->env = (struct gen_env){.opts = &f->opts, .find_model = find_model, .arg = f};
     f->tokenizer_config = str_of(fix_tokenizer_config);
@@ -73,17 +97,23 @@ enum rc api_fixture_open(struct api_fixture *f, struct err *e) {
     static const char *const names[] = {"tiny", "tiny-alias"};
     static const uint32_t eos[] = {FIX_EOS, FIX_END};
     struct model_facts facts = {
-        .root = "/models/tiny", .names = names, .n_names = 2, .revision = {1, 2, 3}, .max_model_len = f->context,
-        .vocab_size = FIX_VOCAB, .max_logprobs = 20, .block_tokens = 16, .priority_scheduling = f->priority, .eos = eos,
+        .root = "/models/tiny",
+        .names = names,
+        .n_names = 2,
+        .revision = {1, 2, 3},
+        .max_model_len = f->context,
+        .vocab_size = FIX_VOCAB,
+        .max_logprobs = 20,
+        .block_tokens = 16,
+        .priority_scheduling = f->priority,
+        .eos = eos,
         .n_eos = 2,
     };
     struct buf tokenizer = {0};
     api_fixture_tokenizer(&tokenizer);
     struct str files[N_MODEL_ASSET] = {
-        [ASSET_TOKENIZER] = buf_str(&tokenizer),
-        [ASSET_TOKENIZER_CONFIG] = f->tokenizer_config,
-        [ASSET_SPECIAL_TOKENS] = f->special_map,
-        [ASSET_CHAT_TEMPLATE] = f->template_file,
+        [ASSET_TOKENIZER] = buf_str(&tokenizer), [ASSET_TOKENIZER_CONFIG] = f->tokenizer_config,
+        [ASSET_SPECIAL_TOKENS] = f->special_map, [ASSET_CHAT_TEMPLATE] = f->template_file,
         [ASSET_GENERATION] = f->generation,
     };
     enum rc rc = model_info_new(&f->m, &facts, files, &f->opts, e);

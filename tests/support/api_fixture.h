@@ -1,5 +1,5 @@
-/* api_fixture.h: a model for the tests of router/api, made in memory: a byte-level tokenizer in which id b is byte b, five added
- * tokens behind them, a small chat template, and the default limits.
+/* api_fixture.h: a model for the tests of router/api, made in memory: a byte-level tokenizer in which id b is
+ * byte b, five added tokens behind them, a small chat template, and the default limits.
  *
  * So "AB" is the ids 65, 66, and a scripted answer reads as its text. One thread.
  */
@@ -8,7 +8,8 @@
 
 #include "router/api/gen.h"
 
-enum { /* added tokens */
+/* Added tokens, and sizes. */
+enum {
     FIX_BOS = 256, /* <s>, special; the post-processor puts it in front */
     FIX_EOS,       /* </s>, special */
     FIX_BEGIN,     /* <|im_start|>, special */
@@ -23,13 +24,15 @@ struct api_fixture {
     struct router_opts opts;
     struct gen_env env;
     struct model_info *m;
-    uint32_t context;          /* FIX_CONTEXT unless set before api_fixture_open */
-    struct str tokenizer_config, special_map, template_file, generation; /* set before: the model's other files; empty: as below */
-    bool priority;
+    /* What may be set between init and open: */
+    uint32_t context; /* FIX_CONTEXT */
+    struct str tokenizer_config, special_map, template_file, generation;
+    bool priority; /* priority scheduling */
 };
 
-/* api_fixture_init: default options. api_fixture_open: builds the model, which answers to "tiny" and "tiny-alias". The defaults of
- * tokenizer_config.json have a ChatML template; generation_config.json says temperature 0.7, top_k 20 and both end tokens. */
+/* api_fixture_init: default options. api_fixture_open: builds the model, which answers to "tiny" and
+ * "tiny-alias". The defaults of tokenizer_config.json have a ChatML template; generation_config.json says
+ * temperature 0.7, top_k 20 and both end tokens. */
 void api_fixture_init(struct api_fixture *f);
 MUST_USE enum rc api_fixture_open(struct api_fixture *f, struct err *e);
 void api_fixture_fini(struct api_fixture *f);

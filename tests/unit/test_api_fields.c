@@ -49,17 +49,20 @@ static void test_error_body(void **state) {
     struct buf b = {0};
     err_set(&e, RC_INVALID, "messages.0.content", "a \"quoted\"\nline");
     api_error_body(&e, &b);
-    assert_string_equal(buf_cstr(&b), "{\"error\":{\"message\":\"a \\\"quoted\\\"\\nline\",\"type\":\"BadRequestError\","
-                                      "\"param\":\"messages.0.content\",\"code\":400}}");
+    assert_string_equal(buf_cstr(&b),
+                        "{\"error\":{\"message\":\"a \\\"quoted\\\"\\nline\",\"type\":\"BadRequestError\","
+                        "\"param\":\"messages.0.content\",\"code\":400}}");
     b.len = 0;
     err_set(&e, RC_UNAVAILABLE, NULL, "no worker");
     api_error_body(&e, &b);
-    assert_string_equal(buf_cstr(&b), "{\"error\":{\"message\":\"no worker\",\"type\":\"ServiceUnavailableError\","
-                                      "\"param\":null,\"code\":503}}");
+    assert_string_equal(buf_cstr(&b),
+                        "{\"error\":{\"message\":\"no worker\",\"type\":\"ServiceUnavailableError\","
+                        "\"param\":null,\"code\":503}}");
     b.len = 0;
     gen_error_event(&e, &b);
-    assert_string_equal(buf_cstr(&b), "data: {\"error\":{\"message\":\"no worker\",\"type\":\"ServiceUnavailableError\","
-                                      "\"param\":null,\"code\":503}}\n\ndata: [DONE]\n\n");
+    assert_string_equal(buf_cstr(&b),
+                        "data: {\"error\":{\"message\":\"no worker\",\"type\":\"ServiceUnavailableError\","
+                        "\"param\":null,\"code\":503}}\n\ndata: [DONE]\n\n");
     buf_fini(&b);
 }
 
@@ -74,10 +77,12 @@ static void test_rows(void **state) {
         if (strcmp(f->dflt, "n")) {
             json_t *v = json_loads(f->dflt, JSON_DECODE_ANY, NULL);
             assert_non_null(v);
-            bool fits = json_is_null(v) || f->kind == FIELD_ANY || (f->kind == FIELD_BOOL && json_is_boolean(v)) ||
-                        (f->kind == FIELD_INT && json_is_integer(v)) || (f->kind == FIELD_FLOAT && json_is_number(v)) ||
-                        (f->kind == FIELD_STR && json_is_string(v)) || (f->kind == FIELD_LIST && json_is_array(v)) ||
-                        (f->kind == FIELD_OBJECT && json_is_object(v));
+            bool fits =
+                json_is_null(v) || f->kind == FIELD_ANY || (f->kind == FIELD_BOOL && json_is_boolean(v)) ||
+                (f->kind == FIELD_INT && json_is_integer(v)) ||
+                (f->kind == FIELD_FLOAT && json_is_number(v)) ||
+                (f->kind == FIELD_STR && json_is_string(v)) || (f->kind == FIELD_LIST && json_is_array(v)) ||
+                (f->kind == FIELD_OBJECT && json_is_object(v));
             if (!fits)
                 fail_msg("%s: default %s", f->name, f->dflt);
             json_decref(v);
@@ -176,11 +181,27 @@ static void test_refused(void **state) {
     }
 }
 
-/* Every field read, with values of every wrong kind and beyond its range, is refused by name or accepted; never otherwise. */
+/* Every field read, with values of every wrong kind and beyond its range, is refused by name or accepted;
+ * never otherwise. */
 static void test_every_field_every_value(void **state) {
     (void)state;
-    static const char *const values[] = {"null", "\"\"", "0", "-1", "1e308", "9223372036854775807", "-9223372036854775808",
-                                         "1e19", "true", "[]", "{}", "1.5", "\"5\"", "\"x\"", "[1]", "{\"a\":1}", "[null]"};
+    static const char *const values[] = {"null",
+                                         "\"\"",
+                                         "0",
+                                         "-1",
+                                         "1e308",
+                                         "9223372036854775807",
+                                         "-9223372036854775808",
+                                         "1e19",
+                                         "true",
+                                         "[]",
+                                         "{}",
+                                         "1.5",
+                                         "\"5\"",
+                                         "\"x\"",
+                                         "[1]",
+                                         "{\"a\":1}",
+                                         "[null]"};
     for (size_t i = 0; i < n_api_fields; i++)
         for (unsigned on = ON_COMPLETIONS; on <= ON_DETOKENIZE; on *= 2)
             for (size_t k = 0; (api_fields[i].on & on) && k < ARRAY_LEN(values); k++) {
@@ -261,10 +282,14 @@ static void test_unbounded_logprobs(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_error_table),      cmocka_unit_test(test_error_body),
-        cmocka_unit_test(test_rows),             cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_every_field_every_value), cmocka_unit_test(test_ranges),
-        cmocka_unit_test(test_best_of_follows_n), cmocka_unit_test(test_unbounded_logprobs),
+        cmocka_unit_test(test_error_table),
+        cmocka_unit_test(test_error_body),
+        cmocka_unit_test(test_rows),
+        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_every_field_every_value),
+        cmocka_unit_test(test_ranges),
+        cmocka_unit_test(test_best_of_follows_n),
+        cmocka_unit_test(test_unbounded_logprobs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -84,20 +84,23 @@ static void test_refusals(void **state) {
         {"{\"prompt\":[9223372036854775808]}", 400, "prompt.0", "9223372036854775807"},
         /* budget: the context is 128 */
         {"{\"prompt\":\"a\",\"max_tokens\":127}", 400, "max_tokens", "maximum context length"},
-        {"{\"prompt\":\"a\",\"max_tokens\":9223372036854775807}", 400, "max_tokens", "maximum context length"},
+        {"{\"prompt\":\"a\",\"max_tokens\":9223372036854775807}", 400, "max_tokens",
+         "maximum context length"},
         {"{\"prompt\":\"a\",\"max_tokens\":0}", 400, "max_tokens", "greater_than_equal 1"},
         {"{\"prompt\":\"a\",\"max_tokens\":4,\"min_tokens\":5}", 400, "min_tokens", "less_than_equal 4"},
         {"{\"prompt\":\"a\",\"min_tokens\":17}", 400, "min_tokens", "less_than_equal 16"},
         /* n and greedy */
         {"{\"prompt\":\"a\",\"n\":2,\"temperature\":0}", 400, "n", "n must be 1 when using greedy sampling"},
-        {"{\"prompt\":\"a\",\"n\":2,\"temperature\":1e-300}", 400, "n", "n must be 1 when using greedy sampling"},
+        {"{\"prompt\":\"a\",\"n\":2,\"temperature\":1e-300}", 400, "n",
+         "n must be 1 when using greedy sampling"},
         {"{\"prompt\":\"a\",\"best_of\":2}", 400, "best_of", "best_of is not supported in this build"},
         /* stop */
         {"{\"prompt\":\"a\",\"stop\":\"\"}", 400, "stop", "must not be empty"},
         {"{\"prompt\":\"a\",\"stop\":[\"x\",\"\"]}", 400, "stop.1", "must not be empty"},
         {"{\"prompt\":\"a\",\"stop\":[\"x\",1]}", 400, "stop.1", "must be a string"},
         {"{\"prompt\":\"a\",\"stop\":5}", 400, "stop", "must be a string"},
-        {"{\"prompt\":\"a\",\"stop\":[\"1\",\"2\",\"3\",\"4\",\"5\",\"6\",\"7\",\"8\",\"9\",\"10\",\"11\",\"12\",\"13\",\"14\","
+        {"{\"prompt\":\"a\",\"stop\":[\"1\",\"2\",\"3\",\"4\",\"5\",\"6\",\"7\",\"8\",\"9\",\"10\",\"11\","
+         "\"12\",\"13\",\"14\","
          "\"15\",\"16\",\"17\"]}",
          400, "stop", "less_than_equal 16 (--max-stop-strings)"},
         {"{\"prompt\":\"a\",\"stop_token_ids\":[300]}", 400, "stop_token_ids.0", "out of vocabulary"},
@@ -119,8 +122,8 @@ static void test_refusals(void **state) {
         /* streams */
         {"{\"prompt\":\"a\",\"stream_options\":{\"include_usage\":true}}", 400, "stream_options", "stream"},
         {"{\"prompt\":\"a\",\"stream_options\":{\"include_usage\":null}}", 400, "stream_options", "stream"},
-        {"{\"prompt\":\"a\",\"stream\":true,\"stream_options\":{\"include_usage\":5}}", 400, "stream_options.include_usage",
-         "boolean"},
+        {"{\"prompt\":\"a\",\"stream\":true,\"stream_options\":{\"include_usage\":5}}", 400,
+         "stream_options.include_usage", "boolean"},
         {"{\"prompt\":\"a\",\"stream\":true,\"stream_options\":[]}", 400, "stream_options", "object"},
         /* identity */
         {"{\"prompt\":\"a\",\"request_id\":\"\"}", 400, "request_id", "1 to 128"},
@@ -139,7 +142,8 @@ static void test_refusals(void **state) {
         enum rc rc = prepare(f, rows[i].body, &r, &e);
         if (rc == RC_OK)
             fail_msg("%s was accepted", rows[i].body);
-        if (api_status(rc) != rows[i].status || strcmp(e.param, rows[i].param) || !strstr(e.msg, rows[i].says))
+        if (api_status(rc) != rows[i].status || strcmp(e.param, rows[i].param) ||
+            !strstr(e.msg, rows[i].says))
             fail_msg("%s: %d %s (param %s)", rows[i].body, api_status(rc), e.msg, e.param);
         assert_int_equal(e.rc, rc);
         assert_null(r);
@@ -257,8 +261,11 @@ static void test_sampling_defaults(void **state) {
     assert_null(r->stop);
     gen_req_free(r);
 
-    r = good(f, "{\"prompt\":\"a\",\"temperature\":0.5,\"top_k\":-1,\"top_p\":0.25,\"min_p\":0.5,\"ignore_eos\":true,"
-                "\"repetition_penalty\":1.5,\"presence_penalty\":-2,\"frequency_penalty\":0.5,\"stop_token_ids\":[5,5,7]}");
+    r = good(
+        f,
+        "{\"prompt\":\"a\",\"temperature\":0.5,\"top_k\":-1,\"top_p\":0.25,\"min_p\":0.5,\"ignore_eos\":true,"
+        "\"repetition_penalty\":1.5,\"presence_penalty\":-2,\"frequency_penalty\":0.5,\"stop_token_ids\":[5,"
+        "5,7]}");
     assert_float_equal(r->s.temperature, 0.5f, 0);
     assert_int_equal(r->s.top_k, 0);
     assert_float_equal(r->s.top_p, 0.25f, 0);
@@ -271,7 +278,8 @@ static void test_sampling_defaults(void **state) {
     assert_int_equal(r->s.stop_ids[1], 7);
     gen_req_free(r);
 
-    r = good(f, "{\"prompt\":\"a\",\"temperature\":1e-6,\"top_p\":0.1,\"top_k\":3,\"min_p\":0.2}"); /* greedy */
+    r = good(f,
+             "{\"prompt\":\"a\",\"temperature\":1e-6,\"top_p\":0.1,\"top_k\":3,\"min_p\":0.2}"); /* greedy */
     assert_float_equal(r->s.temperature, 0, 0);
     assert_int_equal(r->s.top_k, 0);
     assert_float_equal(r->s.top_p, 1, 0);
@@ -283,7 +291,8 @@ static void test_sampling_defaults(void **state) {
     assert_int_equal(r->s.top_k, FIX_VOCAB);
     gen_req_free(r);
 
-    r = good(f, "{\"prompt\":\"a\",\"repetition_penalty\":1e-300,\"top_p\":1e-300}"); /* no zero, no infinity */
+    r = good(f,
+             "{\"prompt\":\"a\",\"repetition_penalty\":1e-300,\"top_p\":1e-300}"); /* no zero, no infinity */
     assert_true(r->s.repetition_penalty > 0 && r->s.top_p > 0);
     gen_req_free(r);
 }
@@ -361,8 +370,10 @@ static void test_identity(void **state) {
 
 static void test_salts(void **state) {
     struct api_fixture *f = *state;
-    struct gen_req *a = good(f, "{\"prompt\":\"a\",\"cache_salt\":\"x\"}"), *b = good(f, "{\"prompt\":\"a\",\"cache_salt\":\"y\"}"),
-                   *c = good(f, "{\"prompt\":\"a\"}"), *d = good(f, "{\"prompt\":\"b\",\"cache_salt\":\"x\"}");
+    struct gen_req *a = good(f, "{\"prompt\":\"a\",\"cache_salt\":\"x\"}"),
+                   *b = good(f, "{\"prompt\":\"a\",\"cache_salt\":\"y\"}"),
+                   *c = good(f, "{\"prompt\":\"a\"}"),
+                   *d = good(f, "{\"prompt\":\"b\",\"cache_salt\":\"x\"}");
     assert_false(id128_eq(a->domain, b->domain));
     assert_false(id128_eq(a->domain, c->domain));
     assert_true(id128_eq(a->domain, d->domain));
@@ -382,9 +393,11 @@ static void test_stream_options(void **state) {
         {"{\"prompt\":\"a\",\"stream\":\"yes\",\"stream_options\":null}", false, false},
         {"{\"prompt\":\"a\",\"stream\":true,\"stream_options\":{\"include_usage\":true}}", true, false},
         {"{\"prompt\":\"a\",\"stream\":true,\"stream_options\":{\"include_usage\":null}}", false, false},
-        {"{\"prompt\":\"a\",\"stream\":true,\"stream_options\":{\"continuous_usage_stats\":true}}", false, false},
-        {"{\"prompt\":\"a\",\"stream\":true,\"stream_options\":{\"include_usage\":true,\"continuous_usage_stats\":true}}", true,
-         true},
+        {"{\"prompt\":\"a\",\"stream\":true,\"stream_options\":{\"continuous_usage_stats\":true}}", false,
+         false},
+        {"{\"prompt\":\"a\",\"stream\":true,\"stream_options\":{\"include_usage\":true,\"continuous_usage_"
+         "stats\":true}}",
+         true, true},
         {"{\"prompt\":\"a\",\"stream_options\":{}}", false, false},
     };
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
@@ -405,8 +418,10 @@ static void test_stream_options(void **state) {
 static void test_submit(void **state) {
     struct api_fixture *f = *state;
     struct gen_submit s;
-    struct gen_req *r = good(f, "{\"prompt\":[[1,2],[3]],\"n\":3,\"max_tokens\":9,\"min_tokens\":2,\"logprobs\":4,\"seed\":7,"
-                                "\"stop_token_ids\":[9],\"logit_bias\":{\"7\":-500,\"3\":1.5,\"07\":2,\"5\":\"1e2\"},\"cache_salt\":\"s\"}");
+    struct gen_req *r =
+        good(f, "{\"prompt\":[[1,2],[3]],\"n\":3,\"max_tokens\":9,\"min_tokens\":2,\"logprobs\":4,\"seed\":7,"
+                "\"stop_token_ids\":[9],\"logit_bias\":{\"7\":-500,\"3\":1.5,\"07\":2,\"5\":\"1e2\"},\"cache_"
+                "salt\":\"s\"}");
     gen_submit(r, 0, &s);
     assert_ptr_equal(s.m.sampling, &s.sampling);
     assert_int_equal(s.m.task, WEIR__TASK__GENERATE);
@@ -473,10 +488,20 @@ static void test_priority(void **state) {
 int main(void) {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(test_refusals),          T(test_quoted_names_are_cut),   T(test_forms_of_prompt), T(test_limits_on_prompts),
-        T(test_budget),            T(test_sampling_defaults),      T(test_generation_config_vllm), T(test_seeds),
-        T(test_identity),          T(test_salts),                  T(test_stream_options),  T(test_submit),
-        T(test_no_model),          T(test_priority),
+        T(test_refusals),
+        T(test_quoted_names_are_cut),
+        T(test_forms_of_prompt),
+        T(test_limits_on_prompts),
+        T(test_budget),
+        T(test_sampling_defaults),
+        T(test_generation_config_vllm),
+        T(test_seeds),
+        T(test_identity),
+        T(test_salts),
+        T(test_stream_options),
+        T(test_submit),
+        T(test_no_model),
+        T(test_priority),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -75,13 +75,17 @@ static void end(struct play *p, const char *want) {
     expect(p, want);
 }
 
-#define CH "data: {\"id\":\"cmpl-x\",\"object\":\"text_completion\",\"created\":7,\"model\":\"tiny\",\"choices\":["
-#define HH "data: {\"id\":\"chatcmpl-x\",\"object\":\"chat.completion.chunk\",\"created\":7,\"model\":\"tiny\",\"choices\":["
+#define CH                                                                                                   \
+    "data: {\"id\":\"cmpl-x\",\"object\":\"text_completion\",\"created\":7,\"model\":\"tiny\",\"choices\":["
+#define HH                                                                                                   \
+    "data: "                                                                                                 \
+    "{\"id\":\"chatcmpl-x\",\"object\":\"chat.completion.chunk\",\"created\":7,\"model\":\"tiny\","          \
+    "\"choices\":["
 #define FP ",\"system_fingerprint\":\"weir-fp\""
 #define OPEN ",\"logprobs\":null,\"finish_reason\":null,\"stop_reason\":null}]}\n\n"
 #define DONE "data: [DONE]\n\n"
-#define USAGE(p, c, t)                                                                                                 \
-    "\"usage\":{\"prompt_tokens\":" #p ",\"completion_tokens\":" #c ",\"total_tokens\":" #t                             \
+#define USAGE(p, c, t)                                                                                       \
+    "\"usage\":{\"prompt_tokens\":" #p ",\"completion_tokens\":" #c ",\"total_tokens\":" #t                  \
     ",\"prompt_tokens_details\":null,\"completion_tokens_details\":null}"
 
 static void test_completion_stream(void **state) {
@@ -89,14 +93,18 @@ static void test_completion_stream(void **state) {
     tok(&p, 0, 'H', NULL);
     expect(&p, CH "{\"index\":0,\"text\":\"H\"" OPEN);
     tok(&p, 0, 'i', &LENGTH);
-    expect(&p, CH "{\"index\":0,\"text\":\"i\",\"logprobs\":null,\"finish_reason\":\"length\",\"stop_reason\":null}]" FP "}\n\n");
+    expect(
+        &p, CH
+        "{\"index\":0,\"text\":\"i\",\"logprobs\":null,\"finish_reason\":\"length\",\"stop_reason\":null}]" FP
+        "}\n\n");
     end(&p, DONE);
     play_end(&p);
 }
 
 static void test_completion_stream_usage(void **state) {
-    struct play p = play(*state, GEN_COMPLETIONS,
-                         "{\"prompt\":[\"a\",\"bc\"],\"n\":2,\"stream\":true,\"stream_options\":{\"include_usage\":true}}");
+    struct play p = play(
+        *state, GEN_COMPLETIONS,
+        "{\"prompt\":[\"a\",\"bc\"],\"n\":2,\"stream\":true,\"stream_options\":{\"include_usage\":true}}");
     tok(&p, 3, 'x', NULL);
     expect(&p, CH "{\"index\":3,\"text\":\"x\"" OPEN);
     for (uint32_t i = 0; i < 3; i++)
@@ -104,7 +112,9 @@ static void test_completion_stream_usage(void **state) {
     assert_false(gen_run_done(p.g));
     p.sse.len = 0;
     tok(&p, 3, FIX_EOS, &STOP); /* its text is left out, its token counts */
-    expect(&p, CH "{\"index\":3,\"text\":\"\",\"logprobs\":null,\"finish_reason\":\"stop\",\"stop_reason\":null}]" FP "}\n\n");
+    expect(&p, CH
+           "{\"index\":3,\"text\":\"\",\"logprobs\":null,\"finish_reason\":\"stop\",\"stop_reason\":null}]" FP
+           "}\n\n");
     tok(&p, 3, 'z', NULL); /* after the finish: ignored */
     expect(&p, "");
     end(&p, CH "]" FP "," USAGE(5, 5, 10) "}\n\n" DONE);
@@ -119,13 +129,16 @@ static void test_continuous_usage(void **state) {
                          "\"stream_options\":{\"include_usage\":true,\"continuous_usage_stats\":true}}");
     gen_on_first(p.g, 1, &(struct gen_first){.cached_tokens = 2});
     tok(&p, 1, 'x', NULL);
-    expect(&p, CH "{\"index\":1,\"text\":\"x\",\"logprobs\":null,\"finish_reason\":null,\"stop_reason\":null}],"
-                  "\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":1,\"total_tokens\":4,\"prompt_tokens_details\":"
-                  "{\"cached_tokens\":2},\"completion_tokens_details\":null}}\n\n");
+    expect(
+        &p, CH
+        "{\"index\":1,\"text\":\"x\",\"logprobs\":null,\"finish_reason\":null,\"stop_reason\":null}],"
+        "\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":1,\"total_tokens\":4,\"prompt_tokens_details\":"
+        "{\"cached_tokens\":2},\"completion_tokens_details\":null}}\n\n");
     tok(&p, 1, 'x', &STOP);
     tok(&p, 0, 'x', &STOP);
     p.sse.len = 0;
-    end(&p, CH "]" FP ",\"usage\":{\"prompt_tokens\":5,\"completion_tokens\":3,\"total_tokens\":8,\"prompt_tokens_details\":"
+    end(&p, CH "]" FP ",\"usage\":{\"prompt_tokens\":5,\"completion_tokens\":3,\"total_tokens\":8,\"prompt_"
+                      "tokens_details\":"
                "{\"cached_tokens\":2},\"completion_tokens_details\":null}}\n\n" DONE);
     play_end(&p);
 }
@@ -134,9 +147,12 @@ static void test_completion_body(void **state) {
     struct play p = play(*state, GEN_COMPLETIONS, "{\"prompt\":\"ab\",\"model\":\"tiny-alias\"}");
     text(&p, 0, "a\n\"");
     assert_int_equal(tok(&p, 0, FIX_END, &STOP_ID), GEN_CONTINUE);
-    end(&p, "{\"id\":\"cmpl-x\",\"object\":\"text_completion\",\"created\":7,\"model\":\"tiny-alias\",\"choices\":[{\"index\":0,"
-            "\"text\":\"a\\n\\\"\",\"logprobs\":null,\"finish_reason\":\"stop\",\"stop_reason\":259,\"prompt_logprobs\":null}],"
-            "\"service_tier\":null,\"system_fingerprint\":\"weir-fp\"," USAGE(3, 4, 7) ",\"kv_transfer_params\":null}");
+    end(&p, "{\"id\":\"cmpl-x\",\"object\":\"text_completion\",\"created\":7,\"model\":\"tiny-alias\","
+            "\"choices\":[{\"index\":0,"
+            "\"text\":\"a\\n\\\"\",\"logprobs\":null,\"finish_reason\":\"stop\",\"stop_reason\":259,\"prompt_"
+            "logprobs\":null}],"
+            "\"service_tier\":null,\"system_fingerprint\":\"weir-fp\"," USAGE(
+                3, 4, 7) ",\"kv_transfer_params\":null}");
     struct gen_counts n = gen_run_counts(p.g);
     assert_int_equal(n.prompt_tokens, 3);
     assert_int_equal(n.completion_tokens, 4);
@@ -148,26 +164,32 @@ static void test_completion_body(void **state) {
 static void test_chat_stream(void **state) {
     struct play p = play(*state, GEN_CHAT, "{" CHAT ",\"n\":2,\"stream\":true}");
     tok(&p, 1, 'x', NULL); /* roles of all choices come first */
-    expect(&p, HH "{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"logprobs\":null,\"finish_reason\":null}]}\n\n"
-               HH "{\"index\":1,\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"logprobs\":null,\"finish_reason\":null}]}\n\n"
-               HH "{\"index\":1,\"delta\":{\"content\":\"x\"},\"logprobs\":null,\"finish_reason\":null}]}\n\n");
+    expect(&p,
+           HH "{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"logprobs\":null,\"finish_"
+              "reason\":null}]}\n\n" HH "{\"index\":1,\"delta\":{\"role\":\"assistant\",\"content\":\"\"},"
+                                        "\"logprobs\":null,\"finish_reason\":null}]}\n\n" HH
+              "{\"index\":1,\"delta\":{\"content\":\"x\"},\"logprobs\":null,\"finish_reason\":null}]}\n\n");
     tok(&p, 1, 'y', &LENGTH);
     expect(&p, HH "{\"index\":1,\"delta\":{\"content\":\"y\"},\"logprobs\":null,\"finish_reason\":\"length\","
                   "\"stop_reason\":null}]" FP "}\n\n");
     tok(&p, 0, FIX_EOS, &STOP);
-    expect(&p, HH "{\"index\":0,\"delta\":{},\"logprobs\":null,\"finish_reason\":\"stop\",\"stop_reason\":null}]" FP "}\n\n");
+    expect(&p, HH
+           "{\"index\":0,\"delta\":{},\"logprobs\":null,\"finish_reason\":\"stop\",\"stop_reason\":null}]" FP
+           "}\n\n");
     end(&p, DONE);
     play_end(&p);
 }
 
 static void test_chat_stream_usage(void **state) {
-    struct play p = play(*state, GEN_CHAT,
-                         "{" CHAT ",\"stream\":true,\"stream_options\":{\"include_usage\":true,\"continuous_usage_stats\":true}}");
+    struct play p =
+        play(*state, GEN_CHAT,
+             "{" CHAT
+             ",\"stream\":true,\"stream_options\":{\"include_usage\":true,\"continuous_usage_stats\":true}}");
     tok(&p, 0, 'x', &STOP_ID); /* a stop token's text is left out */
-    expect(&p, HH "{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"logprobs\":null,\"finish_reason\":null}],"
-               USAGE(21, 0, 21) "}\n\n"
-               HH "{\"index\":0,\"delta\":{},\"logprobs\":null,\"finish_reason\":\"stop\",\"stop_reason\":259}]" FP ","
-               USAGE(21, 1, 22) "}\n\n");
+    expect(&p, HH "{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"logprobs\":null,"
+                  "\"finish_reason\":null}]," USAGE(
+                      21, 0, 21) "}\n\n" HH "{\"index\":0,\"delta\":{},\"logprobs\":null,\"finish_reason\":"
+                                            "\"stop\",\"stop_reason\":259}]" FP "," USAGE(21, 1, 22) "}\n\n");
     end(&p, HH "]" FP "," USAGE(21, 1, 22) "}\n\n" DONE);
     play_end(&p);
 }
@@ -178,15 +200,18 @@ static void test_chat_body(void **state) {
     struct play p = play(f, GEN_CHAT, "{" CHAT "}");
     text(&p, 0, "hello");
     assert_int_equal(gen_on_step(p.g, 0, NULL, &ABORT, &p.sse), GEN_CONTINUE);
-    end(&p, "{\"id\":\"chatcmpl-x\",\"object\":\"chat.completion\",\"created\":7,\"model\":\"tiny\",\"choices\":[{\"index\":0,"
-            "\"message\":{\"role\":\"bot\",\"content\":\"hello\",\"refusal\":null,\"annotations\":null,\"audio\":null,"
-            "\"function_call\":null,\"reasoning\":null,\"reasoning_content\":null},\"logprobs\":null,\"finish_reason\":\"abort\","
-            "\"stop_reason\":null}],\"service_tier\":null,\"system_fingerprint\":\"weir-fp\"," USAGE(21, 5, 26)
-            ",\"prompt_logprobs\":null,\"kv_transfer_params\":null}");
+    end(&p, "{\"id\":\"chatcmpl-x\",\"object\":\"chat.completion\",\"created\":7,\"model\":\"tiny\","
+            "\"choices\":[{\"index\":0,"
+            "\"message\":{\"role\":\"bot\",\"content\":\"hello\",\"refusal\":null,\"annotations\":null,"
+            "\"audio\":null,"
+            "\"function_call\":null,\"reasoning\":null,\"reasoning_content\":null},\"logprobs\":null,"
+            "\"finish_reason\":\"abort\","
+            "\"stop_reason\":null}],\"service_tier\":null,\"system_fingerprint\":\"weir-fp\"," USAGE(
+                21, 5, 26) ",\"prompt_logprobs\":null,\"kv_transfer_params\":null}");
     play_end(&p);
 }
 
-/* ---- text ----------------------------------------------------------------------------------------------- */
+/* ---- text -------------------------------------------------------------------------------------------- */
 
 static void test_characters_are_whole(void **state) {
     struct play p = play(*state, GEN_COMPLETIONS, "{\"prompt\":\"ab\",\"stream\":true}");
@@ -197,8 +222,8 @@ static void test_characters_are_whole(void **state) {
     tok(&p, 0, 0xAC, NULL);
     expect(&p, CH "{\"index\":0,\"text\":\"\xE2\x82\xAC\"" OPEN);
     tok(&p, 0, 0xE2, &LENGTH); /* never completed */
-    expect(&p, CH "{\"index\":0,\"text\":\"\xEF\xBF\xBD\",\"logprobs\":null,\"finish_reason\":\"length\",\"stop_reason\":null}]" FP
-                  "}\n\n");
+    expect(&p, CH "{\"index\":0,\"text\":\"\xEF\xBF\xBD\",\"logprobs\":null,\"finish_reason\":\"length\","
+                  "\"stop_reason\":null}]" FP "}\n\n");
     play_end(&p);
 }
 
@@ -235,25 +260,36 @@ static void test_special_tokens_in_text(void **state) {
 }
 
 static void test_stop_string(void **state) {
-    struct play p = play(*state, GEN_COMPLETIONS, "{\"prompt\":\"q\",\"stream\":true,\"stop\":[\"END\",\"XY\"]}");
+    struct play p =
+        play(*state, GEN_COMPLETIONS, "{\"prompt\":\"q\",\"stream\":true,\"stop\":[\"END\",\"XY\"]}");
     text(&p, 0, "aE");
-    expect(&p, CH "{\"index\":0,\"text\":\"a\"" OPEN CH "{\"index\":0,\"text\":\"\"" OPEN); /* E may begin END */
+    expect(&p,
+           CH "{\"index\":0,\"text\":\"a\"" OPEN CH "{\"index\":0,\"text\":\"\"" OPEN); /* E may begin END */
     text(&p, 0, "xEN");
-    expect(&p, CH "{\"index\":0,\"text\":\"Ex\"" OPEN CH "{\"index\":0,\"text\":\"\"" OPEN CH "{\"index\":0,\"text\":\"\"" OPEN);
+    expect(&p, CH "{\"index\":0,\"text\":\"Ex\"" OPEN CH "{\"index\":0,\"text\":\"\"" OPEN CH
+                  "{\"index\":0,\"text\":\"\"" OPEN);
     assert_int_equal(tok(&p, 0, 'D', NULL), GEN_CUT);
-    expect(&p, CH "{\"index\":0,\"text\":\"\",\"logprobs\":null,\"finish_reason\":\"stop\",\"stop_reason\":\"END\"}]" FP "}\n\n");
+    expect(
+        &p, CH
+        "{\"index\":0,\"text\":\"\",\"logprobs\":null,\"finish_reason\":\"stop\",\"stop_reason\":\"END\"}]" FP
+        "}\n\n");
     assert_true(gen_run_done(p.g));
-    assert_int_equal(tok(&p, 0, 'D', &LENGTH), GEN_CONTINUE); /* surplus of the worker: neither counted nor shown */
+    assert_int_equal(tok(&p, 0, 'D', &LENGTH),
+                     GEN_CONTINUE); /* surplus of the worker: neither counted nor shown */
     assert_int_equal(gen_run_counts(p.g).completion_tokens, 6);
     end(&p, DONE);
     play_end(&p);
 
-    p = play(*state, GEN_COMPLETIONS, "{\"prompt\":\"q\",\"stop\":\"XY\",\"include_stop_str_in_output\":true}");
+    p = play(*state, GEN_COMPLETIONS,
+             "{\"prompt\":\"q\",\"stop\":\"XY\",\"include_stop_str_in_output\":true}");
     text(&p, 0, "aX");
-    assert_int_equal(tok(&p, 0, 'Y', &LENGTH), GEN_CONTINUE); /* the stop string wins, and nothing is left to abort */
+    assert_int_equal(tok(&p, 0, 'Y', &LENGTH),
+                     GEN_CONTINUE); /* the stop string wins, and nothing is left to abort */
     struct err e = {0};
     assert_int_equal(gen_on_end(p.g, &p.sse, &e), RC_OK);
-    assert_non_null(strstr(buf_cstr(&p.sse), "\"text\":\"aXY\",\"logprobs\":null,\"finish_reason\":\"stop\",\"stop_reason\":\"XY\""));
+    assert_non_null(
+        strstr(buf_cstr(&p.sse),
+               "\"text\":\"aXY\",\"logprobs\":null,\"finish_reason\":\"stop\",\"stop_reason\":\"XY\""));
     play_end(&p);
 }
 
@@ -262,7 +298,10 @@ static void test_held_text_comes_at_the_finish(void **state) {
     text(&p, 0, "EN");
     p.sse.len = 0;
     tok(&p, 0, FIX_EOS, &STOP);
-    expect(&p, CH "{\"index\":0,\"text\":\"EN\",\"logprobs\":null,\"finish_reason\":\"stop\",\"stop_reason\":null}]" FP "}\n\n");
+    expect(
+        &p, CH
+        "{\"index\":0,\"text\":\"EN\",\"logprobs\":null,\"finish_reason\":\"stop\",\"stop_reason\":null}]" FP
+        "}\n\n");
     play_end(&p);
 }
 
@@ -278,11 +317,13 @@ static void test_min_tokens_and_stop_strings(void **state) {
     play_end(&p);
 }
 
-/* ---- log-probabilities ---------------------------------------------------------------------------------- */
+/* ---- log-probabilities ----------------------------------------------------------------------------------
+ */
 
-static enum gen_action top(struct play *p, uint32_t id, float logprob, const uint32_t *ids, const float *values, uint32_t n,
-                           const struct gen_finish *finish) {
-    struct gen_token t = {.id = id, .logprob = logprob, .rank = 1, .top_ids = ids, .top_logprobs = values, .n_top = n};
+static enum gen_action top(struct play *p, uint32_t id, float logprob, const uint32_t *ids,
+                           const float *values, uint32_t n, const struct gen_finish *finish) {
+    struct gen_token t = {
+        .id = id, .logprob = logprob, .rank = 1, .top_ids = ids, .top_logprobs = values, .n_top = n};
     return gen_on_step(p->g, 0, &t, finish, &p->sse);
 }
 
@@ -291,34 +332,46 @@ static void test_completion_logprobs(void **state) {
     static const float values[] = {-0.25f, -1.5f};
     struct play p = play(*state, GEN_COMPLETIONS, "{\"prompt\":\"q\",\"logprobs\":2,\"stream\":true}");
     top(&p, 'c', -0.1f, ids, values, 2, NULL); /* the sampled one is not among the best: N + 1 */
-    expect(&p, CH "{\"index\":0,\"text\":\"c\",\"logprobs\":{\"text_offset\":[0],\"token_logprobs\":[-0.1],\"tokens\":[\"c\"],"
-                  "\"top_logprobs\":[{\"a\":-0.25,\"b\":-1.5,\"c\":-0.1}]},\"finish_reason\":null,\"stop_reason\":null}]}\n\n");
+    expect(&p, CH "{\"index\":0,\"text\":\"c\",\"logprobs\":{\"text_offset\":[0],\"token_logprobs\":[-0.1],"
+                  "\"tokens\":[\"c\"],"
+                  "\"top_logprobs\":[{\"a\":-0.25,\"b\":-1.5,\"c\":-0.1}]},\"finish_reason\":null,\"stop_"
+                  "reason\":null}]}\n\n");
     top(&p, 'a', -0.25f, ids, values, 2, NULL); /* it is: N */
-    expect(&p, CH "{\"index\":0,\"text\":\"a\",\"logprobs\":{\"text_offset\":[1],\"token_logprobs\":[-0.25],\"tokens\":[\"a\"],"
-                  "\"top_logprobs\":[{\"a\":-0.25,\"b\":-1.5}]},\"finish_reason\":null,\"stop_reason\":null}]}\n\n");
+    expect(&p, CH
+           "{\"index\":0,\"text\":\"a\",\"logprobs\":{\"text_offset\":[1],\"token_logprobs\":[-0.25],"
+           "\"tokens\":[\"a\"],"
+           "\"top_logprobs\":[{\"a\":-0.25,\"b\":-1.5}]},\"finish_reason\":null,\"stop_reason\":null}]}\n\n");
     top(&p, 0xE2, -INFINITY, halves, values, 2, NULL); /* equal strings collapse to the best */
-    expect(&p, CH "{\"index\":0,\"text\":\"\",\"logprobs\":{\"text_offset\":[2],\"token_logprobs\":[-9999.0],"
-                  "\"tokens\":[\"\xEF\xBF\xBD\"],\"top_logprobs\":[{\"\xEF\xBF\xBD\":-0.25}]},\"finish_reason\":null,"
-                  "\"stop_reason\":null}]}\n\n");
+    expect(
+        &p, CH
+        "{\"index\":0,\"text\":\"\",\"logprobs\":{\"text_offset\":[2],\"token_logprobs\":[-9999.0],"
+        "\"tokens\":[\"\xEF\xBF\xBD\"],\"top_logprobs\":[{\"\xEF\xBF\xBD\":-0.25}]},\"finish_reason\":null,"
+        "\"stop_reason\":null}]}\n\n");
     top(&p, 0x82, -1, ids, values, 0, NULL);
     top(&p, 0xAC, -1, ids, values, 0, NULL);
     p.sse.len = 0;
     top(&p, FIX_EOS, -1, ids, values, 1, &STOP); /* a stop token has an entry; offsets count code points */
-    expect(&p, CH "{\"index\":0,\"text\":\"\",\"logprobs\":{\"text_offset\":[3],\"token_logprobs\":[-1.0],\"tokens\":[\"</s>\"],"
-                  "\"top_logprobs\":[{\"a\":-0.25,\"</s>\":-1.0}]},\"finish_reason\":\"stop\",\"stop_reason\":null}]" FP "}\n\n");
+    expect(
+        &p, CH
+        "{\"index\":0,\"text\":\"\",\"logprobs\":{\"text_offset\":[3],\"token_logprobs\":[-1.0],\"tokens\":["
+        "\"</s>\"],"
+        "\"top_logprobs\":[{\"a\":-0.25,\"</s>\":-1.0}]},\"finish_reason\":\"stop\",\"stop_reason\":null}]" FP
+        "}\n\n");
     play_end(&p);
 }
 
 static void test_completion_logprobs_body(void **state) {
-    struct play p = play(*state, GEN_COMPLETIONS, "{\"prompt\":\"q\",\"logprobs\":0,\"return_tokens_as_token_ids\":true}");
+    struct play p = play(*state, GEN_COMPLETIONS,
+                         "{\"prompt\":\"q\",\"logprobs\":0,\"return_tokens_as_token_ids\":true}");
     top(&p, 'c', -0.1f, NULL, NULL, 0, NULL);
     top(&p, 'd', -2, NULL, NULL, 0, &LENGTH);
     struct err e = {0};
     assert_int_equal(gen_on_end(p.g, &p.sse, &e), RC_OK);
-    assert_non_null(strstr(buf_cstr(&p.sse),
-                           "\"text\":\"cd\",\"logprobs\":{\"text_offset\":[0,1],\"token_logprobs\":[-0.1,-2.0],"
-                           "\"tokens\":[\"token_id:99\",\"token_id:100\"],\"top_logprobs\":[{\"token_id:99\":-0.1},"
-                           "{\"token_id:100\":-2.0}]},"));
+    assert_non_null(
+        strstr(buf_cstr(&p.sse),
+               "\"text\":\"cd\",\"logprobs\":{\"text_offset\":[0,1],\"token_logprobs\":[-0.1,-2.0],"
+               "\"tokens\":[\"token_id:99\",\"token_id:100\"],\"top_logprobs\":[{\"token_id:99\":-0.1},"
+               "{\"token_id:100\":-2.0}]},"));
     play_end(&p);
 }
 
@@ -330,19 +383,24 @@ static void test_chat_logprobs(void **state) {
     top(&p, 'b', -1.5f, ids, values, 2, &LENGTH);
     struct err e = {0};
     assert_int_equal(gen_on_end(p.g, &p.sse, &e), RC_OK);
-#define TOPS                                                                                                           \
-    "\"top_logprobs\":[{\"token\":\"\xEF\xBF\xBD\",\"logprob\":-0.25,\"bytes\":[226]},{\"token\":\"b\",\"logprob\":-1.5,\"bytes\":[98]}]"
-    assert_non_null(strstr(buf_cstr(&p.sse), "\"logprobs\":{\"content\":[{\"token\":\"z\",\"logprob\":-9.0,\"bytes\":[122]," TOPS
-                                             "},{\"token\":\"b\",\"logprob\":-1.5,\"bytes\":[98]," TOPS
-                                             "}],\"refusal\":null},\"finish_reason\":\"length\""));
+#define TOPS                                                                                                 \
+    "\"top_logprobs\":[{\"token\":\"\xEF\xBF\xBD\",\"logprob\":-0.25,\"bytes\":[226]},{\"token\":\"b\","     \
+    "\"logprob\":-1.5,\"bytes\":[98]}]"
+    assert_non_null(strstr(
+        buf_cstr(&p.sse), "\"logprobs\":{\"content\":[{\"token\":\"z\",\"logprob\":-9.0,\"bytes\":[122]," TOPS
+                          "},{\"token\":\"b\",\"logprob\":-1.5,\"bytes\":[98]," TOPS
+                          "}],\"refusal\":null},\"finish_reason\":\"length\""));
     play_end(&p);
     p = play(*state, GEN_CHAT, "{" CHAT ",\"logprobs\":true,\"stream\":true}");
     top(&p, 'z', -9, ids, values, 0, NULL);
-    assert_non_null(strstr(buf_cstr(&p.sse), "{\"content\":\"z\"},\"logprobs\":{\"content\":[{\"token\":\"z\",\"logprob\":-9.0,"
-                                             "\"bytes\":[122],\"top_logprobs\":[]}],\"refusal\":null},\"finish_reason\":null}"));
+    assert_non_null(strstr(
+        buf_cstr(&p.sse), "{\"content\":\"z\"},\"logprobs\":{\"content\":[{\"token\":\"z\",\"logprob\":-9.0,"
+                          "\"bytes\":[122],\"top_logprobs\":[]}],\"refusal\":null},\"finish_reason\":null}"));
     p.sse.len = 0;
     gen_on_step(p.g, 0, NULL, &ABORT, &p.sse); /* no token, no entry */
-    expect(&p, HH "{\"index\":0,\"delta\":{},\"logprobs\":null,\"finish_reason\":\"abort\",\"stop_reason\":null}]" FP "}\n\n");
+    expect(&p, HH
+           "{\"index\":0,\"delta\":{},\"logprobs\":null,\"finish_reason\":\"abort\",\"stop_reason\":null}]" FP
+           "}\n\n");
     play_end(&p);
 }
 
@@ -351,7 +409,8 @@ static void test_nan_fails_the_request(void **state) {
     static const float values[] = {NAN};
     for (int k = 0; k < 2; k++) {
         struct play p = play(*state, GEN_COMPLETIONS, "{\"prompt\":\"q\",\"logprobs\":1,\"n\":2}");
-        assert_int_equal(k ? top(&p, 'a', -1, ids, values, 1, NULL) : top(&p, 'a', NAN, ids, values, 0, NULL), GEN_FAILED);
+        assert_int_equal(k ? top(&p, 'a', -1, ids, values, 1, NULL) : top(&p, 'a', NAN, ids, values, 0, NULL),
+                         GEN_FAILED);
         assert_true(gen_run_done(p.g));
         assert_int_equal(tok(&p, 1, 'a', NULL), GEN_CONTINUE);
         struct err e = {0};
@@ -365,8 +424,10 @@ static void test_nan_fails_the_request(void **state) {
 static void test_stream_equals_body(void **state) {
     uint64_t seed = 1;
     for (int round = 0; round < 300; round++) {
-        const char *bodies[] = {"{\"prompt\":\"q\",\"stop\":[\"aba\",\"\xC3\xA9\"],\"min_tokens\":3,\"max_tokens\":50,\"stream\":true}",
-                                "{\"prompt\":\"q\",\"stop\":[\"aba\",\"\xC3\xA9\"],\"min_tokens\":3,\"max_tokens\":50}"};
+        const char *bodies[] = {
+            "{\"prompt\":\"q\",\"stop\":[\"aba\",\"\xC3\xA9\"],\"min_tokens\":3,\"max_tokens\":50,\"stream\":"
+            "true}",
+            "{\"prompt\":\"q\",\"stop\":[\"aba\",\"\xC3\xA9\"],\"min_tokens\":3,\"max_tokens\":50}"};
         uint32_t ids[40];
         static const uint32_t alphabet[] = {'a', 'b', 'a', 0xC3, 0xA9, 0xE2, 0x82, FIX_BEGIN, FIX_THINK, 271};
         for (size_t i = 0; i < ARRAY_LEN(ids); i++) {
@@ -386,7 +447,8 @@ static void test_stream_equals_body(void **state) {
                 if (!strcmp(line, "data: [DONE]"))
                     continue;
                 json_t *v = NULL;
-                assert_int_equal(json_parse(str_of(k ? line : line + 6), &json_limits_default, &v, &e), RC_OK);
+                assert_int_equal(json_parse(str_of(k ? line : line + 6), &json_limits_default, &v, &e),
+                                 RC_OK);
                 json_t *t = json_object_get(json_array_get(json_object_get(v, "choices"), 0), "text");
                 buf_add(&joined[k], json_string_value(t), json_string_length(t));
                 json_decref(v);
@@ -406,12 +468,23 @@ static void test_stream_equals_body(void **state) {
 int main(void) {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(test_completion_stream),    T(test_completion_stream_usage), T(test_continuous_usage),
-        T(test_completion_body),      T(test_chat_stream),             T(test_chat_stream_usage),
-        T(test_chat_body),            T(test_characters_are_whole),    T(test_special_tokens_in_text),
-        T(test_stop_string),          T(test_held_text_comes_at_the_finish), T(test_min_tokens_and_stop_strings),
-        T(test_completion_logprobs),  T(test_completion_logprobs_body), T(test_chat_logprobs),
-        T(test_nan_fails_the_request), T(test_stream_equals_body),
+        T(test_completion_stream),
+        T(test_completion_stream_usage),
+        T(test_continuous_usage),
+        T(test_completion_body),
+        T(test_chat_stream),
+        T(test_chat_stream_usage),
+        T(test_chat_body),
+        T(test_characters_are_whole),
+        T(test_special_tokens_in_text),
+        T(test_stop_string),
+        T(test_held_text_comes_at_the_finish),
+        T(test_min_tokens_and_stop_strings),
+        T(test_completion_logprobs),
+        T(test_completion_logprobs_body),
+        T(test_chat_logprobs),
+        T(test_nan_fails_the_request),
+        T(test_stream_equals_body),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -36,7 +36,8 @@ static void expect(struct api_fixture *f, ROUTE, const char *body, const char *w
     buf_fini(&out);
 }
 
-static void refused(struct api_fixture *f, ROUTE, const char *body, enum rc rc, const char *param, const char *says) {
+static void refused(struct api_fixture *f, ROUTE, const char *body, enum rc rc, const char *param,
+                    const char *says) {
     struct buf out = {0};
     struct err e = {0};
     if (fn(&f->env, str_of(body), &out, &e) != rc || strcmp(e.param, param) || !strstr(e.msg, says))
@@ -47,9 +48,13 @@ static void refused(struct api_fixture *f, ROUTE, const char *body, enum rc rc, 
 
 static void test_tokenize(void **state) {
     struct api_fixture *f = *state;
-    expect(f, api_tokenize, "{\"prompt\":\"AB\"}", "{\"count\":3,\"max_model_len\":128,\"tokens\":[256,65,66],\"token_strs\":null}");
-    expect(f, api_tokenize, "{\"model\":\"tiny\",\"prompt\":\" \\n</s>\",\"add_special_tokens\":false,\"return_token_strs\":true}",
-           "{\"count\":3,\"max_model_len\":128,\"tokens\":[32,10,257],\"token_strs\":[\"\xC4\xA0\",\"\xC4\x8A\",\"</s>\"]}");
+    expect(f, api_tokenize, "{\"prompt\":\"AB\"}",
+           "{\"count\":3,\"max_model_len\":128,\"tokens\":[256,65,66],\"token_strs\":null}");
+    expect(f, api_tokenize,
+           "{\"model\":\"tiny\",\"prompt\":\" "
+           "\\n</s>\",\"add_special_tokens\":false,\"return_token_strs\":true}",
+           "{\"count\":3,\"max_model_len\":128,\"tokens\":[32,10,257],\"token_strs\":[\"\xC4\xA0\","
+           "\"\xC4\x8A\",\"</s>\"]}");
     expect(f, api_tokenize, "{\"prompt\":\"\",\"add_special_tokens\":false}",
            "{\"count\":0,\"max_model_len\":128,\"tokens\":[],\"token_strs\":null}");
     expect(f, api_tokenize, "{\"prompt\":\"\",\"add_special_tokens\":false,\"return_token_strs\":true}",
@@ -58,9 +63,11 @@ static void test_tokenize(void **state) {
     refused(f, api_tokenize, "{\"prompt\":5}", RC_INVALID, "prompt", "string");
     refused(f, api_tokenize, "{\"prompt\":[1]}", RC_INVALID, "prompt", "string");
     refused(f, api_tokenize, "{\"prompt\":\"a\",\"messages\":[]}", RC_INVALID, "prompt", "exclude");
-    refused(f, api_tokenize, "{\"prompt\":\"a\",\"model\":\"other\"}", RC_NOT_FOUND, "model", "does not exist");
+    refused(f, api_tokenize, "{\"prompt\":\"a\",\"model\":\"other\"}", RC_NOT_FOUND, "model",
+            "does not exist");
     refused(f, api_tokenize, "{\"messages\":[]}", RC_INVALID, "messages", "at least one");
-    refused(f, api_tokenize, "{\"messages\":[],\"tools\":[]}", RC_INVALID, "tools", "not supported in this build");
+    refused(f, api_tokenize, "{\"messages\":[],\"tools\":[]}", RC_INVALID, "tools",
+            "not supported in this build");
     refused(f, api_tokenize, "[", RC_INVALID, "", "JSON decode error");
 }
 
@@ -69,7 +76,8 @@ static void test_tokenize_agrees_with_chat(void **state) {
     struct api_fixture *f = *state;
     static const char *const bodies[] = {
         "{\"messages\":[{\"role\":\"user\",\"content\":\"a<|im_end|>\"}]}",
-        "{\"messages\":[{\"role\":\"developer\",\"content\":[\"x\",\"y\"]}],\"add_generation_prompt\":false,\"add_special_tokens\":true}",
+        "{\"messages\":[{\"role\":\"developer\",\"content\":[\"x\",\"y\"]}],\"add_generation_prompt\":false,"
+        "\"add_special_tokens\":true}",
     };
     for (size_t k = 0; k < ARRAY_LEN(bodies); k++) {
         struct gen_req *r = NULL;
@@ -114,10 +122,13 @@ static void test_card(void **state) {
     memset(id + 10, 'x', 32);
     assert_string_equal(
         buf_cstr(&out),
-        "{\"id\":\"tiny-alias\",\"object\":\"model\",\"created\":7,\"owned_by\":\"weir\",\"root\":\"/models/tiny\",\"parent\":null,"
-        "\"max_model_len\":128,\"permission\":[{\"id\":\"modelperm-xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\",\"object\":\"model_permission\","
+        "{\"id\":\"tiny-alias\",\"object\":\"model\",\"created\":7,\"owned_by\":\"weir\",\"root\":\"/models/"
+        "tiny\",\"parent\":null,"
+        "\"max_model_len\":128,\"permission\":[{\"id\":\"modelperm-xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\","
+        "\"object\":\"model_permission\","
         "\"created\":7,\"allow_create_engine\":false,\"allow_sampling\":true,\"allow_logprobs\":true,"
-        "\"allow_search_indices\":false,\"allow_view\":true,\"allow_fine_tuning\":false,\"organization\":\"*\",\"group\":null,"
+        "\"allow_search_indices\":false,\"allow_view\":true,\"allow_fine_tuning\":false,\"organization\":\"*"
+        "\",\"group\":null,"
         "\"is_blocking\":false}]}");
     buf_fini(&out);
 }
@@ -168,8 +179,9 @@ static void test_bad_files(void **state) {
 int main(void) {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(test_tokenize), T(test_tokenize_agrees_with_chat), T(test_detokenize),
-        T(test_card),     T(test_model_info),                T(test_bad_files),
+        T(test_tokenize),   T(test_tokenize_agrees_with_chat),
+        T(test_detokenize), T(test_card),
+        T(test_model_info), T(test_bad_files),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,179 @@
+/* fuzz_request: a letter for the route (c completions, h chat, t tokenize, d detokenize) and a body, against
+ * the tokenizer and template of deploy/tiny-model. What is accepted is run to its end with tokens of its own
+ * prompt; everything written must parse. */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "common/log.h"
+#include "router/api/error.h"
+#include "tests/support/api_fixture.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
+
+enum { CONTEXT = 2048, STEPS = 24, CHOICES_MAX = 64 };
+static struct model_info *model;
+
+static struct buf read_file(const char *name) {
+    char path[64];
+    struct buf b = {0};
+    snprintf(path, sizeof path, "deploy/tiny-model/%s", name);
+    FILE *f = fopen(path, "rb");
+    if (!f) {
+        fprintf(stderr, "fuzz_request: %s is missing: run from the project's root\n", path);
+        exit(1);
+    }
+    for (size_t got = 1; got; b.len += got)
+        got = fread(buf_reserve(&b, 64 * KIB), 1, 64 * KIB, f);
+    fclose(f);
+    return b;
+}
+
+static struct model_info *find_model(void *arg, struct str name) {
+    (void)arg;
+    return name.n == 0 || model_info_serves(model, name) ? model_info_hold(model) : NULL;
+}
+
+static void load(const struct router_opts *o) {
+    static const char *const names[] = {"tiny"};
+    struct buf text[N_MODEL_ASSET] = {{0}}, config = read_file("config.json");
+    struct str files[N_MODEL_ASSET] = {{0}};
+    struct hf_config c;
+    struct err e = {0};
+    for (size_t i = 0; i < N_MODEL_ASSET; i++)
+        if (i != ASSET_SPECIAL_TOKENS) {
+            text[i] = read_file(model_asset_name[i]);
+            files[i] = buf_str(&text[i]);
+        }
+    CHECK(hf_config_parse(buf_str(&config), NULL, &c, &e) == RC_OK);
+    struct model_facts facts = {.root = "tiny",
+                                .names = names,
+                                .n_names = 1,
+                                .max_model_len = CONTEXT,
+                                .vocab_size = c.vocab,
+                                .max_logprobs = 20,
+                                .block_tokens = 16,
+                                .eos = c.eos,
+                                .n_eos = c.n_eos};
+    CHECK(model_info_new(&model, &facts, files, o, &e) == RC_OK);
+    CHECK(model->chat);
+    hf_config_fini(&c);
+    buf_fini(&config);
+    for (size_t i = 0; i < N_MODEL_ASSET; i++)
+        buf_fini(&text[i]);
+}
+
+static void must_parse(struct str text) {
+    static const struct json_limits wide = {.depth_max = 64, .nodes_max = 1 << 24};
+    struct err e = {0};
+    json_t *v = NULL;
+    CHECK(json_parse(text, &wide, &v, &e) == RC_OK);
+    json_decref(v);
+}
+
+/* must_be_events: "data: JSON" and a blank line, over and over; the last one may be [DONE]. */
+static void must_be_events(struct str s) {
+    while (s.n) {
+        const char *end = memmem(s.p, s.n, "\n\n", 2);
+        CHECK(end && str_starts(s, STR_LIT("data: ")));
+        struct str json = {s.p + 6, (size_t)(end - s.p) - 6};
+        if (!str_eqz(json, "[DONE]"))
+            must_parse(json);
+        s = (struct str){end + 2, s.n - (size_t)(end + 2 - s.p)};
+    }
+}
+
+static void run(struct gen_req *r) {
+    struct gen_run *g = gen_run_new(r);
+    uint32_t n_choices = r->n_prompts * r->n;
+    struct buf out = {0};
+    struct err e = {0};
+    for (uint32_t i = 0; i < n_choices; i++) {
+        const struct gen_prompt *p = &r->prompts[i / r->n];
+        uint32_t top[32];
+        float values[32];
+        gen_on_first(g, i, &(struct gen_first){.cached_tokens = i});
+        for (uint32_t k = 0; k < STEPS; k++) {
+            for (uint32_t t = 0; t < MIN(r->n_top, ARRAY_LEN(top)); t++) {
+                top[t] = p->ids[(k + t) % p->n_ids];
+                values[t] = -(float)t;
+            }
+            struct gen_token token = {.id = p->ids[k % p->n_ids],
+                                      .logprob = -0.1f,
+                                      .top_ids = top,
+                                      .top_logprobs = values,
+                                      .n_top = MIN(r->n_top, (uint32_t)ARRAY_LEN(top))};
+            struct gen_finish finish = {
+                .reason = i % 2 ? GEN_LENGTH : GEN_STOP, .has_stop_id = i % 3, .stop_id = token.id};
+            if (gen_on_step(g, i, &token, k + 1 == STEPS ? &finish : NULL, &out) == GEN_CUT)
+                break;
+        }
+    }
+    CHECK(gen_run_done(g));
+    CHECK(r->stream || out.len == 0);
+    CHECK(gen_on_end(g, &out, &e) == RC_OK);
+    if (r->stream)
+        must_be_events(buf_str(&out));
+    else
+        must_parse(buf_str(&out));
+    buf_fini(&out);
+    gen_run_free(g);
+}
+
+static void check_request(const struct gen_req *r) {
+    CHECK(r->id.n && r->model_name.n && r->n && r->n_prompts);
+    for (uint32_t i = 0; i < r->n_prompts; i++) {
+        const struct gen_prompt *p = &r->prompts[i];
+        CHECK(p->n_ids && p->max_tokens && p->n_ids + p->max_tokens <= CONTEXT &&
+              r->min_tokens <= p->max_tokens);
+        for (uint32_t k = 0; k < p->n_ids; k++)
+            CHECK(p->ids[k] < r->model->facts.vocab_size);
+    }
+    struct gen_submit s;
+    gen_submit(r, r->n_prompts - 1, &s);
+    CHECK(weir__submit__get_packed_size(&s.m) > 0);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
+    static struct api_fixture f; /* its options only */
+    if (!model) {
+        log_set_level(LOG_ERROR);
+        api_fixture_init(&f);
+        f.opts.limit.template_steps = 200000;
+        f.env.find_model = find_model;
+        load(&f.opts);
+    }
+    struct err e = {0};
+    struct buf out = {0};
+    struct gen_req *r = NULL;
+    enum rc rc = RC_OK;
+    struct str body = {(const char *)data + 1, n ? n - 1 : 0};
+    switch (n ? data[0] : 0) {
+    case 'c':
+        rc = gen_prepare(&f.env, GEN_COMPLETIONS, body, (struct str){0}, &r, &e);
+        break;
+    case 'h':
+        rc = gen_prepare(&f.env, GEN_CHAT, body, (struct str){0}, &r, &e);
+        break;
+    case 't':
+        rc = api_tokenize(&f.env, body, &out, &e);
+        break;
+    case 'd':
+        rc = api_detokenize(&f.env, body, &out, &e);
+        break;
+    }
+    if (rc) {
+        CHECK(e.rc == rc && *e.msg && !r && !out.len && api_status(rc) < 500);
+        api_error_body(&e, &out);
+    }
+    if (r) {
+        check_request(r);
+        if (r->n_prompts * r->n <= CHOICES_MAX)
+            run(r);
+        else
+            gen_req_free(r);
+    }
+    if (out.len)
+        must_parse(buf_str(&out));
+    buf_fini(&out);
+    return 0;
+}
