@@ -97,7 +97,8 @@ static void test_knows(void **state UNUSED) {
     struct tok *t = tok_golden("llama3");
     uint32_t bos, eos, id, space_the = find(t, "\xC4\xA0the");
     size_t n_front, n_back;
-    assert_true(tok_bos(t, &bos) && tok_eos(t, &eos));
+    assert_true(tok_bos(t, &bos));
+    assert_true(tok_eos(t, &eos));
     assert_int_equal(bos, find(t, "<|begin_of_text|>"));
     assert_int_equal(eos, find(t, "<|eot_id|>")); /* an object with content in the file */
     tok_n_special(t, &n_front, &n_back);

@@ -223,7 +223,8 @@ static void test_names(void **state UNUSED) {
     struct err e;
     uint32_t bos, eos;
     assert_int_equal(tok_load(&t, &files, &e), RC_OK);
-    assert_true(tok_bos(t, &bos) && tok_eos(t, &eos));
+    assert_true(tok_bos(t, &bos));
+    assert_true(tok_eos(t, &eos));
     assert_int_equal(bos, 8);
     assert_int_equal(eos, 1);
     tok_free(t);
