@@ -278,7 +278,7 @@ static enum rc open_device(struct load *l, const struct worker_flags *f, enum dt
         return rc;
     struct be_config cfg = {.n_threads = (int)f->threads,
                             .n_ranks = 1,
-                            .compute = dt,
+                            .compute = l->ops == &cpu_ops ? DT_F32 : dt,
                             .n_tokens_max = n_tokens,
                             .n_seqs_max = n_seqs,
                             .n_rows_max = MIN(MAX(n_seqs, n_tokens), ROWS_MAX),

@@ -10,7 +10,10 @@
 
 #include "common/err.h"
 
-enum st_dtype { ST_F32 = 0, ST_F16, ST_BF16, ST_F8_E4M3, ST_F8_E5M2, ST_F64, ST_I64, ST_I32, ST_I16, ST_I8, ST_U8, ST_BOOL, N_ST_DTYPE };
+enum st_dtype {
+    ST_F32 = 0, ST_F16, ST_BF16, ST_F8_E4M3, ST_F8_E5M2, ST_F64, ST_I64, ST_I32, ST_I16, ST_I8, ST_U8, ST_BOOL,
+    N_ST_DTYPE
+};
 enum { ST_DIMS_MAX = 8 };
 
 struct st_tensor {
@@ -25,7 +28,7 @@ struct st_tensor {
 struct st_set;
 
 /* st_open: model.safetensors, or the shards of model.safetensors.index.json, in dir. Pickle weights without
- * safetensors are refused by name. RC_NOT_FOUND, RC_INVALID with file, key and reason. */
+ * safetensors are refused by name (RC_UNSUPPORTED). RC_NOT_FOUND, RC_INVALID with file, key and reason. */
 MUST_USE enum rc st_open(struct st_set **out, const char *dir, struct err *e);
 /* st_open_memory: one file already in memory (fuzzing, tests); not copied. */
 MUST_USE enum rc st_open_memory(struct st_set **out, const void *data, size_t n, struct err *e);
@@ -34,6 +37,7 @@ void st_close(struct st_set *s);
 const struct st_tensor *st_find(const struct st_set *s, const char *name);
 uint64_t st_total_bytes(const struct st_set *s);
 size_t st_count(const struct st_set *s);
+/* st_at: tensor i of st_count, in the order of the files; the tensors of a set lie in one array. */
 const struct st_tensor *st_at(const struct st_set *s, size_t i);
 
 #endif

@@ -83,6 +83,33 @@ static uint64_t mix(uint64_t x) {
     return x ^ x >> 31;
 }
 
+/* word_at: the random bits of values 4 i to 4 i + 3. */
+static uint64_t word_at(uint64_t seed, uint64_t i) {
+    return mix(seed + (i + 1) * 0x9E3779B97F4A7C15ull);
+}
+
+/* pick: copies the entries that the values first .. first + n - 1 name. size: bytes of an entry, 2 or 4. */
+static void pick(uint8_t *dst, const uint8_t *table, size_t size, uint64_t seed, uint64_t first, size_t n) {
+    uint64_t word = word_at(seed, first / 4) >> (first % 4 * 16);
+    for (size_t i = 0; i < n; i++) {
+        if (i > 0 && (first + i) % 4 == 0)
+            word = word_at(seed, (first + i) / 4);
+        memcpy(dst + i * size, table + (word & 0xFFFF) * size, size);
+        word >>= 16;
+    }
+}
+
+/* pick_words: as pick, four 2-byte values at a time, n and first being multiples of 4: most of --load-format
+ * dummy. */
+static void pick_words(uint16_t *dst, const uint16_t *table, uint64_t seed, uint64_t first, size_t n) {
+    for (size_t i = 0; i < n; i += 4) {
+        uint64_t word = word_at(seed, (first + i) / 4);
+        uint64_t out = table[word & 0xFFFF] | (uint64_t)table[word >> 16 & 0xFFFF] << 16 |
+                       (uint64_t)table[word >> 32 & 0xFFFF] << 32 | (uint64_t)table[word >> 48] << 48;
+        memcpy(dst + i, &out, sizeof out);
+    }
+}
+
 void random_floats(void *dst, enum dtype to, uint64_t seed, uint64_t first, size_t n, float limit) {
     enum { N = 1 << 16 };
     /* 16 random bits pick a value: a table makes every type as fast as a copy. */
@@ -92,17 +119,9 @@ void random_floats(void *dst, enum dtype to, uint64_t seed, uint64_t first, size
     for (uint32_t i = 0; i < N; i++)
         exact[i] = limit * (((float)i + 0.5f) / (N / 2) - 1.0f);
     convert_floats(table, to, exact, DT_F32, N);
+    size_t n_words = size == 2 && first % 4 == 0 ? n / 4 * 4 : 0;
+    pick_words(dst, table, seed, first, n_words);
+    pick((uint8_t *)dst + n_words * size, table, size, seed, first + n_words, n - n_words);
     free(exact);
-    uint64_t word = 0;
-    for (size_t i = 0; i < n; i++) {
-        uint64_t at = first + i;
-        if (i == 0 || at % 4 == 0)
-            word = mix(seed + (at / 4 + 1) * 0x9E3779B97F4A7C15ull);
-        uint32_t pick = (uint32_t)(word >> (at % 4 * 16)) & (N - 1);
-        if (size == 4)
-            ((uint32_t *)dst)[i] = ((const uint32_t *)table)[pick];
-        else
-            ((uint16_t *)dst)[i] = ((const uint16_t *)table)[pick];
-    }
     free(table);
 }

@@ -19,7 +19,7 @@ struct model_opts {
     uint32_t rank, n_ranks;
     enum dtype weights;          /* DT_NONE: as stored; else converted at load (--dtype) */
     enum dtype kv;               /* DT_NONE: as the weights */
-    uint32_t max_len;            /* effective context: rope tables */
+    uint32_t max_len;            /* effective context; a window no shorter is none. 0: the config's limit */
     uint32_t n_tokens_max;       /* activation buffers */
     bool dummy;                  /* --load-format dummy: random weights in the config's shape, seeded, scaled by
                                     1/sqrt(n_in); set is NULL */
@@ -28,7 +28,8 @@ struct model_opts {
     void *progress_arg;
 };
 
-/* model_load: RC_INVALID names a missing tensor or a wrong shape; RC_IO no memory, with what was needed. */
+/* model_load: RC_INVALID names a missing tensor or a wrong shape, or options that do not go with the config;
+ * RC_UNSUPPORTED a type, or a tensor of the layers that this graph would leave unused; RC_IO no memory. */
 MUST_USE enum rc model_load(struct model **out, const struct hf_config *cfg, const struct st_set *set,
                             const struct model_opts *o, struct err *e);
 void model_free(struct model *m);

@@ -1,0 +1,245 @@
+#include "router/fleet/batch.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#include "common/utf8.h"
+#include "router/slots.h"
+
+enum { MESSAGE_BYTES_MAX = 200 };
+static const uint32_t none = UINT32_MAX;
+
+static enum rc check(const Weir__StepOutputs *m, const struct batch_limits *l, struct err *e) {
+    if (m->n_stream > BATCH_ENTRIES_MAX || m->n_first > BATCH_ENTRIES_MAX || m->n_finish > BATCH_ENTRIES_MAX)
+        return err_set(e, RC_PROTO, NULL, "a step of over %d entries", BATCH_ENTRIES_MAX);
+    if (m->n_token != m->n_stream || (m->n_logprob && m->n_logprob != m->n_stream))
+        return err_set(e, RC_PROTO, NULL, "columns of different lengths");
+    for (size_t i = 0; i < m->n_token; i++) {
+        if (m->token[i] >= l->vocab_size)
+            return err_set(e, RC_PROTO, NULL, "token %u is out of vocabulary", m->token[i]);
+    }
+    size_t last = 0;
+    for (size_t i = 0; i < m->n_top; i++) {
+        const Weir__TopLogprobs *t = m->top[i];
+        /* In the order of the columns and at most one an entry, so that one walk joins them. */
+        if (!t->has_entry || t->entry >= m->n_stream || (i && t->entry <= last) || !m->n_logprob)
+            return err_set(e, RC_PROTO, NULL, "alternatives for no token");
+        last = t->entry;
+        if (t->n_ids != t->n_logprobs || t->n_ids > l->n_top_max)
+            return err_set(e, RC_PROTO, NULL, "%zu alternatives with %zu log-probabilities", t->n_ids, t->n_logprobs);
+        for (size_t k = 0; k < t->n_ids; k++) {
+            if (t->ids[k] >= l->vocab_size)
+                return err_set(e, RC_PROTO, NULL, "an alternative that is out of vocabulary");
+        }
+    }
+    for (size_t i = 0; i < m->n_finish; i++) {
+        const Weir__Finish *f = m->finish[i];
+        if (!f->has_stream || !f->has_reason || f->reason < WEIR__FINISH__REASON__STOP || f->reason > WEIR__FINISH__REASON__ERROR)
+            return err_set(e, RC_PROTO, NULL, "a finish without stream or reason");
+    }
+    return RC_OK;
+}
+
+/* last_tokens: a table from stream to the last column with a token of it; finishes look themselves up in it. */
+struct last_tokens {
+    uint32_t *v; /* column, or none */
+    size_t mask;
+    const uint64_t *stream;
+    uint64_t seed; /* a worker must not be able to choose collisions */
+};
+
+static size_t probe(const struct last_tokens *t, uint64_t stream) {
+    uint64_t x = (stream ^ t->seed) * 0x9e3779b97f4a7c15ull;
+    size_t i = (size_t)(x ^ x >> 29) & t->mask;
+    while (t->v[i] != none && t->stream[t->v[i]] != stream)
+        i = (i + 1) & t->mask;
+    return i;
+}
+
+static void last_tokens_init(struct last_tokens *t, const Weir__StepOutputs *m) {
+    size_t cap = 16;
+    while (cap < m->n_stream * 2)
+        cap *= 2;
+    *t = (struct last_tokens){.v = xreallocarray(NULL, cap, sizeof *t->v), .mask = cap - 1, .stream = m->stream};
+    fill_random(&t->seed, sizeof t->seed);
+    memset(t->v, 0xff, cap * sizeof *t->v);
+    for (size_t i = 0; i < m->n_stream; i++)
+        t->v[probe(t, m->stream[i])] = (uint32_t)i;
+}
+
+/* printable: NaN and +infinity have no form in JSON; a request that gets one fails (api.md 2.8.3). */
+static bool printable(float v) {
+    return !isnan(v) && !(isinf(v) && v > 0);
+}
+
+/* counts: how much each loop gets, for one allocation each. */
+struct counts {
+    uint32_t n, n_top;
+    size_t text;
+};
+
+static struct str message_of(const Weir__Finish *f) {
+    if (f->reason != WEIR__FINISH__REASON__ERROR || !f->message)
+        return (struct str){0};
+    struct str s = str_of(f->message);
+    if (!utf8_valid(s.p, s.n))
+        return (struct str){0};
+    s.n = utf8_cut(s.p, s.n, MESSAGE_BYTES_MAX);
+    return s;
+}
+
+static void count(const Weir__StepOutputs *m, uint32_t n_loops, const uint32_t *finish_column, struct counts *c,
+                  uint32_t *n_foreign) {
+    for (size_t i = 0; i < m->n_first; i++) {
+        uint32_t loop = handle_loop(m->first[i]->stream);
+        if (loop < n_loops && m->first[i]->has_stream)
+            c[loop].n++;
+        else
+            ++*n_foreign;
+    }
+    for (size_t i = 0; i < m->n_stream; i++) {
+        uint32_t loop = handle_loop(m->stream[i]);
+        if (loop < n_loops)
+            c[loop].n++;
+        else
+            ++*n_foreign;
+    }
+    for (size_t i = 0; i < m->n_top; i++) {
+        uint32_t loop = handle_loop(m->stream[m->top[i]->entry]);
+        if (loop < n_loops)
+            c[loop].n_top += (uint32_t)m->top[i]->n_ids;
+    }
+    for (size_t i = 0; i < m->n_finish; i++) {
+        uint32_t loop = handle_loop(m->finish[i]->stream);
+        if (loop >= n_loops) {
+            ++*n_foreign;
+            continue;
+        }
+        struct str s = message_of(m->finish[i]);
+        c[loop].text += s.n ? s.n + 1 : 0;
+        if (finish_column[i] == none)
+            c[loop].n++;
+    }
+}
+
+/* filling: where the next piece of a loop's batch goes. */
+struct filling {
+    struct batch *b;
+    uint32_t n_top;
+    char *text;
+};
+
+static struct filling batch_alloc(const struct counts *c) {
+    size_t bytes = sizeof(struct batch) + c->n * sizeof(struct batch_entry) +
+                   c->n_top * (sizeof(uint32_t) + sizeof(float)) + c->text;
+    struct batch *b = xcalloc(1, bytes);
+    b->entries = (struct batch_entry *)(b + 1);
+    b->top_ids = (uint32_t *)(b->entries + c->n);
+    b->top_logprobs = (float *)(b->top_ids + c->n_top);
+    return (struct filling){.b = b, .text = (char *)(b->top_logprobs + c->n_top)};
+}
+
+static void set_finish(struct batch_entry *t, struct filling *f, const Weir__Finish *m) {
+    struct str s = message_of(m);
+    t->flags |= ENTRY_FINISH;
+    t->reason = (uint8_t)m->reason;
+    t->has_stop_id = m->has_stop_id;
+    t->stop_id = m->stop_id;
+    t->eos = m->has_eos && m->eos;
+    t->status = m->has_status ? m->status : 500;
+    t->n_preempted = m->n_preempted;
+    if (s.n) {
+        memcpy(f->text, s.p, s.n);
+        f->text[s.n] = '\0';
+        t->message = f->text;
+        f->text += s.n + 1;
+    }
+}
+
+static void fill_tokens(const Weir__StepOutputs *m, uint32_t n_loops, struct filling *fill, uint32_t *entry_of) {
+    size_t top = 0;
+    for (size_t i = 0; i < m->n_stream; i++) {
+        const Weir__TopLogprobs *alt = top < m->n_top && m->top[top]->entry == i ? m->top[top++] : NULL;
+        uint32_t loop = handle_loop(m->stream[i]);
+        if (loop >= n_loops)
+            continue;
+        struct filling *f = &fill[loop];
+        entry_of[i] = f->b->n;
+        struct batch_entry *t = &f->b->entries[f->b->n++];
+        t->flags = ENTRY_TOKEN;
+        t->stream = m->stream[i];
+        t->token = m->token[i];
+        if (m->n_logprob) {
+            t->flags |= ENTRY_LOGPROB;
+            t->logprob = m->logprob[i];
+            t->flags |= printable(t->logprob) ? 0 : ENTRY_NAN;
+        }
+        if (alt) {
+            t->rank = alt->rank;
+            t->top_at = f->n_top;
+            t->n_top = (uint32_t)alt->n_ids;
+            if (t->n_top) {
+                memcpy(f->b->top_ids + f->n_top, alt->ids, t->n_top * sizeof *alt->ids);
+                memcpy(f->b->top_logprobs + f->n_top, alt->logprobs, t->n_top * sizeof *alt->logprobs);
+            }
+            for (size_t k = 0; k < t->n_top; k++)
+                t->flags |= printable(alt->logprobs[k]) ? 0 : ENTRY_NAN;
+            f->n_top += t->n_top;
+        }
+    }
+}
+
+enum rc batch_split(const Weir__StepOutputs *m, const struct batch_limits *l, struct batch **out, uint32_t *n_foreign,
+                    struct err *e) {
+    CHECK(l->n_loops <= HANDLE_LOOPS_MAX);
+    enum rc rc = check(m, l, e);
+    if (rc != RC_OK)
+        return rc;
+    /* finish_column[i]: the column whose token finish i belongs to. A second finish of the same stream stands alone. */
+    uint32_t *finish_column = xreallocarray(NULL, m->n_finish + m->n_stream + 1, sizeof *finish_column);
+    uint32_t *entry_of = finish_column + m->n_finish;
+    if (m->n_finish) {
+        struct last_tokens t;
+        last_tokens_init(&t, m);
+        for (size_t i = 0; i < m->n_finish; i++)
+            finish_column[i] = t.v[probe(&t, m->finish[i]->stream)];
+        free(t.v);
+    }
+    struct counts c[HANDLE_LOOPS_MAX];
+    struct filling fill[HANDLE_LOOPS_MAX];
+    memset(c, 0, l->n_loops * sizeof *c);
+    *n_foreign = 0;
+    count(m, l->n_loops, finish_column, c, n_foreign);
+    for (uint32_t i = 0; i < l->n_loops; i++) {
+        /* A finish may be the second on its column, and then needs an entry of its own: room for all. */
+        c[i].n += c[i].n ? (uint32_t)m->n_finish : 0;
+        fill[i] = c[i].n ? batch_alloc(&c[i]) : (struct filling){0};
+        out[i] = fill[i].b;
+    }
+    for (size_t i = 0; i < m->n_first; i++) {
+        const Weir__First *f = m->first[i];
+        uint32_t loop = handle_loop(f->stream);
+        if (loop >= l->n_loops || !f->has_stream)
+            continue;
+        fill[loop].b->entries[fill[loop].b->n++] = (struct batch_entry){.stream = f->stream,
+                                                                        .flags = ENTRY_FIRST,
+                                                                        .cached_tokens = f->cached_tokens,
+                                                                        .queue_us = f->queue_us,
+                                                                        .prefill_us = f->prefill_us};
+    }
+    fill_tokens(m, l->n_loops, fill, entry_of);
+    for (size_t i = 0; i < m->n_finish; i++) {
+        uint32_t loop = handle_loop(m->finish[i]->stream);
+        if (loop >= l->n_loops)
+            continue;
+        struct filling *f = &fill[loop];
+        struct batch_entry *t = finish_column[i] == none ? NULL : &f->b->entries[entry_of[finish_column[i]]];
+        if (!t || t->flags & ENTRY_FINISH) {
+            t = &f->b->entries[f->b->n++];
+            t->stream = m->finish[i]->stream;
+        }
+        set_finish(t, f, m->finish[i]);
+    }
+    free(finish_column);
+    return RC_OK;
+}

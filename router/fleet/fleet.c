@@ -1,0 +1,370 @@
+/* The table of workers, the choice among them, and the lines of prompts that wait for one. */
+#include "router/fleet/fleet.h"
+
+#include <math.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "router/fleet/fleet_private.h"
+
+enum { RETRY_AFTER_MIN_S = 1, RETRY_AFTER_MAX_S = 60 };
+
+struct worker *worker_hold(struct worker *w) {
+    atomic_fetch_add_explicit(&w->n_refs, 1, memory_order_relaxed);
+    return w;
+}
+
+void worker_drop(struct worker *w) {
+    if (!w || atomic_fetch_sub_explicit(&w->n_refs, 1, memory_order_acq_rel) != 1)
+        return;
+    link_drop(w->conn);
+    free(w->state);
+}
+
+/* ---- life ---------------------------------------------------------------------------------------- */
+
+struct fleet *fleet_new(const struct fleet_opts *o) {
+    struct fleet *f = xcalloc(1, sizeof *f);
+    f->o = *o;
+    pthread_mutex_init(&f->lock, NULL);
+    f->link = fleet_link_new(f);
+    return f;
+}
+
+void fleet_stop(struct fleet *f) {
+    if (f->stopped)
+        return;
+    f->stopped = true;
+    link_free(f->link);
+    f->link = NULL;
+}
+
+void fleet_free(struct fleet *f) {
+    if (!f)
+        return;
+    CHECK(f->stopped);
+    for (unsigned i = 0; i < f->n_models; i++) {
+        CHECK(!f->models[i]->first);
+        if (f->models[i]->info)
+            model_info_drop(f->models[i]->info);
+        free(f->models[i]);
+    }
+    pthread_mutex_destroy(&f->lock);
+    free(f);
+}
+
+enum rc fleet_dial(struct fleet *f, const char *url, struct err *e) {
+    return link_dial(f->link, url, e);
+}
+
+void fleet_undial(struct fleet *f, const char *url) {
+    link_undial(f->link, url);
+}
+
+/* ---- models -------------------------------------------------------------------------------------- */
+
+bool worker_is_ready(const struct worker_state *s) {
+    return s->up && s->state == WEIR__WORKER_STATE__READY && s->model && s->model->info;
+}
+
+static bool is_served(const struct fleet *f, const struct model_info *info) {
+    for (unsigned i = 0; i < FLEET_WORKERS_MAX; i++) {
+        if (f->workers[i] && worker_is_ready(f->workers[i]) && f->workers[i]->model->info == info)
+            return true;
+    }
+    return false;
+}
+
+struct model_info *fleet_find_model(struct fleet *f, struct str name, bool *serving) {
+    struct model_info *found = NULL;
+    *serving = false;
+    pthread_mutex_lock(&f->lock);
+    /* Of several with the name (a new revision beside an old one) one with workers is meant. */
+    for (unsigned i = 0; i < f->n_models && !*serving; i++) {
+        struct model_info *m = f->models[i]->info;
+        if (!m || (name.n && !model_info_serves(m, name)))
+            continue;
+        *serving = is_served(f, m);
+        if (!found || *serving)
+            found = m;
+    }
+    if (found)
+        model_info_hold(found);
+    pthread_mutex_unlock(&f->lock);
+    return found;
+}
+
+size_t fleet_models(struct fleet *f, struct model_info **out, size_t max) {
+    size_t n = 0;
+    pthread_mutex_lock(&f->lock);
+    for (unsigned i = 0; i < f->n_models && n < max; i++) {
+        if (f->models[i]->info)
+            out[n++] = model_info_hold(f->models[i]->info);
+    }
+    pthread_mutex_unlock(&f->lock);
+    return n;
+}
+
+void fleet_first_name(struct fleet *f, struct buf *out) {
+    struct model_info *m;
+    if (f->o.opts->served_names.n) {
+        buf_addz(out, f->o.opts->served_names.v[0]);
+    } else if (fleet_models(f, &m, 1)) {
+        buf_addz(out, m->facts.names[0]);
+        model_info_drop(m);
+    }
+}
+
+/* ---- choice and line ------------------------------------------------------------------------------ */
+
+/* take: a worker with credit for the prompt, its credit taken and held; NULL: none. *any: some ready worker serves the model. */
+static struct worker *take(struct fleet *f, struct model_info *info, uint32_t n_seqs, uint32_t n_tokens, bool *any) {
+    const struct pick_load *loads[FLEET_WORKERS_MAX];
+    struct worker_state *of[FLEET_WORKERS_MAX];
+    *any = false;
+    /* Workers that have been silent for a second are a last resort. */
+    for (int suspects = 0; suspects < 2; suspects++) {
+        size_t n = 0;
+        for (unsigned i = 0; i < FLEET_WORKERS_MAX; i++) {
+            struct worker_state *s = f->workers[i];
+            if (s && worker_is_ready(s) && s->model->info == info && s->suspect == suspects) {
+                loads[n] = &s->load;
+                of[n++] = s;
+            }
+        }
+        *any |= n > 0;
+        int i = n ? pick_least(loads, n, f->turn++ % n, n_seqs, n_tokens) : -1;
+        if (i >= 0) {
+            of[i]->load.n_seqs += n_seqs;
+            of[i]->load.n_tokens += n_tokens;
+            rmetrics_decision(f->o.metrics, n > 1);
+            return worker_hold(&of[i]->w);
+        }
+    }
+    return NULL;
+}
+
+static void line_add(struct fleet *f, struct fleet_model *m, struct fleet_ticket *t, bool front) {
+    struct fleet_ticket *before = front ? NULL : m->last, *after = front ? m->first : NULL;
+    t->prev = before;
+    t->next = after;
+    *(before ? &before->next : &m->first) = t;
+    *(after ? &after->prev : &m->last) = t;
+    t->queue = m;
+    m->n_waiting++;
+    f->n_waiting++;
+}
+
+static void line_remove(struct fleet *f, struct fleet_ticket *t) {
+    struct fleet_model *m = t->queue;
+    *(t->prev ? &t->prev->next : &m->first) = t->next;
+    *(t->next ? &t->next->prev : &m->last) = t->prev;
+    t->queue = NULL;
+    m->n_waiting--;
+    f->n_waiting--;
+}
+
+void fleet_pump(struct fleet *f, struct fleet_model *m) {
+    while (m->first) {
+        struct fleet_ticket *t = m->first;
+        bool any;
+        struct worker *w = take(f, m->info, t->n_seqs, t->n_tokens, &any);
+        if (!w && any)
+            return;
+        line_remove(f, t);
+        t->worker = w;
+        if (w)
+            metric_observe(w->metrics.queue_wait, (double)(clock_ns() - t->queued_ns) * 1e-9);
+        f->o.post(f->o.arg, t->loop, &t->msg);
+    }
+}
+
+enum rc fleet_acquire(struct fleet *f, struct fleet_ticket *t, bool front) {
+    enum rc rc = RC_UNAVAILABLE;
+    bool any = false;
+    t->worker = NULL;
+    t->queue = NULL;
+    pthread_mutex_lock(&f->lock);
+    struct fleet_model *m = NULL;
+    for (unsigned i = 0; i < f->n_models && !m; i++) {
+        if (f->models[i]->info == t->model)
+            m = f->models[i];
+    }
+    CHECK(m); /* models are never removed */
+    if (!m->first || front)
+        t->worker = take(f, t->model, t->n_seqs, t->n_tokens, &any);
+    else
+        any = is_served(f, t->model);
+    if (t->worker) {
+        rc = RC_OK;
+        metric_observe(t->worker->metrics.queue_wait, 0);
+    } else if (any && !front && (int64_t)f->n_waiting >= f->o.opts->limit.queued_requests) {
+        rc = RC_OVERLOAD;
+    } else if (any) {
+        t->queued_ns = clock_ns();
+        line_add(f, m, t, front);
+        rc = RC_AGAIN;
+    }
+    pthread_mutex_unlock(&f->lock);
+    return rc;
+}
+
+bool fleet_cancel(struct fleet *f, struct fleet_ticket *t) {
+    pthread_mutex_lock(&f->lock);
+    struct fleet_model *m = t->queue;
+    if (m) {
+        line_remove(f, t);
+        fleet_pump(f, m); /* a large prompt at the head may have held up smaller ones */
+    }
+    pthread_mutex_unlock(&f->lock);
+    return m != NULL;
+}
+
+void fleet_release(struct fleet *f, struct worker *w, uint32_t n_seqs, uint32_t n_tokens) {
+    struct worker_state *s = w->state;
+    pthread_mutex_lock(&f->lock);
+    CHECK(s->load.n_seqs >= n_seqs && s->load.n_tokens >= n_tokens);
+    s->load.n_seqs -= n_seqs;
+    s->load.n_tokens -= n_tokens;
+    if (s->up && s->model)
+        fleet_pump(f, s->model);
+    pthread_mutex_unlock(&f->lock);
+}
+
+void fleet_done(struct fleet *f) {
+    pthread_mutex_lock(&f->lock);
+    f->n_done++;
+    pthread_mutex_unlock(&f->lock);
+}
+
+unsigned fleet_retry_after_s(struct fleet *f) {
+    pthread_mutex_lock(&f->lock);
+    double s = f->done_per_s > 0.01 ? ceil(f->n_waiting / f->done_per_s) : RETRY_AFTER_MAX_S;
+    pthread_mutex_unlock(&f->lock);
+    return (unsigned)fmin(fmax(s, RETRY_AFTER_MIN_S), RETRY_AFTER_MAX_S);
+}
+
+/* ---- what others ask -------------------------------------------------------------------------------- */
+
+static bool is_stalled(const struct fleet *f, const struct worker_state *s, uint64_t now) {
+    double limit_s = f->o.opts->engine_stall_timeout_s;
+    if (limit_s <= 0 || s->step_ago_ns == 0)
+        return false;
+    return (double)(s->step_ago_ns + (now - s->step_at_ns)) > limit_s * (double)NS_PER_S;
+}
+
+static const char *state_name(const struct fleet *f, const struct worker_state *s, uint64_t now) {
+    if (s->state == WEIR__WORKER_STATE__FAILED)
+        return "dead";
+    if (s->state == WEIR__WORKER_STATE__DRAINING)
+        return "draining";
+    if (!worker_is_ready(s))
+        return "loading";
+    return is_stalled(f, s, now) ? "stalled" : "ready";
+}
+
+bool fleet_health(struct fleet *f, char *why, size_t n) {
+    uint64_t now = clock_ns();
+    unsigned n_workers = 0;
+    const char *worst = NULL, *detail = "";
+    bool ok = false;
+    pthread_mutex_lock(&f->lock);
+    for (unsigned i = 0; i < FLEET_WORKERS_MAX && !ok; i++) {
+        struct worker_state *s = f->workers[i];
+        if (!s)
+            continue;
+        n_workers++;
+        worst = state_name(f, s, now);
+        ok = !strcmp(worst, "ready");
+        if (s->state == WEIR__WORKER_STATE__FAILED)
+            detail = s->detail;
+        else if (s->model && s->model->error[0])
+            detail = s->model->error;
+    }
+    if (!ok && n_workers == 0)
+        snprintf(why, n, "no worker is connected");
+    else if (!ok && !strcmp(worst, "loading") && !detail[0])
+        snprintf(why, n, "the model is loading");
+    else if (!ok)
+        snprintf(why, n, "no worker is ready (%s)%s%s", worst, detail[0] ? ": " : "", detail);
+    pthread_mutex_unlock(&f->lock);
+    return ok;
+}
+
+void fleet_progress(struct fleet *f, struct router_progress *out) {
+    *out = (struct router_progress){0};
+    pthread_mutex_lock(&f->lock);
+    for (unsigned i = 0; i < FLEET_WORKERS_MAX; i++) {
+        struct worker_state *s = f->workers[i];
+        if (!s)
+            continue;
+        out->n_workers++;
+        out->load_done_bytes = s->load_done_bytes;
+        out->load_total_bytes = s->load_total_bytes;
+        if (worker_is_ready(s)) {
+            out->n_ready++;
+            out->ready_ms = s->ready_ms;
+        }
+        if (s->state == WEIR__WORKER_STATE__FAILED) {
+            out->failed = true;
+            memcpy(out->detail, s->detail, sizeof out->detail);
+        } else if (s->model && s->model->error[0]) {
+            out->failed = true;
+            memcpy(out->detail, s->model->error, sizeof out->detail);
+        }
+    }
+    pthread_mutex_unlock(&f->lock);
+}
+
+/* set_gauges: workers by model and state, and the lines. What waits here is added to the first engine's waiting gauge, so that who
+ * scales by it sees all that wait. */
+static void set_gauges(struct fleet *f, struct fleet_model *m, uint64_t now) {
+    static const char *const states[] = {"loading", "ready", "draining", "stalled", "dead"};
+    unsigned count[ARRAY_LEN(states)] = {0};
+    bool first = true;
+    for (unsigned i = 0; i < FLEET_WORKERS_MAX; i++) {
+        struct worker_state *s = f->workers[i];
+        if (!s || s->model != m)
+            continue;
+        const char *name = state_name(f, s, now);
+        for (size_t k = 0; k < ARRAY_LEN(states); k++)
+            count[k] += !strcmp(name, states[k]);
+        if (worker_is_ready(s)) {
+            metric_set(s->w.metrics.queue_depth, m->n_waiting);
+            metric_set(s->w.metrics.stat[ES_WAITING], s->n_waiting + (first ? m->n_waiting : 0));
+            first = false;
+        }
+    }
+    for (size_t k = 0; k < ARRAY_LEN(states) && m->info; k++)
+        rmetrics_workers(f->o.metrics, str_of(m->info->facts.names[0]), states[k], count[k]);
+}
+
+void fleet_gauges(struct fleet *f) {
+    uint64_t now = clock_ns();
+    pthread_mutex_lock(&f->lock);
+    for (unsigned i = 0; i < f->n_models; i++)
+        set_gauges(f, f->models[i], now);
+    pthread_mutex_unlock(&f->lock);
+}
+
+void fleet_tick(struct fleet *f) {
+    uint64_t now = clock_ns(), limit_ns = (uint64_t)(f->o.opts->engine_stall_timeout_s * (double)NS_PER_S);
+    struct link_conn *cut[FLEET_WORKERS_MAX];
+    size_t n_cut = 0;
+    pthread_mutex_lock(&f->lock);
+    f->done_per_s = 0.7 * f->done_per_s + 0.3 * (double)(f->n_done - f->n_done_ticked);
+    f->n_done_ticked = f->n_done;
+    for (unsigned i = 0; i < FLEET_WORKERS_MAX && limit_ns; i++) {
+        struct worker_state *s = f->workers[i];
+        if (s && s->suspect && now - s->suspect_ns > limit_ns)
+            cut[n_cut++] = link_hold(s->w.conn);
+    }
+    pthread_mutex_unlock(&f->lock);
+    for (size_t i = 0; i < n_cut; i++) {
+        link_cut(cut[i], "silent for longer than --engine-stall-timeout");
+        link_drop(cut[i]);
+    }
+}

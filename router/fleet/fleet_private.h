@@ -1,0 +1,74 @@
+/* fleet_private.h: what fleet.c (table and line), fleet_link.c (the link's callbacks) and assets.c (fetching and building models)
+ * share. Everything here is under fleet.lock unless it says otherwise. */
+#ifndef WEIR_ROUTER_FLEET_FLEET_PRIVATE_H
+#define WEIR_ROUTER_FLEET_FLEET_PRIVATE_H
+
+#include <pthread.h>
+
+#include "router/fleet/fleet.h"
+
+struct asset_fetch;
+
+/* A model this router has seen: one for each set of facts. Never removed. */
+struct fleet_model {
+    uint8_t key[32];
+    struct model_info *info; /* held; NULL: not built yet */
+    bool building;           /* a worker is being asked for files, or a job builds */
+    char error[256];         /* why the last try failed */
+    struct fleet_ticket *first, *last; /* the line */
+    uint32_t n_waiting;
+};
+
+struct worker_state {
+    struct worker w;
+    struct fleet *fleet;
+    bool up, suspect;
+    uint64_t suspect_ns;
+    Weir__WorkerState state;
+    char detail[256];
+    uint64_t load_done_bytes, load_total_bytes;
+    uint32_t ready_ms;
+    struct fleet_model *model;
+    struct pick_load load;
+    uint32_t n_waiting;         /* of its last Load */
+    uint64_t step_ago_ns, step_at_ns; /* of its last Load: time without progress, and when it said so; 0: none pending */
+    /* Only in the connection's callbacks: */
+    uint32_t vocab_size, n_top_max;
+    struct asset_fetch *fetch;  /* files on their way */
+    struct asset_fetch *spare;  /* the same, not begun: another worker fetches the model, and may be lost before it is done */
+};
+
+struct fleet {
+    struct fleet_opts o;
+    struct link *link;
+    pthread_mutex_t lock;
+    struct worker_state *workers[FLEET_WORKERS_MAX];
+    struct fleet_model *models[FLEET_MODELS_MAX];
+    unsigned n_models;
+    uint32_t n_waiting;  /* of all models */
+    unsigned turn;       /* round robin among equals */
+    uint64_t n_done, n_done_ticked;
+    double done_per_s;
+    bool stopped;
+};
+
+/* fleet_pump: answers what it can of a model's line. Posts; sends nothing. */
+void fleet_pump(struct fleet *f, struct fleet_model *m);
+/* worker_is_ready: READY, and its model is built. */
+bool worker_is_ready(const struct worker_state *s);
+
+/* fleet_link.c */
+struct link *fleet_link_new(struct fleet *f);
+
+/* assets.c. All in the connection's callbacks, without the lock. */
+/* assets_want: a worker became READY: finds or makes its model, and starts fetching unless it is known or under way. False: there
+ * are too many models, or facts that cannot be; *why says so. */
+bool assets_want(struct worker_state *s, const Weir__WorkerInfo *info, char why[128]);
+/* assets_chunk: a piece arrived. False: it does not fit, and the connection must be cut with *why. */
+bool assets_chunk(struct worker_state *s, const Weir__AssetChunk *m, const char **why);
+/* assets_retry: with every Load: starts the spare if nobody builds the model. False: as assets_chunk. */
+bool assets_retry(struct worker_state *s, const char **why);
+/* assets_gone: the connection ended; another worker may fetch. */
+void assets_gone(struct worker_state *s);
+
+#endif

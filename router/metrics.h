@@ -1,0 +1,85 @@
+/* metrics.h: the router's series (api.md 20.2, 20.3): one registry, and the handles that hot paths keep.
+ *
+ * Threads: any. Everything is registered in rmetrics_new; series of an engine exist from the moment its index and model are known, and for
+ * engine "0" from the first scrape.
+ */
+#ifndef WEIR_ROUTER_METRICS_H
+#define WEIR_ROUTER_METRICS_H
+
+#include "common/metric.h"
+#include "proto/weir.pb-c.h"
+#include "router/route.h"
+
+enum finished { FINISHED_STOP = 0, FINISHED_LENGTH, FINISHED_ABORT, FINISHED_ERROR, N_FINISHED };
+
+/* Histograms of one engine that a session fills. */
+enum engine_hist {
+    EH_TTFT = 0,
+    EH_INTER_TOKEN,
+    EH_PER_TOKEN, /* of a request: decode time over its tokens but the first */
+    EH_E2E,
+    EH_QUEUE,
+    EH_INFERENCE,
+    EH_PREFILL,
+    EH_DECODE,
+    EH_PROMPT_TOKENS,
+    EH_GENERATION_TOKENS,
+    EH_MAX_GENERATION_TOKENS,
+    EH_PARAM_MAX_TOKENS,
+    EH_PARAM_N,
+    N_EH
+};
+/* Gauges and counters of one engine that its Load reports fill. */
+enum engine_stat {
+    ES_RUNNING = 0,
+    ES_WAITING,
+    ES_KV_USAGE,
+    ES_PREFIX_QUERIES,
+    ES_PREFIX_HITS,
+    ES_PREEMPTIONS,
+    ES_PROMPT_TOKENS,
+    ES_GENERATED_TOKENS,
+    ES_CACHED_TOKENS,
+    N_ES
+};
+struct engine_metrics {
+    struct metric *hist[N_EH], *stat[N_ES], *finished[N_FINISHED];
+    struct metric *iteration_tokens;
+    struct metric *queue_depth, *queue_wait; /* of the model */
+};
+
+enum reject_reason { REJECT_QUEUE_FULL = 0, REJECT_QUEUE_TIMEOUT, REJECT_NO_WORKER, REJECT_DRAINING, REJECT_LIMIT, N_REJECT };
+
+struct rmetrics;
+struct rmetrics *rmetrics_new(void);
+void rmetrics_free(struct rmetrics *m);
+/* rmetrics_engine: fills *out with the series of one engine. Takes the registry's lock: once a worker, not once a request. */
+void rmetrics_engine(struct rmetrics *m, struct str model, unsigned engine, struct engine_metrics *out);
+/* rmetrics_load: a worker's report into its series. */
+void rmetrics_load(const struct engine_metrics *e, const Weir__Load *l);
+/* rmetrics_cache_config: vllm:cache_config_info and weir_ready_seconds of a worker that is ready. */
+void rmetrics_cache_config(struct rmetrics *m, unsigned engine, const Weir__WorkerInfo *info);
+/* rmetrics_workers: how many workers a model has in a state ("ready", "loading" ...). */
+void rmetrics_workers(struct rmetrics *m, struct str model, const char *state, unsigned n);
+void rmetrics_reject(struct rmetrics *m, enum reject_reason reason, int status);
+/* rmetrics_http: one response. route NULL: unknown path. method is the client's; status 0: it left before there was one, and
+ * nothing is counted. */
+void rmetrics_http(struct rmetrics *m, const struct route *route, struct str method, int status, double seconds, size_t bytes_in,
+                   size_t bytes_out);
+
+/* Counters and histograms without labels. */
+enum plain_metric {
+    PM_DISCONNECTS = 0,
+    PM_SLOW_CLIENTS,
+    PM_TEMPLATE_SECONDS,
+    PM_TOKENIZE_SECONDS,
+    PM_DROPPED_OUTPUTS, /* outputs of workers whose stream is gone */
+    N_PM
+};
+void rmetrics_count(struct rmetrics *m, enum plain_metric which, double v); /* adds, or observes a histogram */
+void rmetrics_decision(struct rmetrics *m, bool had_choice);                /* weir_route_decisions_total */
+void rmetrics_retry(struct rmetrics *m, bool ok);                           /* weir_retries_total */
+/* rmetrics_write: the whole exposition. model names engine 0 if no worker has come yet. */
+void rmetrics_write(struct rmetrics *m, struct str model, struct buf *out);
+
+#endif

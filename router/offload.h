@@ -1,0 +1,21 @@
+/* offload.h: the trip of a request's body to the pool and back: JSON, template, tokens. */
+#ifndef WEIR_ROUTER_OFFLOAD_H
+#define WEIR_ROUTER_OFFLOAD_H
+
+#include "router/core.h"
+
+/* offload_prepare: copies body and suffix, and has gen_prepare run on the pool; done comes on the loop, with the request (the
+ * callee's) or with the error. False: the pool or the memory for bodies is full, and done does not come. */
+bool offload_prepare(struct loop *l, void *owner,
+                   void (*done)(struct loop *l, void *owner, struct gen_req *req, const struct err *e), enum gen_route route,
+                   struct str body, struct str suffix);
+
+/* offload_find_model: the find_model of gen_env; arg is the router. Notes for offload_prepare whether a worker serves the model. */
+struct model_info *offload_find_model(void *arg, struct str name);
+
+/* What else runs on the pool for a body or a page. */
+enum pool_work { WORK_TOKENIZE = 0, WORK_DETOKENIZE, WORK_METRICS };
+/* offload_reply: answers the request with what the work makes of its body. */
+void offload_reply(h2o_req_t *req, enum pool_work work, struct str suffix);
+
+#endif

@@ -1,0 +1,189 @@
+/* What workers answer: outputs, refusals, and their disappearance. Pieces of the loop's backlog (inbox.h). */
+#include <stdlib.h>
+
+#include "router/api/error.h"
+#include "router/session_private.h"
+
+enum { SCAN_SLOTS = 64 }; /* of the table in one step */
+
+/* ---- outputs ------------------------------------------------------------------------------------------ */
+
+static void on_first(struct leg *g, uint32_t k, const struct batch_entry *t) {
+    struct session *s = g->s;
+    leg_prefilled(g);
+    s->wait_us = MAX(s->wait_us, t->queue_us);
+    s->prefill_us = MAX(s->prefill_us, t->prefill_us);
+    gen_on_first(s->run, g->prompt * s->req->n + k, &(struct gen_first){.cached_tokens = t->cached_tokens});
+}
+
+static void observe_token(struct session *s, struct choice *c) {
+    uint64_t now = clock_ns();
+    if (s->first_ns == 0) {
+        s->first_ns = now;
+        metric_observe(s->metrics->hist[EH_TTFT], (double)(now - s->begin_ns) * 1e-9);
+    }
+    if (c->n_tokens++)
+        metric_observe(s->metrics->hist[EH_INTER_TOKEN], (double)(now - c->last_ns) * 1e-9);
+    c->last_ns = s->last_ns = now;
+}
+
+/* fail_of: the error of a Finish ERROR; a worker's status is only believed if it is one of the table's. */
+static void fail_of(struct session *s, const struct batch_entry *t) {
+    struct err e;
+    enum rc rc = t->status >= 400 && t->status < 600 ? api_rc_of_status((int)t->status) : RC_INTERNAL;
+    err_set(&e, rc, NULL, "%s", t->message ? t->message : "The worker could not complete the request");
+    session_fail(s, &e, rc == RC_UNAVAILABLE ? RETRY_AFTER_LOADING_S : 0);
+}
+
+/* finish_of: false: the session failed. */
+static bool finish_of(struct session *s, const struct batch_entry *t, struct gen_finish *out) {
+    struct err e;
+    *out = (struct gen_finish){0};
+    switch (t->reason) {
+    case WEIR__FINISH__REASON__STOP:
+        out->reason = GEN_STOP;
+        out->has_stop_id = t->has_stop_id && !t->eos;
+        out->stop_id = t->stop_id;
+        break;
+    case WEIR__FINISH__REASON__LENGTH:
+        out->reason = GEN_LENGTH;
+        break;
+    case WEIR__FINISH__REASON__ABORT:
+        /* Nobody here asked for it: the worker is ending. */
+        err_set(&e, RC_UNAVAILABLE, NULL, "The worker stopped before the request was complete");
+        session_fail(s, &e, RETRY_AFTER_LOADING_S);
+        return false;
+    default:
+        fail_of(s, t);
+        return false;
+    }
+    if (s->metrics)
+        metric_add(s->metrics->finished[out->reason == GEN_STOP ? FINISHED_STOP : FINISHED_LENGTH], 1);
+    return true;
+}
+
+/* on_entry: false: it belongs to nothing that is live here. */
+static bool on_entry(struct loop *l, const struct batch *b, const struct batch_entry *t) {
+    struct leg *g = slots_get(&l->slots, t->stream);
+    uint32_t k = handle_sample(t->stream);
+    if (!g || g->worker != b->worker || k >= g->s->req->n || g->choices[k].finished)
+        return false;
+    struct session *s = g->s;
+    struct choice *c = &g->choices[k];
+    if (l->touched && l->touched != s)
+        session_flush(l->touched);
+    g->touched = true;
+    if (t->flags & ENTRY_FIRST) {
+        on_first(g, k, t);
+        return true;
+    }
+    if (t->flags & ENTRY_NAN) {
+        struct err e;
+        err_set(&e, RC_INTERNAL, NULL, "The model gave a log-probability that is not a number");
+        session_fail(s, &e, 0);
+        return true;
+    }
+    struct gen_token token = {.id = t->token,
+                              .logprob = t->logprob,
+                              .rank = t->rank,
+                              .top_ids = b->top_ids + t->top_at,
+                              .top_logprobs = b->top_logprobs + t->top_at,
+                              .n_top = t->n_top};
+    struct gen_finish finish;
+    bool has_token = t->flags & ENTRY_TOKEN, has_finish = t->flags & ENTRY_FINISH;
+    if (has_token && s->req->logprobs && !(t->flags & ENTRY_LOGPROB)) {
+        struct err e;
+        err_set(&e, RC_INTERNAL, NULL, "The worker left out a log-probability");
+        session_fail(s, &e, 0);
+        return true;
+    }
+    if (has_finish && !finish_of(s, t, &finish))
+        return true;
+    if (has_token) {
+        leg_prefilled(g);
+        observe_token(s, c);
+    }
+    enum gen_action action = gen_on_step(s->run, g->prompt * s->req->n + k, has_token ? &token : NULL,
+                                         has_finish ? &finish : NULL, &s->stream->pending);
+    if (has_finish) {
+        leg_choice_over(g, k);
+    } else if (action == GEN_CUT) {
+        metric_add(s->metrics->finished[FINISHED_STOP], 1);
+        leg_cut(g, k);
+    }
+    if (gen_run_done(s->run))
+        session_complete(s);
+    else if (s->req->stream)
+        l->touched = s;
+    return true;
+}
+
+bool session_on_batch(struct loop *l, struct loop_msg *m) {
+    struct batch *b = CONTAINER_OF(m, struct batch, msg);
+    if (b->at < b->n && !on_entry(l, b, &b->entries[b->at]))
+        rmetrics_count(l->router->metrics, PM_DROPPED_OUTPUTS, 1);
+    if (++b->at < b->n)
+        return false;
+    atomic_fetch_sub(&l->n_batches, 1);
+    worker_drop(b->worker);
+    free(b);
+    return true;
+}
+
+/* ---- refusals ------------------------------------------------------------------------------------------ */
+
+static void refuse(struct leg *g, const struct fleet_reject *r) {
+    struct session *s = g->s;
+    enum rc rc = r->status >= 400 && r->status < 600 ? api_rc_of_status((int)r->status) : RC_INTERNAL;
+    struct err e;
+    err_set(&e, rc, r->param, "%s", r->message);
+    leg_close(g, false);
+    session_fail(s, &e, rc == RC_UNAVAILABLE || rc == RC_OVERLOAD ? RETRY_AFTER_LOADING_S : 0);
+}
+
+bool session_on_reject(struct loop *l, struct loop_msg *m) {
+    struct fleet_reject *r = CONTAINER_OF(m, struct fleet_reject, msg);
+    uint32_t end = MIN(r->cursor + SCAN_SLOTS, l->slots.n);
+    for (; r->cursor < end; r->cursor++) {
+        struct leg *g = l->slots.v[r->cursor].p;
+        if (g && g->worker == r->worker && id128_eq(g->id, r->id)) {
+            refuse(g, r);
+            r->cursor = l->slots.n;
+            break;
+        }
+    }
+    if (r->cursor < l->slots.n)
+        return false;
+    worker_drop(r->worker);
+    free(r);
+    return true;
+}
+
+/* ---- a worker that is gone --------------------------------------------------------------------------- */
+
+static void lose(struct leg *g) {
+    struct session *s = g->s;
+    struct err e;
+    if (leg_retry(g)) {
+        rmetrics_retry(s->loop->router->metrics, true);
+        return;
+    }
+    rmetrics_retry(s->loop->router->metrics, false);
+    leg_close(g, false);
+    err_set(&e, RC_UNAVAILABLE, NULL, "The worker that served the request was lost");
+    session_fail(s, &e, RETRY_AFTER_LOADING_S);
+}
+
+bool session_on_lost(struct loop *l, struct loop_msg *m) {
+    struct fleet_lost *x = CONTAINER_OF(m, struct fleet_lost, msg);
+    while (x->cursor < l->slots.n) {
+        struct leg *g = l->slots.v[x->cursor++].p;
+        if (g && g->worker == x->worker) {
+            lose(g);
+            return false;
+        }
+    }
+    worker_drop(x->worker);
+    free(x);
+    return true;
+}

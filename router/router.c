@@ -1,0 +1,296 @@
+/* The router as a whole: socket, threads, drain. */
+#include "router/router.h"
+
+#include <errno.h>
+#include <netdb.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <sys/resource.h>
+#include <sys/sysinfo.h>
+#include <unistd.h>
+
+#include "common/log.h"
+#include "router/core.h"
+#include "router/offload.h"
+#include "router/session.h"
+
+enum { POOL_QUEUE_MAX = 8192, DRAIN_TICK_MS = 20, TOKEN_FILE_BYTES_MAX = 4096 };
+
+/* ---- set-up ------------------------------------------------------------------------------------------- */
+
+static enum rc listen_on(struct router *r, struct err *e) {
+    const struct router_opts *o = r->opts;
+    struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV}, *list;
+    char port[16];
+    snprintf(port, sizeof port, "%lld", (long long)o->port);
+    int rc = getaddrinfo(o->host, port, &hints, &list);
+    if (rc != 0)
+        return err_set(e, RC_INVALID, NULL, "--host %s: %s", o->host, gai_strerror(rc));
+    int fd = -1, on = 1, why = EADDRNOTAVAIL;
+    for (struct addrinfo *a = list; a && fd < 0; a = a->ai_next) {
+        fd = socket(a->ai_family, a->ai_socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, a->ai_protocol);
+        if (fd < 0) {
+            why = errno;
+            continue;
+        }
+        (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+        if (bind(fd, a->ai_addr, a->ai_addrlen) != 0 || listen(fd, SOMAXCONN) != 0) {
+            why = errno;
+            close(fd);
+            fd = -1;
+        }
+    }
+    freeaddrinfo(list);
+    if (fd < 0)
+        return err_set(e, RC_IO, NULL, "cannot listen on %s:%s: %s", o->host, port, strerror(why));
+    struct sockaddr_storage at;
+    socklen_t n = sizeof at;
+    CHECK(getsockname(fd, (struct sockaddr *)&at, &n) == 0);
+    r->port = ntohs(at.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&at)->sin6_port : ((struct sockaddr_in *)&at)->sin_port);
+    r->listen_fd = fd;
+    return RC_OK;
+}
+
+static enum rc read_secret(struct router *r, struct err *e) {
+    const char *path = r->opts->cluster_token_file;
+    if (!path)
+        return RC_OK;
+    char text[TOKEN_FILE_BYTES_MAX + 1];
+    FILE *f = fopen(path, "re");
+    size_t n = f ? fread(text, 1, sizeof text, f) : 0;
+    bool failed = !f || ferror(f);
+    int why = errno;
+    if (f)
+        fclose(f);
+    if (failed)
+        return err_set(e, RC_INVALID, NULL, "--cluster-token-file %s: %s", path, strerror(why));
+    while (n && (text[n - 1] == '\n' || text[n - 1] == '\r' || text[n - 1] == ' '))
+        n--;
+    if (n == 0 || n > TOKEN_FILE_BYTES_MAX)
+        return err_set(e, RC_INVALID, NULL, "--cluster-token-file %s: empty, or over %d bytes", path, TOKEN_FILE_BYTES_MAX);
+    r->secret = xstrndup(text, n);
+    return RC_OK;
+}
+
+/* raise_descriptors: a connection is one; the soft limit is often lower than --max-connections. */
+static void raise_descriptors(void) {
+    struct rlimit l;
+    if (getrlimit(RLIMIT_NOFILE, &l) == 0 && l.rlim_cur < l.rlim_max) {
+        l.rlim_cur = l.rlim_max;
+        (void)setrlimit(RLIMIT_NOFILE, &l);
+    }
+}
+
+static size_t input_limit(const struct router_opts *o) {
+    struct sysinfo s;
+    size_t quarter = sysinfo(&s) == 0 ? (size_t)s.totalram * s.mem_unit / 4 : GIB;
+    return MAX(MIN(quarter, 4 * GIB), 2 * o->limit.body_bytes);
+}
+
+static void post(void *arg, unsigned loop, struct loop_msg *m) {
+    struct router *r = arg;
+    loop_post(&r->loops[loop], m);
+}
+
+static bool post_batch(void *arg, unsigned loop, struct batch *b) {
+    struct router *r = arg;
+    struct loop *l = &r->loops[loop];
+    if (atomic_fetch_add(&l->n_batches, 1) >= LOOP_BATCHES_MAX) {
+        atomic_fetch_sub(&l->n_batches, 1);
+        return false;
+    }
+    loop_post(l, &b->msg);
+    return true;
+}
+
+static void fleet_changed(void *arg) {
+    struct router *r = arg;
+    if (r->on_change)
+        r->on_change(r->on_change_arg);
+}
+
+enum rc router_new(struct router **out, const struct router_opts *opts, struct err *e) {
+    struct router *r = xcalloc(1, sizeof *r);
+    r->opts = opts;
+    r->listen_fd = r->shutdown_fd = -1;
+    pthread_mutex_init(&r->note_lock, NULL);
+    enum rc rc = read_secret(r, e);
+    if (rc == RC_OK)
+        rc = listen_on(r, e);
+    if (rc != RC_OK) {
+        free(r->secret);
+        pthread_mutex_destroy(&r->note_lock);
+        free(r);
+        return rc;
+    }
+    raise_descriptors();
+    (void)signal(SIGPIPE, SIG_IGN); /* h2o writes with writev */
+    r->shutdown_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    CHECK(r->shutdown_fd >= 0);
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    r->n_loops = (unsigned)(opts->threads > 0 ? opts->threads : MAX(cores, 1));
+    r->n_loops = MIN(r->n_loops, (unsigned)HANDLE_LOOPS_MAX);
+    r->input_bytes_max = input_limit(opts);
+    r->metrics = rmetrics_new();
+    r->pool = pool_new(MAX(r->n_loops, 2u), POOL_QUEUE_MAX);
+    r->env.opts = opts;
+    r->env.find_model = offload_find_model;
+    r->env.arg = r;
+    server_init(r);
+    r->loops = xcalloc(r->n_loops, sizeof *r->loops);
+    for (unsigned i = 0; i < r->n_loops; i++)
+        loop_init(&r->loops[i], r, i);
+    r->fleet = fleet_new(&(struct fleet_opts){
+        .opts = opts,
+        .secret = str_of(r->secret),
+        .pool = r->pool,
+        .metrics = r->metrics,
+        .n_loops = r->n_loops,
+        .arg = r,
+        .post = post,
+        .post_batch = post_batch,
+        .on_batch = session_on_batch,
+        .on_reject = session_on_reject,
+        .on_lost = session_on_lost,
+        .on_change = fleet_changed,
+    });
+    *out = r;
+    return RC_OK;
+}
+
+void router_free(struct router *r) {
+    if (!r)
+        return;
+    fleet_stop(r->fleet);
+    pool_free(r->pool); /* runs what is queued; answers go to inboxes that loop_fini empties */
+    for (unsigned i = 0; i < r->n_loops; i++)
+        loop_fini(&r->loops[i]);
+    fleet_free(r->fleet);
+    h2o_config_dispose(&r->conf);
+    rmetrics_free(r->metrics);
+    close(r->listen_fd);
+    close(r->shutdown_fd);
+    pthread_mutex_destroy(&r->note_lock);
+    free(r->loops);
+    free(r->secret);
+    free(r);
+}
+
+int router_port(const struct router *r) {
+    return r->port;
+}
+
+/* ---- running and draining -------------------------------------------------------------------------------- */
+
+struct expire {
+    struct loop_msg msg;
+};
+
+static bool expire_step(struct loop *l, struct loop_msg *m) {
+    session_end_all(l);
+    free(CONTAINER_OF(m, struct expire, msg));
+    return true;
+}
+
+static void wake_all(struct router *r) {
+    for (unsigned i = 0; i < r->n_loops; i++)
+        inbox_wake(&r->loops[i].inbox);
+}
+
+/* wait_signal: sleeps until a shutdown is asked for, or timeout_ms. */
+static void wait_signal(struct router *r, int timeout_ms) {
+    struct pollfd p = {.fd = r->shutdown_fd, .events = POLLIN};
+    uint64_t n;
+    if (poll(&p, 1, timeout_ms) > 0)
+        (void)!read(r->shutdown_fd, &n, sizeof n);
+}
+
+/* drain: until nothing is in flight, the time is over, or a second shutdown. */
+static void drain(struct router *r) {
+    uint64_t begin = clock_ns(), limit_ns = (uint64_t)(r->opts->shutdown_timeout_s * (double)NS_PER_S);
+    bool expired = false;
+    atomic_store(&r->draining, true);
+    LOG(LOG_INFO, "draining", F_U64("requests", atomic_load(&r->n_inference)));
+    while (atomic_load(&r->n_shutdowns) < 2) {
+        uint64_t spent = clock_ns() - begin;
+        if (atomic_load(&r->n_inference) == 0 || spent > limit_ns + NS_PER_S)
+            break;
+        if (!expired && spent > limit_ns) {
+            expired = true;
+            for (unsigned i = 0; i < r->n_loops; i++) {
+                struct expire *x = xcalloc(1, sizeof *x);
+                x->msg.step = expire_step;
+                loop_post(&r->loops[i], &x->msg);
+            }
+        }
+        wait_signal(r, DRAIN_TICK_MS);
+    }
+}
+
+bool router_run(struct router *r) {
+    struct err e;
+    CHECK(!r->started);
+    r->started = true;
+    for (unsigned i = 0; i < r->n_loops; i++)
+        CHECK(pthread_create(&r->loops[i].thread, NULL, loop_main, &r->loops[i]) == 0);
+    for (size_t i = 0; i < r->opts->workers.n; i++) {
+        if (router_dial(r, r->opts->workers.v[i], &e) != RC_OK)
+            LOG(LOG_ERROR, "a worker's address cannot be used", F_STR("address", r->opts->workers.v[i]), F_STR("reason", e.msg));
+    }
+    while (atomic_load(&r->n_shutdowns) == 0) {
+        wait_signal(r, 1000);
+        fleet_tick(r->fleet);
+    }
+    drain(r);
+    atomic_store_explicit(&r->stopping, true, memory_order_release);
+    wake_all(r);
+    for (unsigned i = 0; i < r->n_loops; i++)
+        pthread_join(r->loops[i].thread, NULL);
+    return atomic_load(&r->n_shutdowns) < 2;
+}
+
+void router_shutdown(struct router *r) {
+    uint64_t one = 1;
+    int saved = errno;
+    atomic_fetch_add(&r->n_shutdowns, 1);
+    (void)!write(r->shutdown_fd, &one, sizeof one);
+    errno = saved;
+}
+
+/* ---- the launcher's side ---------------------------------------------------------------------------------- */
+
+enum rc router_dial(struct router *r, const char *url, struct err *e) {
+    return fleet_dial(r->fleet, url, e);
+}
+
+void router_undial(struct router *r, const char *url) {
+    fleet_undial(r->fleet, url);
+}
+
+void router_note_worker_state(struct router *r, const char *line) {
+    char note[sizeof r->note];
+    snprintf(note, sizeof note, "%s", line ? line : "");
+    for (char *p = note; *p; p++) {
+        if ((unsigned char)*p < 0x20 || *p == 0x7f)
+            *p = ' ';
+    }
+    pthread_mutex_lock(&r->note_lock);
+    memcpy(r->note, note, sizeof note);
+    pthread_mutex_unlock(&r->note_lock);
+}
+
+void router_progress(struct router *r, struct router_progress *out) {
+    fleet_progress(r->fleet, out);
+}
+
+void router_on_change(struct router *r, void (*fn)(void *arg), void *arg) {
+    r->on_change = fn;
+    r->on_change_arg = arg;
+}
+
+unsigned router_request_count(const struct router *r) {
+    return atomic_load(&r->n_inference);
+}

@@ -1,0 +1,301 @@
+/* The handler: what every request goes through before a route has it, in the order of api.md 3.3; and the routes that need no worker. */
+#include <stdio.h>
+
+#include "common/version.h"
+#include "router/api/error.h"
+#include "router/conn.h"
+#include "router/offload.h"
+#include "router/rawhead.h"
+#include "router/reply.h"
+#include "router/session.h"
+
+/* ---- checks ------------------------------------------------------------------------------------------- */
+
+/* check_head: what h2o has let pass. A head with a fault is answered and its connection closed: what follows it cannot be told from
+ * its body. */
+static bool check_head(h2o_req_t *req, struct err *e) {
+    const struct router_limits *limit = &loop_of(req)->router->opts->limit;
+    struct conn *c = conn_of(req);
+    struct rawhead h;
+    if (!rawhead_scan(c->sock->input->bytes, c->sock->input->size, &h)) {
+        err_set(e, RC_INVALID, NULL, "The request's head cannot be read");
+        goto bad;
+    }
+    if (h.n_transfer_encoding) {
+        req->http1_is_persistent = 0;
+        conn_linger(c);
+    }
+    switch (rawhead_check(&h, limit->header_bytes, (size_t)limit->header_count)) {
+    case RAWHEAD_OK:
+        return true;
+    case RAWHEAD_TOO_LARGE:
+        err_set(e, RC_HEADERS, NULL, "The request line and headers are over %llu bytes (--max-header-bytes)",
+                (unsigned long long)limit->header_bytes);
+        break;
+    case RAWHEAD_TOO_MANY:
+        err_set(e, RC_HEADERS, NULL, "The request has more than %lld headers (--max-header-count)",
+                (long long)limit->header_count);
+        break;
+    case RAWHEAD_LENGTH_REPEATED:
+        err_set(e, RC_INVALID, NULL, "Content-Length is given more than once");
+        break;
+    case RAWHEAD_LENGTH_AND_TE:
+        err_set(e, RC_INVALID, NULL, "Transfer-Encoding is repeated, or given beside Content-Length");
+        break;
+    case RAWHEAD_HOST:
+        err_set(e, RC_INVALID, NULL, "The Host header is repeated or is no host");
+        break;
+    case RAWHEAD_FOLDED:
+        err_set(e, RC_INVALID, NULL, "A header that frames the request is folded over two lines");
+        break;
+    }
+bad:
+    req->http1_is_persistent = 0;
+    conn_linger(c);
+    return false;
+}
+
+static bool header(const h2o_req_t *req, const char *name, struct str *out) {
+    ssize_t i = h2o_find_header_by_str(&req->headers, name, strlen(name), -1);
+    if (i < 0)
+        return false;
+    *out = str_of_iovec(req->headers.entries[i].value);
+    return true;
+}
+
+/* word: the value up to a semicolon, without blanks around it. */
+static struct str word(struct str s) {
+    const char *end = s.n ? memchr(s.p, ';', s.n) : NULL;
+    if (end)
+        s.n = (size_t)(end - s.p);
+    while (s.n && (*s.p == ' ' || *s.p == '\t'))
+        s.p++, s.n--;
+    while (s.n && (s.p[s.n - 1] == ' ' || s.p[s.n - 1] == '\t'))
+        s.n--;
+    return s;
+}
+
+static bool same(struct str s, const char *lower) {
+    return h2o_lcstris(s.p, s.n, lower, strlen(lower)) != 0;
+}
+
+static bool check_body_headers(const h2o_req_t *req, struct err *e) {
+    struct str v;
+    bool has = header(req, "content-type", &v);
+    if (!has || !same(word(v), "application/json")) {
+        struct str w = has ? word(v) : (struct str){0};
+        err_set(e, RC_INVALID, NULL, "Unsupported Media Type: '%.*s'; this path takes application/json", (int)MIN(w.n, 200),
+                w.p ? w.p : "");
+        return false;
+    }
+    if (header(req, "content-encoding", &v) && !same(word(v), "identity")) {
+        err_set(e, RC_INVALID, NULL, "Content-Encoding other than identity is not supported");
+        return false;
+    }
+    return true;
+}
+
+/* ---- routes that need no worker ------------------------------------------------------------------------ */
+
+static void health(h2o_req_t *req, struct str suffix) {
+    struct router *r = loop_of(req)->router;
+    char why[400];
+    struct str query = {0};
+    if (req->query_at != SIZE_MAX)
+        query = (struct str){req->path.base + req->query_at + 1, req->path.len - req->query_at - 1};
+    bool live = str_eqz(query, "probe=live");
+    if (live || (!atomic_load(&r->draining) && fleet_health(r->fleet, why, sizeof why))) {
+        reply_empty(req, 200, suffix);
+        return;
+    }
+    struct err e;
+    session_unavailable(r, &e);
+    reply_error(req, &e, 5, suffix);
+}
+
+static void models(h2o_req_t *req, struct str suffix) {
+    struct model_info *m[FLEET_MODELS_MAX];
+    size_t n = fleet_models(loop_of(req)->router->fleet, m, ARRAY_LEN(m));
+    struct buf b = {0};
+    bool any = false;
+    buf_addz(&b, "{\"object\":\"list\",\"data\":[");
+    for (size_t i = 0; i < n; i++) {
+        for (size_t k = 0; k < m[i]->facts.n_names; k++) {
+            const char *name = m[i]->facts.names[k];
+            bool seen = false; /* an older revision of the same name */
+            for (size_t j = 0; j < i && !seen; j++)
+                seen = model_info_serves(m[j], str_of(name));
+            if (seen)
+                continue;
+            if (any)
+                buf_addc(&b, ',');
+            any = true;
+            api_model_card(m[i], name, &b);
+        }
+    }
+    buf_addz(&b, "]}");
+    for (size_t i = 0; i < n; i++)
+        model_info_drop(m[i]);
+    reply_json(req, 200, &b, suffix);
+}
+
+static void model(h2o_req_t *req, const struct route *route, struct str path, struct str suffix) {
+    struct buf name = {0}, b = {0};
+    struct model_info *m = NULL;
+    bool serving;
+    struct err e;
+    if (route_name(route, path, &name))
+        m = fleet_find_model(loop_of(req)->router->fleet, buf_str(&name), &serving);
+    if (m) {
+        api_model_card(m, buf_cstr(&name), &b);
+        model_info_drop(m);
+        reply_json(req, 200, &b, suffix);
+    } else {
+        err_set(&e, RC_NOT_FOUND, "model", "The model '%.*s' does not exist", (int)MIN(name.len, 200), name.data ? name.data : "");
+        reply_error(req, &e, 0, suffix);
+    }
+    buf_fini(&name);
+}
+
+static void load(h2o_req_t *req, struct str suffix) {
+    struct buf b = {0};
+    buf_addf(&b, "{\"server_load\":%u}", atomic_load(&loop_of(req)->router->n_inference));
+    reply_json(req, 200, &b, suffix);
+}
+
+static void version(h2o_req_t *req, struct str suffix) {
+    struct buf b = {0};
+    buf_addz(&b, "{\"version\":\"" WEIR_VERSION "\"}");
+    reply_json(req, 200, &b, suffix);
+}
+
+/* ---- the handler ---------------------------------------------------------------------------------------- */
+
+static void dispatch(h2o_req_t *req, const struct route *route, struct str path, struct str suffix) {
+    struct err e;
+    switch (route->id) {
+    case ROUTE_COMPLETIONS:
+        session_begin(req, GEN_COMPLETIONS, suffix);
+        break;
+    case ROUTE_CHAT:
+        session_begin(req, GEN_CHAT, suffix);
+        break;
+    case ROUTE_TOKENIZE:
+        offload_reply(req, WORK_TOKENIZE, suffix);
+        break;
+    case ROUTE_DETOKENIZE:
+        offload_reply(req, WORK_DETOKENIZE, suffix);
+        break;
+    case ROUTE_METRICS:
+        offload_reply(req, WORK_METRICS, suffix);
+        break;
+    case ROUTE_MODELS:
+        models(req, suffix);
+        break;
+    case ROUTE_MODEL:
+        model(req, route, path, suffix);
+        break;
+    case ROUTE_HEALTH:
+    case ROUTE_PING:
+        health(req, suffix);
+        break;
+    case ROUTE_LIVEZ:
+        reply_empty(req, 200, suffix);
+        break;
+    case ROUTE_VERSION:
+        version(req, suffix);
+        break;
+    case ROUTE_LOAD:
+        load(req, suffix);
+        break;
+    case ROUTE_NOT_BUILT:
+        err_set(&e, RC_UNSUPPORTED, NULL, "%s is not in this build", route->label);
+        reply_error(req, &e, 0, suffix);
+        break;
+    }
+}
+
+static struct str path_of(const h2o_req_t *req) {
+    struct str p = str_of_iovec(req->input.path);
+    if (req->input.query_at < p.n)
+        p.n = req->input.query_at;
+    return p;
+}
+
+static int on_req(h2o_handler_t *self, h2o_req_t *req) {
+    (void)self;
+    LOOP_WATCH_BEGIN();
+    struct router *r = loop_of(req)->router;
+    struct conn *c = conn_of(req);
+    struct str path = path_of(req), method = str_of_iovec(req->input.method), suffix = {0};
+    const struct route *route = NULL;
+    struct err e;
+    unsigned retry_after_s = 0;
+    c->busy = true;
+    if (!check_head(req, &e))
+        goto fail;
+    route = route_find(path);
+    if (!route) {
+        err_set(&e, RC_NOT_FOUND, NULL, "Not Found");
+        goto fail;
+    }
+    if (str_eqz(method, "OPTIONS")) {
+        reply_header(req, "allow", str_of(route_allow(route)));
+        reply_empty(req, 204, suffix);
+        return 0;
+    }
+    if (!(route_method(method) & route->methods)) {
+        reply_header(req, "allow", str_of(route_allow(route)));
+        err_set(&e, RC_METHOD, NULL, "Method Not Allowed");
+        goto fail;
+    }
+    if (!reply_request_id(req, &suffix)) {
+        err_set(&e, RC_INVALID, NULL, "X-Request-Id must be 1 to 128 printable ASCII characters without blanks");
+        goto fail;
+    }
+    if (route->flags & ROUTE_JSON && atomic_load(&r->draining)) {
+        session_unavailable(r, &e);
+        rmetrics_reject(r->metrics, REJECT_DRAINING, 503);
+        retry_after_s = 5;
+        goto fail;
+    }
+    if (route->flags & ROUTE_JSON && !check_body_headers(req, &e))
+        goto fail;
+    dispatch(req, route, path, suffix);
+    LOOP_WATCH_END(route->label);
+    return 0;
+fail:
+    reply_error(req, &e, retry_after_s, suffix);
+    return 0;
+}
+
+/* on_access: after the last byte, or after the client's departure. */
+static void on_access(h2o_logger_t *self, h2o_req_t *req) {
+    (void)self;
+    struct router *r = loop_of(req)->router;
+    const struct timeval *t0 = &req->timestamps.request_begin_at;
+    struct timeval now;
+    gettimeofday(&now, NULL);
+    double seconds = (double)(now.tv_sec - t0->tv_sec) + (double)(now.tv_usec - t0->tv_usec) * 1e-6;
+    rmetrics_http(r->metrics, route_find(path_of(req)), str_of_iovec(req->input.method), req->res.status,
+                  seconds > 0 ? seconds : 0, req->entity.len, req->bytes_sent);
+    conn_done(conn_of(req));
+}
+
+void server_init(struct router *r) {
+    h2o_globalconf_t *conf = &r->conf;
+    const struct router_opts *o = r->opts;
+    h2o_config_init(conf);
+    conf->server_name = h2o_iovec_init(H2O_STRLIT("weir"));
+    conf->max_request_entity_size = o->limit.body_bytes;
+    /* h2o has one timer from one response to the end of the next request; conn.c keeps the two apart, this is the backstop. */
+    conf->http1.req_timeout = (uint64_t)((o->keep_alive_s + (double)o->limit.body_timeout_s + 5) * 1000);
+    conf->http1.upgrade_to_http2 = 0;
+    h2o_socket_buffer_mmap_settings.threshold = SIZE_MAX; /* prompts never reach the disk */
+    h2o_hostconf_t *host = h2o_config_register_host(conf, h2o_iovec_init(H2O_STRLIT("default")), 65535);
+    h2o_handler_t *handler = h2o_create_handler(&host->fallback_path, sizeof *handler);
+    handler->on_req = on_req;
+    reply_filter_init(&host->fallback_path);
+    h2o_logger_t *logger = h2o_create_logger(&host->fallback_path, sizeof *logger);
+    logger->log_access = on_access;
+}

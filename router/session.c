@@ -1,0 +1,278 @@
+#include "router/session.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "common/log.h"
+#include "router/api/error.h"
+#include "router/conn.h"
+#include "router/offload.h"
+#include "router/reply.h"
+#include "router/session_private.h"
+
+static struct str suffix_of(const struct session *s) {
+    return str_of(s->suffix);
+}
+
+void session_unavailable(struct router *r, struct err *e) {
+    char why[400], note[256];
+    pthread_mutex_lock(&r->note_lock);
+    memcpy(note, r->note, sizeof note);
+    pthread_mutex_unlock(&r->note_lock);
+    if (atomic_load(&r->draining))
+        snprintf(why, sizeof why, "the server is shutting down");
+    else if (fleet_health(r->fleet, why, sizeof why))
+        snprintf(why, sizeof why, "no worker serves this model");
+    err_set(e, RC_UNAVAILABLE, NULL, "The service is not ready: %s%s%s", why, note[0] ? "; " : "", note);
+}
+
+/* ---- the end --------------------------------------------------------------------------------------- */
+
+void session_maybe_free(struct session *s) {
+    if (!s->over || s->job_out || s->ticket_out || s->work_queued)
+        return;
+    CHECK(!s->stream && !s->run);
+    for (uint32_t i = 0; i < s->n_legs; i++)
+        free(s->legs[i].choices);
+    free(s->legs);
+    free(s);
+}
+
+static void end(struct session *s) {
+    struct loop *l = s->loop;
+    CHECK(!s->over);
+    s->over = true;
+    h2o_timeout_unlink(&s->queue_entry);
+    h2o_timeout_unlink(&s->request_entry);
+    h2o_timeout_unlink(&s->keepalive_entry);
+    if (l->touched == s)
+        l->touched = NULL;
+    if (s->ticket_out && fleet_cancel(l->router->fleet, &s->ticket))
+        s->ticket_out = false;
+    for (uint32_t i = 0; i < s->n_legs; i++) {
+        if (s->legs[i].state == LEG_SUBMITTED)
+            leg_close(&s->legs[i], true);
+    }
+    *(s->prev ? &s->prev->next : &l->sessions) = s->next;
+    if (s->next)
+        s->next->prev = s->prev;
+    s->stream = NULL;
+    gen_run_free(s->run);
+    s->run = NULL;
+    worker_drop(s->metrics_worker);
+    s->metrics_worker = NULL;
+    s->metrics = NULL;
+    fleet_done(l->router->fleet);
+    session_maybe_free(s);
+}
+
+static void log_end(const struct session *s, int status, const char *reason) {
+    if (!s->loop->router->opts->log_requests)
+        return;
+    struct gen_counts c = s->run ? gen_run_counts(s->run) : (struct gen_counts){0};
+    struct id128 none = {{0}}, id = s->n_legs ? s->legs[0].id : none;
+    LOG(LOG_INFO, "request", F_STR("id", s->suffix), F_ID("internal", id),
+        F_STR("route", s->route == GEN_CHAT ? "chat" : "completions"),
+        F_BYTES("model", s->req ? s->req->model_name.p : "", s->req ? s->req->model_name.n : 0), F_I64("status", status),
+        F_STR("end", reason), F_U64("prompt_tokens", c.prompt_tokens), F_U64("cached_tokens", c.cached_tokens),
+        F_U64("completion_tokens", c.completion_tokens), F_F64("seconds", (double)(clock_ns() - s->begin_ns) * 1e-9));
+}
+
+static void count_end(const struct session *s, enum finished how) {
+    if (s->metrics)
+        metric_add(s->metrics->finished[how], 1);
+}
+
+void session_fail(struct session *s, const struct err *e, unsigned retry_after_s) {
+    struct stream *st = s->stream;
+    count_end(s, FINISHED_ERROR);
+    log_end(s, api_status(e->rc), "error");
+    if (st && st->started) {
+        gen_error_event(e, &st->pending);
+        stream_finish(st);
+    } else if (st) {
+        reply_error(stream_take(st), e, retry_after_s, suffix_of(s));
+    }
+    end(s);
+}
+
+/* on_gone: the stream's owner callback: the client has left. */
+static void on_gone(void *owner) {
+    struct session *s = owner;
+    s->stream = NULL;
+    count_end(s, FINISHED_ABORT);
+    log_end(s, 499, "client left");
+    end(s);
+}
+
+static void observe(const struct session *s, enum engine_hist h, double v) {
+    metric_observe(s->metrics->hist[h], v);
+}
+
+static void observe_end(const struct session *s) {
+    if (!s->metrics)
+        return;
+    const struct gen_req *r = s->req;
+    struct gen_counts c = gen_run_counts(s->run);
+    uint32_t longest = 0, n_choices = s->n_legs * r->n;
+    for (uint32_t i = 0; i < s->n_legs; i++) {
+        for (uint32_t k = 0; k < r->n; k++)
+            longest = MAX(longest, s->legs[i].choices[k].n_tokens);
+    }
+    double decode_s = s->last_ns > s->first_ns ? (double)(s->last_ns - s->first_ns) * 1e-9 : 0;
+    double prefill_s = s->prefill_us * 1e-6;
+    observe(s, EH_E2E, (double)(clock_ns() - s->begin_ns) * 1e-9);
+    observe(s, EH_QUEUE, s->wait_us * 1e-6);
+    observe(s, EH_PREFILL, prefill_s);
+    observe(s, EH_DECODE, decode_s);
+    observe(s, EH_INFERENCE, prefill_s + decode_s);
+    if (c.completion_tokens > n_choices)
+        observe(s, EH_PER_TOKEN, decode_s / ((double)c.completion_tokens / n_choices - 1 + 1e-9));
+    observe(s, EH_PROMPT_TOKENS, c.prompt_tokens);
+    observe(s, EH_GENERATION_TOKENS, c.completion_tokens);
+    observe(s, EH_MAX_GENERATION_TOKENS, longest);
+    observe(s, EH_PARAM_MAX_TOKENS, r->prompts[0].max_tokens);
+    observe(s, EH_PARAM_N, r->n);
+}
+
+void session_complete(struct session *s) {
+    struct err e;
+    struct stream *st = s->stream;
+    bool streaming = s->req->stream;
+    struct buf body = {0};
+    if (gen_on_end(s->run, streaming ? &st->pending : &body, &e) != RC_OK) {
+        buf_fini(&body);
+        session_fail(s, &e, 0);
+        return;
+    }
+    observe_end(s);
+    log_end(s, 200, "done");
+    if (streaming) {
+        if (!st->events)
+            stream_events(st, suffix_of(s));
+        stream_finish(st);
+    } else {
+        reply_json(stream_take(st), 200, &body, suffix_of(s));
+    }
+    end(s);
+}
+
+void session_flush(struct session *s) {
+    struct stream *st = s->stream;
+    if (s->loop->touched == s)
+        s->loop->touched = NULL;
+    if (!st || st->pending.len == 0)
+        return;
+    if (!st->events)
+        stream_events(st, suffix_of(s));
+    if (h2o_timeout_is_linked(&s->keepalive_entry)) {
+        h2o_timeout_unlink(&s->keepalive_entry);
+        h2o_timeout_link(s->loop->ctx.loop, &s->loop->keepalive, &s->keepalive_entry);
+    }
+    if (!stream_flush(st)) {
+        s->stream = NULL;
+        count_end(s, FINISHED_ABORT);
+        log_end(s, 200, "client reads too slowly");
+        end(s);
+    }
+}
+
+void session_flush_touched(struct loop *l) {
+    if (l->touched)
+        session_flush(l->touched);
+}
+
+void session_end_all(struct loop *l) {
+    struct err e;
+    err_set(&e, RC_UNAVAILABLE, NULL, "The server is shutting down");
+    while (l->sessions)
+        session_fail(l->sessions, &e, RETRY_AFTER_LOADING_S);
+}
+
+/* ---- timers ------------------------------------------------------------------------------------------ */
+
+static void on_queue_timeout(h2o_timeout_entry_t *entry) {
+    struct session *s = CONTAINER_OF(entry, struct session, queue_entry);
+    struct err e;
+    if (s->n_new < s->n_legs)
+        return; /* it is being worked on */
+    rmetrics_reject(s->loop->router->metrics, REJECT_QUEUE_TIMEOUT, 503);
+    err_set(&e, RC_UNAVAILABLE, NULL, "The request waited for a worker longer than --queue-timeout");
+    session_fail(s, &e, fleet_retry_after_s(s->loop->router->fleet));
+}
+
+static void on_request_timeout(h2o_timeout_entry_t *entry) {
+    struct session *s = CONTAINER_OF(entry, struct session, request_entry);
+    struct err e;
+    err_set(&e, RC_TIMEOUT, NULL, "The request took longer than --request-timeout");
+    session_fail(s, &e, 0);
+}
+
+static void on_keepalive(h2o_timeout_entry_t *entry) {
+    struct session *s = CONTAINER_OF(entry, struct session, keepalive_entry);
+    h2o_timeout_link(s->loop->ctx.loop, &s->loop->keepalive, &s->keepalive_entry);
+    buf_addz(&s->stream->pending, ": keep-alive\n\n");
+    session_flush(s);
+}
+
+/* ---- the beginning --------------------------------------------------------------------------------------- */
+
+/* on_prepared: the job is back. */
+static void on_prepared(struct loop *l, void *owner, struct gen_req *req, const struct err *e) {
+    struct session *s = owner;
+    s->job_out = false;
+    if (s->over) {
+        if (req)
+            gen_req_free(req);
+        session_maybe_free(s);
+        return;
+    }
+    if (!req) {
+        if (e->rc == RC_UNAVAILABLE)
+            rmetrics_reject(l->router->metrics, REJECT_NO_WORKER, 503);
+        session_fail(s, e, e->rc == RC_UNAVAILABLE ? RETRY_AFTER_LOADING_S : 0);
+        return;
+    }
+    rmetrics_count(l->router->metrics, PM_TEMPLATE_SECONDS, (double)req->template_ns * 1e-9);
+    rmetrics_count(l->router->metrics, PM_TOKENIZE_SECONDS, (double)req->tokenize_ns * 1e-9);
+    /* The id is PREFIX-SUFFIX. */
+    const char *dash = memchr(req->id.p, '-', req->id.n);
+    size_t at = dash ? (size_t)(dash - req->id.p) + 1 : 0;
+    snprintf(s->suffix, sizeof s->suffix, "%.*s", (int)(req->id.n - at), req->id.p + at);
+    s->run = gen_run_new(req);
+    s->req = gen_run_req(s->run);
+    if (s->req->stream && l->router->opts->sse_keepalive_s > 0)
+        h2o_timeout_link(l->ctx.loop, &l->keepalive, &s->keepalive_entry);
+    dispatch_start(s);
+}
+
+void session_begin(h2o_req_t *req, enum gen_route route, struct str suffix) {
+    struct loop *l = loop_of(req);
+    struct router *r = l->router;
+    struct session *s = xcalloc(1, sizeof *s);
+    s->loop = l;
+    s->route = route;
+    s->begin_ns = clock_ns();
+    snprintf(s->suffix, sizeof s->suffix, "%.*s", (int)suffix.n, suffix.p ? suffix.p : "");
+    s->queue_entry.cb = on_queue_timeout;
+    s->request_entry.cb = on_request_timeout;
+    s->keepalive_entry.cb = on_keepalive;
+    s->next = l->sessions;
+    if (s->next)
+        s->next->prev = s;
+    l->sessions = s;
+    s->stream = stream_new(req, true, s, on_gone);
+    if (r->opts->queue_timeout_s > 0)
+        h2o_timeout_link(l->ctx.loop, &l->queue_timeout, &s->queue_entry);
+    if (r->opts->request_timeout_s > 0)
+        h2o_timeout_link(l->ctx.loop, &l->request_timeout, &s->request_entry);
+    s->job_out = offload_prepare(l, s, on_prepared, route, str_of_iovec(req->entity), suffix);
+    if (!s->job_out) {
+        struct err e;
+        err_set(&e, RC_OVERLOAD, NULL, "Too many requests are waiting");
+        rmetrics_reject(r->metrics, REJECT_QUEUE_FULL, 429);
+        session_fail(s, &e, fleet_retry_after_s(r->fleet));
+    } else if (conn_of(req)->gone) {
+        stream_client_gone(s->stream);
+    }
+}
