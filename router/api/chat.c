@@ -1,5 +1,7 @@
 #include "router/api/chat.h"
 
+#include <strings.h>
+
 #include "common/clock.h"
 #include "router/api/messages.h"
 
@@ -88,13 +90,37 @@ static struct vars build_vars(const struct model_info *m, const struct chat_inpu
 
 /* ---- tokens ------------------------------------------------------------------------------------------ */
 
+/* is_role: whether a stretch of client text is the name of a known role and nothing else. */
+static bool is_role(const char *p, size_t n) {
+    static const char *const roles[] = {"system",   "developer", "user",        "assistant", "tool",
+                                        "function", "ipython",   "observation", "model"};
+    for (size_t i = 0; i < ARRAY_LEN(roles); i++)
+        if (n == strlen(roles[i]) && strncasecmp(p, roles[i], n) == 0)
+            return true;
+    return false;
+}
+
+/* client_marks: the stretches in which special tokens are plain text (api.md 10.4.3). Many templates write a
+ * role into one, as in
+ * `<|` + role + `|>`, so the name of a known role counts as the template's: it holds no token itself, and
+ * client text beside it would have made the stretch longer, so only what the template puts around it can
+ * complete one. Any other role stays marked. */
+static struct tok_mark *client_marks(const struct tmpl_out *text, struct arena *a, size_t *n_marks) {
+    struct tok_mark *marks = arena_zalloc(a, text->n_marks + 1, sizeof *marks);
+    *n_marks = 0;
+    for (size_t i = 0; i < text->n_marks; i++) {
+        struct tmpl_mark m = text->marks[i];
+        if (!is_role(text->text.data + m.begin, m.end - m.begin))
+            marks[(*n_marks)++] = (struct tok_mark){m.begin, m.end};
+    }
+    return marks;
+}
+
 static void encode(const struct model_info *m, const struct router_opts *o, const struct tmpl_out *text,
                    bool add_special, struct arena *a, struct tok_ids *ids) {
     bool plain = !o->special_tokens_in_content || strcmp(o->special_tokens_in_content, "special") != 0;
-    size_t n_marks = plain ? text->n_marks : 0, begin = ids->n;
-    struct tok_mark *marks = n_marks ? arena_zalloc(a, n_marks, sizeof *marks) : NULL;
-    for (size_t i = 0; i < n_marks; i++)
-        marks[i] = (struct tok_mark){text->marks[i].begin, text->marks[i].end};
+    size_t n_marks = 0, begin = ids->n;
+    const struct tok_mark *marks = plain ? client_marks(text, a, &n_marks) : NULL;
     tok_encode(m->tok, text->text.data, text->text.len, marks, n_marks, add_special ? TOK_ADD_SPECIAL : 0,
                ids);
     uint32_t bos;

@@ -22,9 +22,6 @@ enum gen_route { GEN_COMPLETIONS = 0, GEN_CHAT };
 struct gen_env {
     const struct router_opts *opts;
     struct model_info *(*find_model)(void *arg, struct str name);
-    /* no_model: may be NULL. After find_model returned NULL: the error to answer (RC_UNAVAILABLE while a
-     * configured model has no ready worker), or RC_OK for the usual 404. */
-    enum rc (*no_model)(void *arg, struct str name, struct err *e);
     void *arg;
     _Atomic uint64_t n_requests; /* counter for --seed */
 };

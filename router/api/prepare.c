@@ -28,9 +28,6 @@ enum rc model_lookup(struct gen_env *env, struct str name, struct model_info **o
         *out = m;
         return RC_OK;
     }
-    enum rc rc = env->no_model ? env->no_model(env->arg, name, e) : RC_OK;
-    if (rc)
-        return rc;
     struct str shown = api_quote(name);
     return err_set(e, RC_NOT_FOUND, "model", "The model `%.*s` does not exist.", (int)shown.n,
                    shown.n ? shown.p : "");

@@ -33,7 +33,7 @@ MUST_USE enum rc prompt_set(struct gen_req *r, uint32_t i, const struct tok_ids 
 /* prompt_budgets: max_tokens of every prompt (api.md 5.3), and min_tokens against them. */
 MUST_USE enum rc prompt_budgets(const struct field_values *v, struct gen_req *r, struct err *e);
 
-/* model_lookup: the model a body names, held. RC_NOT_FOUND, or what no_model says. */
+/* model_lookup: the model a body names, held. RC_NOT_FOUND. */
 MUST_USE enum rc model_lookup(struct gen_env *env, struct str name, struct model_info **out, struct err *e);
 /* body_parse: JSON that must be an object, within the limits. The caller's reference. */
 MUST_USE enum rc body_parse(struct str body, const struct router_limits *limits, json_t **out, struct err *e);

@@ -11,56 +11,6 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
 enum { CONTEXT = 2048, STEPS = 24, CHOICES_MAX = 64 };
-static struct model_info *model;
-
-static struct buf read_file(const char *name) {
-    char path[64];
-    struct buf b = {0};
-    snprintf(path, sizeof path, "deploy/tiny-model/%s", name);
-    FILE *f = fopen(path, "rb");
-    if (!f) {
-        fprintf(stderr, "fuzz_request: %s is missing: run from the project's root\n", path);
-        exit(1);
-    }
-    for (size_t got = 1; got; b.len += got)
-        got = fread(buf_reserve(&b, 64 * KIB), 1, 64 * KIB, f);
-    fclose(f);
-    return b;
-}
-
-static struct model_info *find_model(void *arg, struct str name) {
-    (void)arg;
-    return name.n == 0 || model_info_serves(model, name) ? model_info_hold(model) : NULL;
-}
-
-static void load(const struct router_opts *o) {
-    static const char *const names[] = {"tiny"};
-    struct buf text[N_MODEL_ASSET] = {{0}}, config = read_file("config.json");
-    struct str files[N_MODEL_ASSET] = {{0}};
-    struct hf_config c;
-    struct err e = {0};
-    for (size_t i = 0; i < N_MODEL_ASSET; i++)
-        if (i != ASSET_SPECIAL_TOKENS) {
-            text[i] = read_file(model_asset_name[i]);
-            files[i] = buf_str(&text[i]);
-        }
-    CHECK(hf_config_parse(buf_str(&config), NULL, &c, &e) == RC_OK);
-    struct model_facts facts = {.root = "tiny",
-                                .names = names,
-                                .n_names = 1,
-                                .max_model_len = CONTEXT,
-                                .vocab_size = c.vocab,
-                                .max_logprobs = 20,
-                                .block_tokens = 16,
-                                .eos = c.eos,
-                                .n_eos = c.n_eos};
-    CHECK(model_info_new(&model, &facts, files, o, &e) == RC_OK);
-    CHECK(model->chat);
-    hf_config_fini(&c);
-    buf_fini(&config);
-    for (size_t i = 0; i < N_MODEL_ASSET; i++)
-        buf_fini(&text[i]);
-}
 
 static void must_parse(struct str text) {
     static const struct json_limits wide = {.depth_max = 64, .nodes_max = 1 << 24};
@@ -134,15 +84,18 @@ static void check_request(const struct gen_req *r) {
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
-    static struct api_fixture f; /* its options only */
-    if (!model) {
+    static struct api_fixture f;
+    struct err e = {0};
+    if (!f.m) {
         log_set_level(LOG_ERROR);
         api_fixture_init(&f);
+        f.context = CONTEXT;
         f.opts.limit.template_steps = 200000;
-        f.env.find_model = find_model;
-        load(&f.opts);
+        if (api_fixture_open_tiny(&f, &e)) {
+            fprintf(stderr, "fuzz_request: %s\n", e.msg);
+            exit(1);
+        }
     }
-    struct err e = {0};
     struct buf out = {0};
     struct gen_req *r = NULL;
     enum rc rc = RC_OK;

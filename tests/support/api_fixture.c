@@ -1,5 +1,7 @@
 #include "tests/support/api_fixture.h"
 
+#include <stdio.h>
+
 #include "common/json.h"
 #include "common/utf8.h"
 
@@ -118,6 +120,49 @@ enum rc api_fixture_open(struct api_fixture *f, struct err *e) {
     };
     enum rc rc = model_info_new(&f->m, &facts, files, &f->opts, e);
     buf_fini(&tokenizer);
+    return rc;
+}
+
+static enum rc read_file(const char *name, struct buf *out, struct err *e) {
+    char path[64];
+    snprintf(path, sizeof path, "deploy/tiny-model/%s", name);
+    FILE *f = fopen(path, "rb");
+    if (!f)
+        return err_io(e, path);
+    for (size_t got = 1; got; out->len += got)
+        got = fread(buf_reserve(out, 64 * KIB), 1, 64 * KIB, f);
+    fclose(f);
+    return RC_OK;
+}
+
+enum rc api_fixture_open_tiny(struct api_fixture *f, struct err *e) {
+    static const char *const names[] = {"tiny"};
+    struct buf text[N_MODEL_ASSET] = {{0}}, config = {0};
+    struct str files[N_MODEL_ASSET] = {{0}};
+    struct hf_config c = {0};
+    enum rc rc = read_file("config.json", &config, e);
+    for (size_t i = 0; !rc && i < N_MODEL_ASSET; i++) {
+        rc = i == ASSET_SPECIAL_TOKENS ? RC_OK : read_file(model_asset_name[i], &text[i], e);
+        files[i] = buf_str(&text[i]);
+    }
+    if (!rc)
+        rc = hf_config_parse(buf_str(&config), NULL, &c, e);
+    struct model_facts facts = {.root = "tiny",
+                                .names = names,
+                                .n_names = 1,
+                                .max_model_len = f->context,
+                                .vocab_size = c.vocab,
+                                .max_logprobs = 20,
+                                .block_tokens = 16,
+                                .eos = c.eos,
+                                .n_eos = c.n_eos};
+    if (!rc) {
+        rc = model_info_new(&f->m, &facts, files, &f->opts, e);
+        hf_config_fini(&c);
+    }
+    for (size_t i = 0; i < N_MODEL_ASSET; i++)
+        buf_fini(&text[i]);
+    buf_fini(&config);
     return rc;
 }
 

@@ -35,6 +35,9 @@ struct api_fixture {
  * temperature 0.7, top_k 20 and both end tokens. */
 void api_fixture_init(struct api_fixture *f);
 MUST_USE enum rc api_fixture_open(struct api_fixture *f, struct err *e);
+/* api_fixture_open_tiny: the same with deploy/tiny-model instead; RC_IO unless run from the project's root.
+ */
+MUST_USE enum rc api_fixture_open_tiny(struct api_fixture *f, struct err *e);
 void api_fixture_fini(struct api_fixture *f);
 /* api_fixture_tokenizer: the text of tokenizer.json. */
 void api_fixture_tokenizer(struct buf *out);

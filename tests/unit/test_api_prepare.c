@@ -456,20 +456,6 @@ static void test_submit(void **state) {
     gen_req_free(r);
 }
 
-static enum rc loading(void *arg, struct str name, struct err *e) {
-    (void)arg;
-    return str_eqz(name, "soon") ? err_set(e, RC_UNAVAILABLE, NULL, "the model is loading") : RC_OK;
-}
-
-static void test_no_model(void **state) {
-    struct api_fixture *f = *state;
-    struct gen_req *r;
-    struct err e;
-    f->env.no_model = loading;
-    assert_int_equal(prepare(f, "{\"prompt\":\"a\",\"model\":\"soon\"}", &r, &e), RC_UNAVAILABLE);
-    assert_int_equal(prepare(f, "{\"prompt\":\"a\",\"model\":\"never\"}", &r, &e), RC_NOT_FOUND);
-}
-
 static void test_priority(void **state) {
     (void)state;
     struct api_fixture f;
@@ -500,7 +486,6 @@ int main(void) {
         T(test_salts),
         T(test_stream_options),
         T(test_submit),
-        T(test_no_model),
         T(test_priority),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

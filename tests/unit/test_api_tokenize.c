@@ -98,6 +98,50 @@ static void test_tokenize_agrees_with_chat(void **state) {
     }
 }
 
+/* ... and so does a completion of the rendered text, whatever the tokenizer merges, while no client text
+ * spells a special token: with the tiny model, whose tokenizer has merges. */
+static void test_rendered_text_gives_the_ids_of_chat(void **state) {
+    (void)state;
+    static const char *const turns[] = {
+        "Hello world, it's 12345 o'clock!",
+        "  leading and trailing  ",
+        "\\n\\n\\tx\\n",
+        "na\xC3\xAFve \xF0\x9F\x98\x80\xF0\x9F\x98\x80",
+        "",
+    };
+    struct api_fixture f;
+    struct err e = {0};
+    api_fixture_init(&f);
+    f.context = 2048;
+    if (api_fixture_open_tiny(&f, &e))
+        fail_msg("%s", e.msg);
+    for (size_t k = 0; k < ARRAY_LEN(turns); k++) {
+        struct gen_req *chat = NULL, *text = NULL;
+        struct buf body = {0}, rendered = {0};
+        buf_addf(&body,
+                 "{\"messages\":[{\"role\":\"system\",\"content\":\"Be "
+                 "brief.\"},{\"role\":\"user\",\"content\":\"%s\"}]}",
+                 turns[k]);
+        if (gen_prepare(&f.env, GEN_CHAT, buf_str(&body), (struct str){0}, &chat, &e))
+            fail_msg("%s: %s", buf_cstr(&body), e.msg);
+        detok_all(f.m->tok, chat->prompts[0].ids, chat->prompts[0].n_ids, false, &rendered);
+        body.len = 0;
+        buf_addz(&body, "{\"add_special_tokens\":false,\"prompt\":");
+        jw_str(&body, buf_str(&rendered));
+        buf_addz(&body, "}");
+        if (gen_prepare(&f.env, GEN_COMPLETIONS, buf_str(&body), (struct str){0}, &text, &e))
+            fail_msg("%s: %s", buf_cstr(&body), e.msg);
+        assert_int_equal(text->prompts[0].n_ids, chat->prompts[0].n_ids);
+        assert_memory_equal(text->prompts[0].ids, chat->prompts[0].ids,
+                            text->prompts[0].n_ids * sizeof(uint32_t));
+        gen_req_free(chat);
+        gen_req_free(text);
+        buf_fini(&body);
+        buf_fini(&rendered);
+    }
+    api_fixture_fini(&f);
+}
+
 static void test_detokenize(void **state) {
     struct api_fixture *f = *state;
     expect(f, api_detokenize, "{\"tokens\":[256,65,\"66\",257]}", "{\"prompt\":\"<s>AB</s>\"}");
@@ -179,9 +223,13 @@ static void test_bad_files(void **state) {
 int main(void) {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        T(test_tokenize),   T(test_tokenize_agrees_with_chat),
-        T(test_detokenize), T(test_card),
-        T(test_model_info), T(test_bad_files),
+        T(test_tokenize),
+        T(test_tokenize_agrees_with_chat),
+        T(test_rendered_text_gives_the_ids_of_chat),
+        T(test_detokenize),
+        T(test_card),
+        T(test_model_info),
+        T(test_bad_files),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
