@@ -19,7 +19,7 @@
 
 extern char **environ;
 
-enum { BACKOFF_MIN_MS = 100, BACKOFF_MAX_MS = 5000, STEADY_S = 10, GRACE_MS = 2000, PLAIN_LINE_MS = 2000 };
+enum { DIAL_POLL_MS = 5, BACKOFF_MIN_MS = 100, BACKOFF_MAX_MS = 5000, STEADY_S = 10, GRACE_MS = 2000, PLAIN_LINE_MS = 2000 };
 
 struct child {
     pid_t pid;             /* 0: not running */
@@ -27,6 +27,7 @@ struct child {
     char url[160]; /* ipc://PATH */
     uint64_t started_ns, restart_ns; /* restart_ns: due then, while pid is 0 */
     unsigned backoff_ms;
+    bool dialled;
 };
 struct launch {
     struct launch_opts o;
@@ -204,6 +205,22 @@ static int restart_due(struct launch *l) {
     return wait_ms;
 }
 
+/* dial_due: dials a worker once its socket is there, which is sooner than a dialler's backoff. Returns whether some are missing. */
+static bool dial_due(struct launch *l) {
+    bool missing = false;
+    for (unsigned i = 0; i < l->o.n_workers; i++) {
+        struct child *c = &l->child[i];
+        struct err e;
+        if (!c->dialled && access(c->url + strlen("ipc://"), F_OK) == 0) {
+            c->dialled = true;
+            if (router_dial(l->o.router, c->url, &e) != RC_OK)
+                LOG(LOG_ERROR, "cannot dial the worker", F_STR("reason", e.msg));
+        }
+        missing |= !c->dialled;
+    }
+    return missing;
+}
+
 static void kill_all(struct launch *l, int sig) {
     for (unsigned i = 0; i < l->o.n_workers; i++)
         if (l->child[i].pid)
@@ -233,6 +250,8 @@ static void *launch_loop(void *arg) {
     struct launch *l = arg;
     while (!atomic_load(&l->stop)) {
         int next_ms = restart_due(l);
+        if (dial_due(l))
+            next_ms = DIAL_POLL_MS;
         wait_events(l, next_ms < 0 ? 1000 : MIN(next_ms, 1000));
         reap(l);
         if (!atomic_load(&l->stop) && !atomic_load(&l->refused))
@@ -294,7 +313,6 @@ enum rc launch_start(struct launch **out, const struct launch_opts *o, struct er
         struct child *c = &l->child[i];
         c->pidfd = -1;
         snprintf(c->url, sizeof c->url, "ipc://%s/worker-%u.sock", l->dir, i);
-        rc = router_dial(o->router, c->url, e);
     }
     if (rc != RC_OK) {
         clean(l);

@@ -23,7 +23,7 @@ struct launch_opts {
     uint64_t started_ns; /* of the process: "ready in" counts from here */
 };
 
-/* launch_start: makes a private folder for the sockets, dials them, starts the thread. The options' pointers must outlive it. */
+/* launch_start: makes a private folder for the sockets, starts the thread, which dials the workers. The options' pointers must outlive it. */
 MUST_USE enum rc launch_start(struct launch **out, const struct launch_opts *o, struct err *e);
 /* launch_stop: ends the workers: SIGTERM, or SIGKILL at once if `now`, and SIGKILL after two seconds; joins the thread, removes the
  * folder, frees l. Returns false if the start was refused because a worker could not start. NULL is fine. */

@@ -111,6 +111,8 @@ static void settle(struct weir_opts *o, bool serve) {
         o->r.log_level = xstrdup(o->w.log_level);
     }
     o->r.has_seed = o->r.seed != INT64_MIN;
+    if (!o->r.has_seed)
+        o->r.seed = 0;
     if (log_parse_level(o->r.log_level, &level))
         log_set_level(level);
 }
@@ -139,8 +141,12 @@ static int run(struct weir_opts *o, const char *model, const struct conf_table *
 
     if (router_new(&r, &o->r, &e) != RC_OK)
         goto out;
+    buf_addz(&shown, "configuration ");
     conf_show(table, o, &shown);
-    LOG(LOG_INFO, "configuration", F_BYTES("flags", shown.data, shown.len));
+    for (size_t i = 0; i < shown.len; i++)
+        if ((unsigned char)shown.data[i] < ' ')
+            shown.data[i] = ' '; /* a template given as text has lines */
+    LOG(LOG_INFO, buf_cstr(&shown));
     if (!is_loopback(o->r.host))
         LOG(LOG_WARN, "listening beyond this machine, and nobody has to show a key", F_STR("host", o->r.host));
     catch_signals(r);
