@@ -235,7 +235,9 @@ void loop_fini(struct loop *l) {
     h2o_timeout_dispose(ev, &l->queue_timeout);
     h2o_timeout_dispose(ev, &l->request_timeout);
     h2o_timeout_dispose(ev, &l->keepalive);
+    h2o_multithread_queue_t *queue = l->ctx.queue;
     h2o_context_dispose(&l->ctx);
+    free(queue); /* h2o 2.2.5 destroys it and forgets its memory */
     h2o_evloop_destroy(ev);
     give_back_recycled();
 }

@@ -1,0 +1,58 @@
+/* The route table: exact paths, methods, names in paths. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "router/route.h"
+
+static void test_find(void **state) {
+    (void)state;
+    assert_int_equal(route_find(STR_LIT("/v1/chat/completions"))->id, ROUTE_CHAT);
+    assert_int_equal(route_find(STR_LIT("/v1/models"))->id, ROUTE_MODELS);
+    assert_int_equal(route_find(STR_LIT("/v1/models/a/b"))->id, ROUTE_MODEL);
+    assert_int_equal(route_find(STR_LIT("/v1/embeddings"))->id, ROUTE_NOT_BUILT);
+    static const char *const none[] = {"", "/", "*", "/v1/models/", "/v1/chat/completions/", "/V1/models", "//v1/models",
+                                       "/v1/../v1/models", "/%761/models", "/healthz", "/v1/chat"};
+    for (size_t i = 0; i < ARRAY_LEN(none); i++)
+        assert_null(route_find(str_of(none[i])));
+    for (size_t i = 0; i < n_routes; i++) {
+        for (size_t k = 0; k < i; k++)
+            assert_false(str_eq(routes[i].path, routes[k].path));
+    }
+}
+
+static void test_methods(void **state) {
+    (void)state;
+    assert_int_equal(route_method(STR_LIT("HEAD")), METHOD_GET);
+    assert_int_equal(route_method(STR_LIT("get")), 0);
+    assert_int_equal(route_method(STR_LIT("PUT")), 0);
+    assert_string_equal(route_allow(route_find(STR_LIT("/v1/completions"))), "POST, OPTIONS");
+    assert_string_equal(route_allow(route_find(STR_LIT("/health"))), "GET, HEAD, OPTIONS");
+    assert_string_equal(route_allow(route_find(STR_LIT("/ping"))), "GET, HEAD, POST, OPTIONS");
+}
+
+static void test_names(void **state) {
+    (void)state;
+    static const struct {
+        const char *path, *name; /* NULL: refused */
+    } cases[] = {{"/v1/models/m", "m"},       {"/v1/models/org/m", "org/m"}, {"/v1/models/org%2Fm", "org/m"},
+                 {"/v1/models/%c3%A9", "\xc3\xa9"}, {"/v1/models/a%0", NULL},    {"/v1/models/%", NULL},
+                 {"/v1/models/a%zz", NULL},   {"/v1/models/a%00b", NULL}};
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct str path = str_of(cases[i].path);
+        struct buf b = {0};
+        bool ok = route_name(route_find(path), path, &b);
+        assert_int_equal(ok, cases[i].name != NULL);
+        if (ok)
+            assert_string_equal(buf_cstr(&b), cases[i].name);
+        buf_fini(&b);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_find), cmocka_unit_test(test_methods), cmocka_unit_test(test_names)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
