@@ -1,0 +1,630 @@
+/* The router when workers break, lie, refuse or are busy, when clients are slow, and when time runs out. threads: tsan */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "tests/support/fake_worker.h"
+#include "tests/support/router_rig.h"
+
+static const char long_stream[] = "{\"prompt\":\"hello\",\"max_tokens\":3000,\"stream\":true}";
+static const char long_whole[] = "{\"prompt\":\"hello\",\"max_tokens\":3000}";
+static const char small[] = "{\"prompt\":\"hello\",\"max_tokens\":3}";
+
+static int open_post(int port, const char *path, const char *json) {
+    struct buf text = {0};
+    int fd = http_open(port);
+    http_post_text(path, json, &text);
+    http_send(fd, text.data, text.len);
+    buf_fini(&text);
+    return fd;
+}
+
+/* read_until: until the socket has shown some text; keeps all of it. */
+static void read_until(int fd, struct buf *b, const char *text) {
+    while (!b->len || !memmem(b->data, b->len, text, strlen(text))) {
+        ssize_t n = recv(fd, buf_reserve(b, 4096), 4096, 0);
+        assert_true(n > 0);
+        b->len += (size_t)n;
+    }
+}
+
+static void answer(int fd, struct buf *rest, struct http_answer *a) {
+    http_read(fd, rest, false, a);
+    buf_fini(rest);
+    close(fd);
+}
+
+static void expect_fd(int fd, int status, const char *piece) {
+    struct buf rest = {0};
+    struct http_answer a;
+    answer(fd, &rest, &a);
+    bool has = !piece || http_header(&a, piece) || (a.body.data && strstr(a.body.data, piece));
+    if (a.status != status || !has)
+        fprintf(stderr, "got %d, not %d with %s\n%s%s\n", a.status, status, piece ? piece : "", a.head.data ? a.head.data : "",
+                a.body.data ? a.body.data : "");
+    assert_int_equal(a.status, status);
+    assert_true(has);
+    http_answer_fini(&a);
+}
+
+static void expect(int port, const char *json, int status, const char *piece) {
+    expect_fd(open_post(port, "/v1/completions", json), status, piece);
+}
+
+static double metric(int port, const char *name) {
+    struct http_answer a;
+    char line[200];
+    http_get(port, "/metrics", &a);
+    snprintf(line, sizeof line, "\n%s ", name);
+    const char *p = strstr(a.body.data, line);
+    assert_non_null(p);
+    double v = strtod(p + strlen(line), NULL);
+    http_answer_fini(&a);
+    return v;
+}
+
+static bool no_requests(void *arg) {
+    struct router_rig *r = arg;
+    return router_request_count(r->router) == 0;
+}
+static bool has_submits(void *arg) {
+    return fake_worker_submits(arg) >= 1;
+}
+static bool nothing_live(void *arg) {
+    return fake_worker_live(arg) == 0;
+}
+
+struct world {
+    struct router_rig rig;
+    struct fake_worker *worker;
+    int port;
+};
+static void world_start(struct world *w, struct fake_opts f) {
+    f.url = w->rig.url;
+    w->worker = fake_worker_new(&f);
+    router_rig_start(&w->rig);
+    w->port = router_port(w->rig.router);
+    if (!f.start_loading && !f.bad_digest)
+        router_rig_wait_ready(&w->rig);
+}
+static void world_stop(struct world *w) {
+    router_rig_fini(&w->rig);
+    fake_worker_free(w->worker);
+}
+
+/* ---- a worker that is lost ------------------------------------------------------------------------------- */
+
+static void test_killed_in_mid_stream(void **state) {
+    (void)state;
+    struct world w;
+    router_rig_init(&w.rig);
+    world_start(&w, (struct fake_opts){0});
+    int fd = open_post(w.port, "/v1/completions", long_stream), whole = open_post(w.port, "/v1/completions", long_whole);
+    struct buf got = {0};
+    read_until(fd, &got, "data: {");
+    fake_worker_free(w.worker);
+    struct http_answer a;
+    answer(fd, &got, &a);
+    assert_int_equal(a.status, 200);
+    assert_false(a.closed);
+    const char *error = strstr(a.body.data, "data: {\"error\":{");
+    assert_non_null(error);
+    assert_non_null(strstr(error, "\"code\":503"));
+    assert_string_equal(a.body.data + a.body.len - 14, "data: [DONE]\n\n");
+    http_answer_fini(&a);
+    expect_fd(whole, 503, "retry-after: 5");
+    expect(w.port, small, 503, "retry-after: 5");
+    w.worker = fake_worker_new(&(struct fake_opts){.url = w.rig.url});
+    router_rig_wait_ready(&w.rig);
+    expect(w.port, small, 200, "\"completion_tokens\":3");
+    world_stop(&w);
+}
+
+static bool swallow(void *arg, struct fake_worker *f, struct link_conn *c, const Weir__Submit *m) {
+    (void)f, (void)c, (void)m;
+    atomic_fetch_add((_Atomic int *)arg, 1);
+    return true;
+}
+static bool swallowed(void *arg) {
+    return atomic_load((_Atomic int *)arg) > 0;
+}
+
+static void test_retried_elsewhere(void **state) {
+    (void)state;
+    struct world w;
+    _Atomic int n = 0;
+    router_rig_init(&w.rig);
+    world_start(&w, (struct fake_opts){.arg = &n, .on_submit = swallow});
+    int fd = open_post(w.port, "/v1/completions", small), other = open_post(w.port, "/v1/completions", small);
+    assert_true(rig_until(swallowed, &n));
+    char url[160];
+    struct err e;
+    snprintf(url, sizeof url, "%s-b", w.rig.url);
+    struct fake_worker *second = fake_worker_new(&(struct fake_opts){.url = url});
+    assert_int_equal(router_dial(w.rig.router, url, &e), RC_OK);
+    /* It serves once a third request has gone to it, the less loaded one. */
+    for (int i = 0; i < 5000 && fake_worker_submits(second) == 0; i++) {
+        int probe = open_post(w.port, "/v1/completions", small);
+        usleep(2000);
+        close(probe);
+    }
+    fake_worker_free(w.worker);
+    expect_fd(fd, 200, "\"completion_tokens\":3");
+    expect_fd(other, 200, "\"completion_tokens\":3");
+    w.worker = second;
+    world_stop(&w);
+}
+
+/* ---- lies ---------------------------------------------------------------------------------------------- */
+
+struct liar {
+    _Atomic int what;
+    uint64_t other; /* a handle of another request */
+};
+
+enum { LIE_TOKEN = 1, LIE_TWICE, LIE_FOREIGN, LIE_COLUMNS, LIE_ERROR, LIE_REJECT, LIE_REASON, LIE_ABORT, LIE_NAN, LIE_TOP };
+
+static bool lie(void *arg, struct fake_worker *f, struct link_conn *c, const Weir__Submit *m) {
+    struct liar *x = arg;
+    Weir__StepOutputs out = WEIR__STEP_OUTPUTS__INIT;
+    Weir__Finish fin = WEIR__FINISH__INIT, *fins = &fin;
+    Weir__Reject no = WEIR__REJECT__INIT;
+    Weir__TopLogprobs top = WEIR__TOP_LOGPROBS__INIT, *tops = &top;
+    uint64_t s = m->stream;
+    uint32_t token = 41;
+    float nan = __builtin_nanf("");
+    out.stream = &s;
+    out.token = &token;
+    out.n_stream = out.n_token = 1;
+    switch (atomic_load(&x->what)) {
+    case LIE_TOKEN:
+        fake_send(c, s, fake_worker_vocab(f), 0);
+        return true;
+    case LIE_TWICE: /* finishes and goes on, and finishes again */
+        fake_send(c, s, 41, 0);
+        fake_send(c, s, 42, WEIR__FINISH__REASON__LENGTH);
+        fake_send(c, s, 43, 0);
+        fake_send(c, s, UINT32_MAX, WEIR__FINISH__REASON__LENGTH);
+        return true;
+    case LIE_FOREIGN: /* samples, slots, generations and loops that are nobody's */
+        fake_send(c, s + 5, 43, 0);
+        fake_send(c, s + 256, 43, 0);
+        fake_send(c, s ^ 1ull << 40, 43, WEIR__FINISH__REASON__LENGTH);
+        fake_send(c, s ^ 0xffull << 32, 43, 0);
+        fake_send(c, 0, 43, 0);
+        return false;
+    case LIE_COLUMNS:
+        out.n_token = 0;
+        break;
+    case LIE_ERROR:
+    case LIE_REASON:
+    case LIE_ABORT:
+        fin.has_stream = fin.has_reason = fin.has_status = true;
+        fin.stream = s;
+        fin.reason = x->what == LIE_ERROR   ? WEIR__FINISH__REASON__ERROR
+                     : x->what == LIE_ABORT ? WEIR__FINISH__REASON__ABORT
+                                            : (Weir__Finish__Reason)77;
+        fin.status = 400;
+        char text[] = "no token satisfies the constraints";
+        fin.message = text;
+        out.n_finish = 1;
+        out.finish = &fins;
+        (void)!link_send(c, LINK_DATA, WEIR__ENVELOPE__BODY_STEP_OUTPUTS, &out);
+        return true;
+    case LIE_REJECT:
+        no.has_request_id = no.has_status = true;
+        no.request_id = m->request_id;
+        no.status = 400;
+        char why[] = "the prompt is too long for this worker", param[] = "prompt";
+        no.message = why;
+        no.param = param;
+        (void)!link_send(c, LINK_CONTROL, WEIR__ENVELOPE__BODY_REJECT, &no);
+        return true;
+    case LIE_NAN:
+        out.logprob = &nan;
+        out.n_logprob = 1;
+        break;
+    case LIE_TOP:
+        top.has_entry = true;
+        top.entry = 1;
+        out.top = &tops;
+        out.n_top = 1;
+        break;
+    default:
+        return false;
+    }
+    (void)!link_send(c, LINK_DATA, WEIR__ENVELOPE__BODY_STEP_OUTPUTS, &out);
+    return true;
+}
+
+static bool healthy(void *arg) {
+    struct http_answer a;
+    http_get(*(int *)arg, "/health", &a);
+    bool ok = a.status == 200;
+    http_answer_fini(&a);
+    return ok;
+}
+
+static void test_lies(void **state) {
+    (void)state;
+    static const struct {
+        int lie, status;
+        const char *piece;
+    } cases[] = {
+        {LIE_TOKEN, 503, "Retry-After"},   {LIE_TWICE, 200, "\"completion_tokens\":2"},
+        {LIE_FOREIGN, 200, "\"completion_tokens\":3"}, {LIE_COLUMNS, 503, NULL},
+        {LIE_ERROR, 400, "no token satisfies the constraints"}, {LIE_REJECT, 400, "\"param\":\"prompt\""},
+        {LIE_REASON, 503, NULL}, {LIE_ABORT, 503, "stopped"}, {LIE_NAN, 500, "not a number"}, {LIE_TOP, 503, NULL},
+    };
+    struct liar x = {0};
+    struct world w;
+    router_rig_init(&w.rig);
+    world_start(&w, (struct fake_opts){.arg = &x, .on_submit = lie});
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        atomic_store(&x.what, cases[i].lie);
+        expect(w.port, small, cases[i].status, cases[i].piece);
+        atomic_store(&x.what, 0);
+        assert_true(rig_until(healthy, &w.port)); /* a worker that was cut comes back */
+        expect(w.port, small, 200, "\"completion_tokens\":3");
+    }
+    assert_true(metric(w.port, "weir_dropped_outputs_total") >= 7);
+    world_stop(&w);
+}
+
+/* ---- lines and limits ------------------------------------------------------------------------------------ */
+
+static void test_line(void **state) {
+    (void)state;
+    struct world w;
+    router_rig_init(&w.rig);
+    w.rig.opts.limit.queued_requests = 2;
+    world_start(&w, (struct fake_opts){.credit_seqs = 1});
+    int first = open_post(w.port, "/v1/completions", "{\"prompt\":\"x\",\"max_tokens\":200}");
+    assert_true(rig_until(has_submits, w.worker));
+    int fd[5];
+    for (int i = 0; i < 5; i++) {
+        fd[i] = open_post(w.port, "/v1/completions", small);
+        usleep(30000);
+    }
+    for (int i = 2; i < 5; i++)
+        expect_fd(fd[i], 429, "retry-after: ");
+    assert_true(metric(w.port, "weir_rejected_total{reason=\"queue_full\",status=\"429\"}") == 3);
+    expect_fd(first, 200, NULL);
+    expect_fd(fd[0], 200, NULL);
+    expect_fd(fd[1], 200, NULL);
+    /* many prompts in one request trickle through the one credit, however short the line may be */
+    expect(w.port, "{\"prompt\":[\"a\",\"b\",\"c\",\"d\",\"e\",\"f\"],\"max_tokens\":2}", 200, "\"completion_tokens\":12");
+    world_stop(&w);
+}
+
+static void test_waiting_client_leaves(void **state) {
+    (void)state;
+    struct world w;
+    router_rig_init(&w.rig);
+    world_start(&w, (struct fake_opts){.credit_seqs = 1});
+    int first = open_post(w.port, "/v1/completions", long_whole);
+    assert_true(rig_until(has_submits, w.worker));
+    int waiting = open_post(w.port, "/v1/completions", small);
+    usleep(20000);
+    close(waiting);
+    usleep(20000);
+    close(first);
+    assert_true(rig_until(no_requests, &w.rig));
+    assert_true(rig_until(nothing_live, w.worker));
+    expect(w.port, small, 200, NULL);
+    assert_true(metric(w.port, "weir_client_disconnects_total") == 2);
+    world_stop(&w);
+}
+
+static void test_timeouts(void **state) {
+    (void)state;
+    struct world w;
+    router_rig_init(&w.rig);
+    w.rig.opts.queue_timeout_s = 0.1;
+    w.rig.opts.request_timeout_s = 0.4;
+    world_start(&w, (struct fake_opts){.credit_seqs = 1});
+    int first = open_post(w.port, "/v1/completions", long_stream);
+    assert_true(rig_until(has_submits, w.worker));
+    expect(w.port, small, 503, "--queue-timeout");
+    struct buf got = {0};
+    struct http_answer a;
+    answer(first, &got, &a);
+    assert_int_equal(a.status, 200);
+    assert_non_null(strstr(a.body.data, "\"code\":504"));
+    http_answer_fini(&a);
+    assert_true(rig_until(nothing_live, w.worker));
+    expect(w.port, long_whole, 504, "--request-timeout");
+    world_stop(&w);
+}
+
+static void test_loading_and_failures(void **state) {
+    (void)state;
+    struct world w;
+    router_rig_init(&w.rig);
+    world_start(&w, (struct fake_opts){.start_loading = true});
+    struct router_progress p;
+    router_note_worker_state(w.rig.router, "restarting\nin 2 s");
+    expect(w.port, small, 503, "restarting in 2 s");
+    fake_worker_state(w.worker, WEIR__WORKER_STATE__FAILED, "no memory");
+    for (int i = 0; i < 1000; i++) {
+        router_progress(w.rig.router, &p);
+        if (p.failed)
+            break;
+        usleep(2000);
+    }
+    assert_true(p.failed);
+    assert_string_equal(p.detail, "no memory");
+    fake_worker_state(w.worker, WEIR__WORKER_STATE__READY, NULL);
+    router_rig_wait_ready(&w.rig);
+    expect(w.port, small, 200, NULL);
+    fake_worker_state(w.worker, WEIR__WORKER_STATE__DRAINING, NULL);
+    for (int i = 0; i < 1000 && healthy(&w.port); i++)
+        usleep(2000);
+    expect(w.port, small, 503, "retry-after: 5");
+    expect(w.port, "{\"model\":\"other\",\"prompt\":\"x\"}", 404, "does not exist");
+    world_stop(&w);
+}
+
+static void test_bad_digest(void **state) {
+    (void)state;
+    struct world w;
+    struct router_progress p = {0};
+    router_rig_init(&w.rig);
+    world_start(&w, (struct fake_opts){.bad_digest = true});
+    for (int i = 0; i < 1000 && !p.failed; i++) {
+        router_progress(w.rig.router, &p);
+        usleep(2000);
+    }
+    assert_non_null(strstr(p.detail, "digest"));
+    expect(w.port, small, 503, "digest");
+    world_stop(&w);
+}
+
+/* ---- clients --------------------------------------------------------------------------------------------- */
+
+static void test_slow_reader(void **state) {
+    (void)state;
+    struct world w;
+    router_rig_init(&w.rig);
+    w.rig.opts.limit.stream_buffer_bytes = 64 * 1024;
+    world_start(&w, (struct fake_opts){.step_us = 20});
+    /* 128 samples fill the socket's buffers soon; nobody reads */
+    int fd = open_post(w.port, "/v1/completions",
+                       "{\"prompt\":\"hello\",\"max_tokens\":3000,\"stream\":true,\"n\":128,\"temperature\":1}");
+    assert_true(rig_until(has_submits, w.worker));
+    assert_true(rig_until(nothing_live, w.worker));
+    assert_true(rig_until(no_requests, &w.rig));
+    assert_true(metric(w.port, "weir_slow_client_aborts_total") == 1);
+    close(fd);
+    world_stop(&w);
+}
+
+static void test_stalled_write(void **state) {
+    (void)state;
+    struct world w;
+    router_rig_init(&w.rig);
+    w.rig.opts.write_timeout_s = 1;
+    world_start(&w, (struct fake_opts){.step_us = 20});
+    int fd = http_open(w.port), small_buffer = 4096;
+    assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &small_buffer, sizeof small_buffer), 0);
+    struct buf text = {0};
+    http_post_text("/v1/completions", "{\"prompt\":\"hello\",\"max_tokens\":1000,\"n\":120,\"temperature\":1,\"stream\":true}", &text);
+    http_send(fd, text.data, text.len);
+    buf_fini(&text);
+    assert_true(rig_until(has_submits, w.worker));
+    assert_true(rig_until(no_requests, &w.rig));
+    assert_true(rig_until(nothing_live, w.worker));
+    assert_true(metric(w.port, "weir_slow_client_aborts_total") == 1);
+    close(fd);
+    world_stop(&w);
+}
+
+static void test_idle_and_slow_connections(void **state) {
+    (void)state;
+    struct world w;
+    char c;
+    router_rig_init(&w.rig);
+    w.rig.opts.keep_alive_s = 0.1;
+    w.rig.opts.limit.body_timeout_s = 1;
+    w.rig.opts.limit.connections = 4;
+    world_start(&w, (struct fake_opts){0});
+    int idle = http_open(w.port), half = http_open(w.port);
+    http_send(half, "POST /tokenize HTTP/1.1\r\nContent-Length: 100\r\n\r\n{", 50);
+    assert_int_equal(recv(idle, &c, 1, 0), 0);
+    assert_int_equal(recv(half, &c, 1, 0), 0);
+    close(idle);
+    close(half);
+    /* one connection too many */
+    int fds[5];
+    for (int i = 0; i < 5; i++) {
+        fds[i] = open_post(w.port, "/v1/completions", long_whole);
+        usleep(10000);
+    }
+    expect_fd(fds[4], 503, "--max-connections");
+    for (int i = 0; i < 4; i++)
+        close(fds[i]);
+    assert_true(rig_until(no_requests, &w.rig));
+    expect(w.port, small, 200, NULL);
+    world_stop(&w);
+}
+
+static void test_body_limit(void **state) {
+    (void)state;
+    struct world w;
+    router_rig_init(&w.rig);
+    w.rig.opts.limit.body_bytes = 1000;
+    world_start(&w, (struct fake_opts){0});
+    struct buf text = {0};
+    buf_addz(&text, "{\"prompt\":\"");
+    while (text.len < 300000)
+        buf_addz(&text, "word ");
+    buf_addz(&text, "\"}");
+    expect(w.port, buf_cstr(&text), 413, "--max-body-bytes");
+    struct buf chunked = {0};
+    buf_addf(&chunked, "POST /tokenize HTTP/1.1\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n%zx\r\n%s\r\n0\r\n\r\n",
+             text.len, buf_cstr(&text));
+    int fd = http_open(w.port);
+    http_send(fd, chunked.data, chunked.len);
+    expect_fd(fd, 413, "PayloadTooLargeError");
+    buf_fini(&text);
+    buf_fini(&chunked);
+    world_stop(&w);
+}
+
+static void test_ids_and_old_http(void **state) {
+    (void)state;
+    struct world w;
+    router_rig_init(&w.rig);
+    w.rig.opts.request_id_headers = true;
+    world_start(&w, (struct fake_opts){0});
+    struct buf text = {0};
+    buf_addf(&text, "POST /v1/completions HTTP/1.1\r\nX-Request-Id: abc\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n\r\n%s",
+             strlen(small), small);
+    int fd = http_open(w.port);
+    http_send(fd, text.data, text.len);
+    expect_fd(fd, 200, "\"id\":\"cmpl-abc\"");
+    fd = http_open(w.port);
+    http_send(fd, text.data, text.len);
+    expect_fd(fd, 200, "x-request-id: abc\r");
+    expect(w.port, "{\"prompt\":\"x\",\"max_tokens\":1,\"request_id\":\"from-body\",\"stream\":true}", 200, "x-request-id: from-body\r");
+    expect(w.port, "{\"prompt\":\"x\",\"max_tokens\":1,\"request_id\":\"from-body\"}", 200, "x-request-id: from-body\r");
+    expect(w.port, "{", 400, "x-request-id: ");
+    expect(w.port, "{\"prompt\":\"x\",\"request_id\":\"two words\"}", 400, "request_id");
+    text.len = 0;
+    const char *json = "{\"prompt\":\"x\",\"max_tokens\":4,\"stream\":true}";
+    buf_addf(&text, "POST /v1/completions HTTP/1.0\r\nConnection: keep-alive\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n\r\n%s",
+             strlen(json), json);
+    fd = http_open(w.port);
+    http_send(fd, text.data, text.len);
+    expect_fd(fd, 200, "data: [DONE]");
+    buf_fini(&text);
+    world_stop(&w);
+}
+
+static void test_keepalive_comments(void **state) {
+    (void)state;
+    struct world w;
+    _Atomic int n = 0;
+    router_rig_init(&w.rig);
+    w.rig.opts.sse_keepalive_s = 0.05;
+    w.rig.opts.request_timeout_s = 0.4;
+    world_start(&w, (struct fake_opts){.arg = &n, .on_submit = swallow});
+    int fd = open_post(w.port, "/v1/completions", long_stream);
+    struct buf got = {0};
+    struct http_answer a;
+    answer(fd, &got, &a);
+    assert_int_equal(a.status, 200);
+    assert_true(strstr(a.body.data, ": keep-alive\n\n: keep-alive\n\n") == a.body.data);
+    assert_non_null(strstr(a.body.data, "\"code\":504"));
+    http_answer_fini(&a);
+    expect(w.port, long_whole, 504, NULL); /* no early 200 for a whole answer */
+    world_stop(&w);
+}
+
+/* ---- the end ----------------------------------------------------------------------------------------------- */
+
+static void test_drain_waits(void **state) {
+    (void)state;
+    struct world w;
+    router_rig_init(&w.rig);
+    world_start(&w, (struct fake_opts){0});
+    int fd = open_post(w.port, "/v1/completions", "{\"prompt\":\"x\",\"max_tokens\":200,\"stream\":true}");
+    struct buf got = {0};
+    read_until(fd, &got, "data: {");
+    router_shutdown(w.rig.router);
+    usleep(60000);
+    int health = http_open(w.port);
+    http_send(health, "GET /health HTTP/1.1\r\n\r\n", 24);
+    expect_fd(health, 503, "connection: close");
+    expect(w.port, small, 503, "shutting down");
+    struct http_answer a;
+    answer(fd, &got, &a);
+    assert_null(strstr(a.body.data, "error"));
+    assert_non_null(strstr(a.body.data, "[DONE]"));
+    http_answer_fini(&a);
+    pthread_join(w.rig.thread, NULL);
+    assert_true(w.rig.peaceful);
+    router_free(w.rig.router);
+    w.rig.router = NULL;
+    world_stop(&w);
+}
+
+static void test_drain_runs_out(void **state) {
+    (void)state;
+    struct world w;
+    router_rig_init(&w.rig);
+    w.rig.opts.shutdown_timeout_s = 0.1;
+    world_start(&w, (struct fake_opts){0});
+    int fd = open_post(w.port, "/v1/completions", long_stream), whole = open_post(w.port, "/v1/completions", long_whole);
+    struct buf got = {0};
+    read_until(fd, &got, "data: {");
+    usleep(20000);
+    router_shutdown(w.rig.router);
+    struct http_answer a;
+    answer(fd, &got, &a);
+    assert_non_null(strstr(a.body.data, "\"code\":503"));
+    assert_non_null(strstr(a.body.data, "[DONE]"));
+    http_answer_fini(&a);
+    expect_fd(whole, 503, "retry-after: ");
+    pthread_join(w.rig.thread, NULL);
+    assert_true(w.rig.peaceful);
+    router_free(w.rig.router);
+    w.rig.router = NULL;
+    world_stop(&w);
+}
+
+static void test_second_shutdown(void **state) {
+    (void)state;
+    struct world w;
+    router_rig_init(&w.rig);
+    world_start(&w, (struct fake_opts){0});
+    int fd = open_post(w.port, "/v1/completions", long_whole);
+    assert_true(rig_until(has_submits, w.worker));
+    router_shutdown(w.rig.router);
+    router_shutdown(w.rig.router);
+    pthread_join(w.rig.thread, NULL);
+    assert_false(w.rig.peaceful);
+    router_free(w.rig.router);
+    w.rig.router = NULL;
+    close(fd);
+    world_stop(&w);
+}
+
+static void test_port_taken(void **state) {
+    (void)state;
+    struct router_rig a, b;
+    struct err e;
+    router_rig_init(&a);
+    router_rig_init(&b);
+    assert_int_equal(router_new(&a.router, &a.opts, &e), RC_OK);
+    b.opts.port = router_port(a.router);
+    assert_int_equal(router_new(&b.router, &b.opts, &e), RC_IO);
+    assert_non_null(strstr(e.msg, "cannot listen"));
+    router_free(a.router);
+    a.router = NULL;
+    router_rig_fini(&a);
+    router_rig_fini(&b);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_killed_in_mid_stream), cmocka_unit_test(test_retried_elsewhere),
+        cmocka_unit_test(test_lies),                 cmocka_unit_test(test_line),
+        cmocka_unit_test(test_waiting_client_leaves), cmocka_unit_test(test_timeouts),
+        cmocka_unit_test(test_loading_and_failures), cmocka_unit_test(test_bad_digest),
+        cmocka_unit_test(test_slow_reader),          cmocka_unit_test(test_stalled_write),
+        cmocka_unit_test(test_idle_and_slow_connections), cmocka_unit_test(test_body_limit),
+        cmocka_unit_test(test_ids_and_old_http),     cmocka_unit_test(test_keepalive_comments),
+        cmocka_unit_test(test_drain_waits),          cmocka_unit_test(test_drain_runs_out),
+        cmocka_unit_test(test_second_shutdown),      cmocka_unit_test(test_port_taken),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
