@@ -126,8 +126,8 @@ static inline float *rig_get(struct rig r, const struct be_mem *m, uint32_t rows
 /* expect_near: |got - want| <= bound, and got is a number. */
 static inline void expect_near(double got, double want, double bound, const char *what, size_t at) {
     if (!(fabs(got - want) <= bound)) {
-        print_error("%s[%zu]: got %.9g, want %.9g, off by %.3g, bound %.3g\n", what, at, got, want, fabs(got - want),
-                    bound);
+        print_error("%s[%zu]: got %.9g, want %.9g, off by %.3g, bound %.3g\n", what, at, got, want,
+                    fabs(got - want), bound);
         fail();
     }
 }

@@ -1,4 +1,5 @@
-/* The plain C backend against the same formulas in f64: what every other backend is compared with is right. */
+/* The plain C backend against the same formulas in f64: what every other backend is compared with is right.
+ */
 #include "tests/parity/parity.h"
 
 enum { N_CASES = 40 };
@@ -14,8 +15,10 @@ static void gemm_is_the_product(void **state) {
         float *x = rng_floats(&g, (size_t)n * n_in, 1), *w = rng_floats(&g, (size_t)n_out * n_in, 0.3f);
         float *bias = rng_floats(&g, n_out, 1), *add = rng_floats(&g, (size_t)n * n_out, 1);
         void *stored = as_type(w, (size_t)n_out * n_in, t);
-        struct be_mem *y = rig_mem(r, NULL, n, n_out), *xm = rig_mem(r, x, n, n_in), *am = rig_mem(r, add, n, n_out);
-        struct be_w *wm = rig_weight(r, BE_W_LINEAR, stored, t, n_out, n_in), *bm = rig_vector(r, bias, n_out);
+        struct be_mem *y = rig_mem(r, NULL, n, n_out), *xm = rig_mem(r, x, n, n_in),
+                      *am = rig_mem(r, add, n, n_out);
+        struct be_w *wm = rig_weight(r, BE_W_LINEAR, stored, t, n_out, n_in),
+                    *bm = rig_vector(r, bias, n_out);
         r.ops->gemm(r.b, &(struct op_gemm){.y = y, .x = xm, .w = wm, .bias = bm, .add = am, .n_rows = n});
         float *got = rig_get(r, y, n, n_out);
         for (size_t i = 0; i < (size_t)n * n_out; i++) {
@@ -40,7 +43,8 @@ static void norms_follow_their_formulas(void **state) {
         uint32_t n = rng_range(&g, 1, 5), cols = rng_range(&g, 2, 400);
         bool layer = c % 2;
         struct rig r = rig_open(&ref_ops, (struct be_config){.n_tokens_max = n});
-        float *x = rng_floats(&g, (size_t)n * cols, 2), *w = rng_floats(&g, cols, 1), *bias = rng_floats(&g, cols, 1);
+        float *x = rng_floats(&g, (size_t)n * cols, 2), *w = rng_floats(&g, cols, 1),
+              *bias = rng_floats(&g, cols, 1);
         struct be_mem *y = rig_mem(r, NULL, n, cols), *xm = rig_mem(r, x, n, cols);
         struct be_norm norm = {
             .kind = layer ? NORM_LAYER : NORM_RMS,
@@ -62,8 +66,8 @@ static void norms_follow_their_formulas(void **state) {
                 sq += (row[k] - mean) * (row[k] - mean) / cols;
             double inv = 1 / sqrt(sq + 1e-5), scale = w[i % cols] + norm.weight_offset;
             double want = (row[i % cols] - mean) * inv * scale + (layer ? bias[i % cols] : 0);
-            /* mean and squares are sums of `cols` terms: relative error (cols + 6) u, of the largest element for
-             * the mean, and halved by the root for the squares */
+            /* mean and squares are sums of `cols` terms: relative error (cols + 6) u, of the largest element
+             * for the mean, and halved by the root for the squares */
             double bound = (2.0 * cols + 12) * U * (size * inv * fabs(scale) + fabs(want));
             expect_near(got[i], want, bound, "y", i);
         }
@@ -96,8 +100,15 @@ static void attention_is_softmax_of_scores(void **state) {
             slot[i] = table[i / 16] * 16 + i % 16;
         }
         uint8_t kind = both ? ATTN_BIDIRECTIONAL : ATTN_CAUSAL;
-        struct batch batch = {.n_tokens = len, .n_seqs = 1, .n_axes = 1, .n_groups = 1, .tokens = tokens, .pos = pos,
-                              .seq_start = starts, .kv_len = &len, .kind = &kind};
+        struct batch batch = {.n_tokens = len,
+                              .n_seqs = 1,
+                              .n_axes = 1,
+                              .n_groups = 1,
+                              .tokens = tokens,
+                              .pos = pos,
+                              .seq_start = starts,
+                              .kv_len = &len,
+                              .kind = &kind};
         batch.group[0].table = table;
         batch.group[0].table_stride = stride;
         batch.group[0].slot = slot;
@@ -108,12 +119,22 @@ static void attention_is_softmax_of_scores(void **state) {
             eye[(size_t)i * cols + i] = 1;
         struct be_mem *xm = rig_mem(r, x, len, cols), *qkv = rig_mem(r, NULL, len, cols);
         struct be_mem *out = rig_mem(r, NULL, len, n_heads * hd);
-        struct rope_store rope = {.on = true, .layer = 1, .n_heads = n_heads, .n_kv_heads = n_kv, .head_dim = hd};
+        struct rope_store rope = {
+            .on = true, .layer = 1, .n_heads = n_heads, .n_kv_heads = n_kv, .head_dim = hd};
         r.ops->plan(r.b, &batch);
-        r.ops->gemm(r.b, &(struct op_gemm){
-                             .y = qkv, .x = xm, .w = rig_weight(r, BE_W_LINEAR, eye, DT_F32, cols, cols), .rope = rope});
-        r.ops->attn(r.b, &(struct op_attn){.out = out, .qkv = qkv, .layer = 1, .n_heads = n_heads, .n_kv_heads = n_kv,
-                                           .head_dim = hd, .scale = scale, .softcap = softcap, .window = window,
+        r.ops->gemm(r.b, &(struct op_gemm){.y = qkv,
+                                           .x = xm,
+                                           .w = rig_weight(r, BE_W_LINEAR, eye, DT_F32, cols, cols),
+                                           .rope = rope});
+        r.ops->attn(r.b, &(struct op_attn){.out = out,
+                                           .qkv = qkv,
+                                           .layer = 1,
+                                           .n_heads = n_heads,
+                                           .n_kv_heads = n_kv,
+                                           .head_dim = hd,
+                                           .scale = scale,
+                                           .softcap = softcap,
+                                           .window = window,
                                            .sinks = sink ? rig_vector(r, sinks, n_heads) : NULL});
         float *got = rig_get(r, out, len, n_heads * hd);
         for (uint32_t t = 0; t < len; t++)
@@ -143,8 +164,8 @@ static void attention_is_softmax_of_scores(void **state) {
                         want += p[j] / sum * v;
                         abs_sum += p[j] / sum * fabs(v);
                     }
-                    /* a score errs by (hd + 4) u |q||k|, which is a relative error of its weight, twice with the
-                     * sum's; exp a few u of its argument; the two sums len u each */
+                    /* a score errs by (hd + 4) u |q||k|, which is a relative error of its weight, twice with
+                     * the sum's; exp a few u of its argument; the two sums len u each */
                     double bound = (2 * (hd + 16) * (size + 1) + 2.0 * len + 16) * U * (abs_sum + fabs(want));
                     expect_near(got[((size_t)t * n_heads + h) * hd + d], want, bound, "out", t);
                 }

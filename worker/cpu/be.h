@@ -36,9 +36,9 @@ struct be_mem {
  *   BE_W_VECTOR       [n_in] f32, n_out is 1
  *   plain C           [n_out][n_in], as the checkpoint has it
  *   AVX2              [n_panels][n_in][PANEL_COLS]; a panel's place j holds output column w_column(), zero
- *                     beyond n_out. In bf16 the places are stored 0 8 1 9 .. 7 15, so that a 32-bit lane holds
- *                     j below and j + 8 above: shift and mask widen it.
- * BE_W_GATE_UP: n_out counts gate and up; in AVX2 panels, places 0..7 are gate and 8..15 the same columns of up. */
+ *                     beyond n_out. In bf16 the places are stored 0 8 1 9 .. 7 15, so that a 32-bit lane
+ * holds j below and j + 8 above: shift and mask widen it. BE_W_GATE_UP: n_out counts gate and up; in AVX2
+ * panels, places 0..7 are gate and 8..15 the same columns of up. */
 struct be_w {
     struct owned own;
     enum be_weight_kind kind;
@@ -52,7 +52,8 @@ struct be_w {
 
 /* be_kv: the pool of a cache group.
  *   plain C   [block][layer][k, v][head][token][dim], the canonical order of kv_export
- *   AVX2      [block][layer][head], then K as [dim][token] and V as [token][dim] */
+ *   AVX2      [block][layer][head], then K as one panel [dim][16 tokens], and V as panels [dim /
+ * 16][token][16] with the last dim % 16 dims as [token][dim % 16]; a panel as in be_w */
 struct be_kv {
     struct owned own;
     struct cache_group_spec spec; /* head_dim_v filled in */
@@ -86,16 +87,18 @@ struct plan {
 /* scratch: working memory that grows to what an operation needs and stays. */
 enum scratch_id {
     SCRATCH_X,      /* normalised input of a product */
-    SCRATCH_LOGITS, /* gathered rows of logits' input */
+    SCRATCH_ROWS,   /* rows on their way: of logits' input, of a tile */
     SCRATCH_THREAD, /* per member: tiles, scores, a row's processed logits */
-    SCRATCH_ITEMS,  /* attention's work list */
+    SCRATCH_ROPE,   /* cosines and sines of the planned batch */
+    SCRATCH_SPLIT,  /* sums of attention's parts */
+    SCRATCH_KV,     /* keys and values of groups that keep nothing, in panels */
     SCRATCH_PLAN,   /* the plan's fixed arrays */
     SCRATCH_TABLE,  /* BE_GROUPS_MAX of them: block tables */
     N_SCRATCH = SCRATCH_TABLE + BE_GROUPS_MAX
 };
 
 struct be {
-    bool avx2;         /* runs AVX2 operations on panels */
+    bool avx2;          /* runs AVX2 operations on panels */
     const char *flavor; /* "plain C", "avx2" */
     struct team *team;
     int n_threads;
@@ -107,6 +110,11 @@ struct be {
     uint32_t n_last_ids;
     struct be_kv *kv[BE_GROUPS_MAX];
     struct owned objects; /* head of a ring */
+    uint64_t n_plans;     /* names the current plan, from 1 */
+    struct {
+        uint64_t plan; /* that the angles belong to; 0: none */
+        struct rope_store of;
+    } angles;
     struct {
         void *data;
         size_t bytes;
@@ -127,7 +135,8 @@ int cpu_wait(struct be *b, char err[BE_ERR_BYTES]);
 
 /* cpu_alloc: big, aligned to 64 bytes, on huge pages where the system has them. NULL: no memory. */
 void *cpu_alloc(size_t bytes);
-/* owned_new: an object of `bytes` (cleared), with `data_bytes` of memory, which close frees. NULL: no memory. */
+/* owned_new: an object of `bytes` (cleared), with `data_bytes` of memory, which close frees. NULL: no memory.
+ */
 void *owned_new(struct be *b, size_t bytes, size_t data_bytes);
 void owned_free(struct owned *o); /* NULL is fine */
 /* cpu_scratch: at least `bytes`, kept until close; what it held is lost when it grows. Caller is member 0. */
@@ -140,14 +149,16 @@ const float *cpu_vector(const struct be_w *w, uint32_t n);
 int cpu_err(char err[BE_ERR_BYTES], const char *fmt, ...) PRINTF_LIKE(2, 3);
 
 /* weight.c */
-struct be_w *cpu_weight(struct be *b, enum be_weight_kind kind, const struct be_weight_src *src, uint32_t n_src,
-                        char err[BE_ERR_BYTES]);
+struct be_w *cpu_weight(struct be *b, enum be_weight_kind kind, const struct be_weight_src *src,
+                        uint32_t n_src, char err[BE_ERR_BYTES]);
 void cpu_weight_free(struct be *b, struct be_w *w);
 uint64_t cpu_weight_bytes(const struct be_w *w);
 /* w_row_get: row `row` of a matrix, widened to f32 [n_in]. */
 void w_row_get(const struct be_w *w, uint32_t row, float *dst);
 
 /* kv.c */
+/* cpu_kv_pool_bytes: of n_blocks; head_dim_v must be filled in. UINT64_MAX: too many. */
+uint64_t cpu_kv_pool_bytes(const struct cache_group_spec *spec, uint32_t n_blocks);
 uint64_t cpu_kv_block_bytes(struct be *b, const struct cache_group_spec *spec);
 struct be_kv *cpu_kv_new(struct be *b, uint32_t group, const struct cache_group_spec *spec, uint32_t n_blocks,
                          char err[BE_ERR_BYTES]);
@@ -158,24 +169,41 @@ void cpu_kv_import(struct be *b, struct be_kv *kv, const uint32_t *blocks, uint3
 /* kv_group: the pool of a group, or NULL where the group keeps nothing (CACHE_NONE). */
 struct be_kv *kv_group(const struct be *b, uint32_t group, uint32_t layer);
 
+/* kv_base: where the data of a block, a layer and, in panels, a head begins, in elements. */
+static inline size_t kv_base(const struct be_kv *kv, uint32_t block, uint32_t layer, uint32_t head) {
+    const struct cache_group_spec *s = &kv->spec;
+    size_t width = s->head_dim + s->head_dim_v, at = ((size_t)block * s->n_layers + layer) * s->n_kv_heads;
+    return ((at + (kv->panels ? head : 0)) * width) * KV_BLOCK_TOKENS;
+}
+
+/* panel_place: where place j of a panel is stored among its 16. */
+static inline uint32_t panel_place(enum dtype t, uint32_t j) {
+    return t == DT_BF16 ? j % 8 * 2 + j / 8 : j;
+}
+
 /* kv_k, kv_v: one element's index in the pool, in elements. */
 static inline size_t kv_k(const struct be_kv *kv, uint32_t block, uint32_t layer, uint32_t head, uint32_t tok,
                           uint32_t d) {
     const struct cache_group_spec *s = &kv->spec;
-    size_t base = ((size_t)block * s->n_layers + layer) * s->n_kv_heads * (s->head_dim + s->head_dim_v);
+    size_t base = kv_base(kv, block, layer, head);
     if (kv->panels)
-        return (base + head * (s->head_dim + s->head_dim_v) + d) * KV_BLOCK_TOKENS + tok;
-    return (base + head * s->head_dim) * KV_BLOCK_TOKENS + tok * s->head_dim + d;
+        return base + (size_t)d * PANEL_COLS + panel_place(s->dtype, tok);
+    return base + ((size_t)head * KV_BLOCK_TOKENS + tok) * s->head_dim + d;
 }
 static inline size_t kv_v(const struct be_kv *kv, uint32_t block, uint32_t layer, uint32_t head, uint32_t tok,
                           uint32_t d) {
     const struct cache_group_spec *s = &kv->spec;
-    size_t base = ((size_t)block * s->n_layers + layer) * s->n_kv_heads * (s->head_dim + s->head_dim_v);
-    if (kv->panels)
-        base += (size_t)head * (s->head_dim + s->head_dim_v) + s->head_dim;
-    else
-        base += (size_t)s->n_kv_heads * s->head_dim + head * s->head_dim_v;
-    return base * KV_BLOCK_TOKENS + tok * s->head_dim_v + d;
+    size_t base = kv_base(kv, block, layer, head);
+    uint32_t hd_v = s->head_dim_v, whole = hd_v / PANEL_COLS * PANEL_COLS;
+    if (!kv->panels) {
+        base += (size_t)s->n_kv_heads * s->head_dim * KV_BLOCK_TOKENS;
+        return base + ((size_t)head * KV_BLOCK_TOKENS + tok) * hd_v + d;
+    }
+    base += (size_t)s->head_dim * KV_BLOCK_TOKENS;
+    if (d < whole)
+        return base + ((size_t)(d / PANEL_COLS) * KV_BLOCK_TOKENS + tok) * PANEL_COLS +
+               panel_place(s->dtype, d % PANEL_COLS);
+    return base + (size_t)whole * KV_BLOCK_TOKENS + (size_t)tok * (hd_v - whole) + (d - whole);
 }
 
 /* plan.c */
@@ -189,7 +217,8 @@ struct keys {
     uint32_t lo, hi;
 };
 /* plan_keys: for token t. With a pool (kv) positions count in the sequence's cache, otherwise from the
- * sequence's first row of the batch. A window reaches to both sides of a bidirectional query: |p - j| < window. */
+ * sequence's first row of the batch. A window reaches to both sides of a bidirectional query: |p - j| <
+ * window. */
 struct keys plan_keys(const struct be *b, const struct be_kv *kv, uint32_t t, uint32_t window);
 
 /* plan_axis: the axis whose position turns rotary pair `pair`. */

@@ -1,15 +1,43 @@
 /* cpu.c: cpu_ops. */
-#include "worker/cpu/be.h"
+#include "worker/cpu/cpu.h"
 
-static int open_cpu(struct be **out, const struct be_config *cfg, char err[BE_ERR_BYTES]) {
-    return cpu_open(out, cfg, false, err);
+/* has_avx2: the processor and the system have what files named *_avx2.c are compiled for. */
+static bool has_avx2(void) {
+#if defined(__x86_64__)
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+#else
+    return false;
+#endif
+}
+
+static int open_best(struct be **out, const struct be_config *cfg, char err[BE_ERR_BYTES]) {
+    return cpu_open(out, cfg, has_avx2(), err);
+}
+
+/* CHOOSE: an entry that is one of two, by the handle. */
+#define CHOOSE(name, type)                                                                                   \
+    static void name(struct be *b, const struct type *op) {                                                  \
+        (b->avx2 ? avx2_##name : ref_##name)(b, op);                                                         \
+    }
+CHOOSE(embed, op_embed)
+CHOOSE(gemm, op_gemm)
+CHOOSE(norm, op_norm)
+CHOOSE(attn, op_attn)
+CHOOSE(logits, op_logits)
+
+static void sample(struct be *b, const struct sample_row *rows, struct sample_out *out, uint32_t n) {
+    (b->avx2 ? avx2_sample : ref_sample)(b, rows, out, n);
+}
+
+static void row_logprobs(struct be *b, const struct op_row_logprobs *rows, uint32_t n) {
+    (b->avx2 ? avx2_row_logprobs : ref_row_logprobs)(b, rows, n);
 }
 
 const struct be_ops cpu_ops = {
     .abi = BE_ABI,
     .bytes = sizeof(struct be_ops),
     .name = "cpu",
-    .open = open_cpu,
+    .open = open_best,
     .close = cpu_close,
     .info = cpu_info,
     .mem_new = cpu_mem_new,
@@ -28,15 +56,15 @@ const struct be_ops cpu_ops = {
     .plan = cpu_plan,
     .begin = cpu_begin,
     .end = cpu_end,
-    .embed = ref_embed,
-    .gemm = ref_gemm,
-    .norm = ref_norm,
-    .attn = ref_attn,
+    .embed = embed,
+    .gemm = gemm,
+    .norm = norm,
+    .attn = attn,
     .moe = NULL,
-    .logits = ref_logits,
+    .logits = logits,
     .logits_get = cpu_logits_get,
     .logits_put = cpu_logits_put,
-    .sample = ref_sample,
-    .row_logprobs = ref_row_logprobs,
+    .sample = sample,
+    .row_logprobs = row_logprobs,
     .wait = cpu_wait,
 };

@@ -14,7 +14,15 @@ uint64_t cpu_kv_block_bytes(struct be *b, const struct cache_group_spec *spec) {
     struct cache_group_spec s = spec_full(spec);
     if (s.kind != CACHE_FULL && s.kind != CACHE_WINDOW)
         return 0;
-    return (uint64_t)s.n_layers * s.n_kv_heads * (s.head_dim + s.head_dim_v) * KV_BLOCK_TOKENS * dtype_bytes(s.dtype);
+    return cpu_kv_pool_bytes(&s, 1);
+}
+
+uint64_t cpu_kv_pool_bytes(const struct cache_group_spec *s, uint32_t n_blocks) {
+    uint64_t row = (uint64_t)s->n_kv_heads * ((uint64_t)s->head_dim + s->head_dim_v) * dtype_bytes(s->dtype),
+             n;
+    if (__builtin_mul_overflow(row * KV_BLOCK_TOKENS, (uint64_t)s->n_layers * n_blocks, &n))
+        return UINT64_MAX;
+    return n;
 }
 
 static int spec_check(uint32_t group, const struct cache_group_spec *s, char err[BE_ERR_BYTES]) {
@@ -26,9 +34,11 @@ static int spec_check(uint32_t group, const struct cache_group_spec *s, char err
     if (s->kind == CACHE_NONE)
         return 0;
     if (!is_float_type(s->dtype))
-        return cpu_err(err, "cache group %u: the CPU backend keeps keys and values as f32, f16 or bf16", group);
+        return cpu_err(err, "cache group %u: the CPU backend keeps keys and values as f32, f16 or bf16",
+                       group);
     if (s->head_dim == 0 || s->head_dim > 256 || s->head_dim_v > 256)
-        return cpu_err(err, "cache group %u: head_dim %u is not in 1..256", group, MAX(s->head_dim, s->head_dim_v));
+        return cpu_err(err, "cache group %u: head_dim %u is not in 1..256", group,
+                       MAX(s->head_dim, s->head_dim_v));
     if (s->kind == CACHE_WINDOW && s->window == 0)
         return cpu_err(err, "cache group %u: a window of 0 tokens", group);
     return 0;
@@ -41,9 +51,11 @@ struct be_kv *cpu_kv_new(struct be *b, uint32_t group, const struct cache_group_
         return NULL;
     CHECK(!b->kv[group]);
     struct be_kv *kv = NULL;
-    uint64_t block_bytes = cpu_kv_block_bytes(b, &s), bytes;
-    if (__builtin_mul_overflow(block_bytes, (uint64_t)n_blocks, &bytes) || !(kv = owned_new(b, sizeof *kv, bytes))) {
-        cpu_err(err, "no memory for %u cache blocks of %llu bytes", n_blocks, (unsigned long long)block_bytes);
+    uint64_t block_bytes = cpu_kv_block_bytes(b, &s),
+             bytes = s.kind == CACHE_NONE ? 0 : cpu_kv_pool_bytes(&s, n_blocks);
+    if (!(kv = owned_new(b, sizeof *kv, bytes))) {
+        cpu_err(err, "no memory for %u cache blocks of %llu bytes", n_blocks,
+                (unsigned long long)block_bytes);
         return NULL;
     }
     kv->data = kv->own.data;
@@ -87,8 +99,8 @@ void cpu_kv_copy(struct be *b, struct be_kv *kv, const struct be_copy *copies, u
     }
 }
 
-/* block_move: one block between the pool and the canonical layout: out of the pool to `dst`, or, dst being NULL,
- * into it from `src`. */
+/* block_move: one block between the pool and the canonical layout: out of the pool to `dst`, or, dst being
+ * NULL, into it from `src`. */
 static void block_move(struct be_kv *kv, uint32_t block, uint8_t *dst, const uint8_t *src) {
     const struct cache_group_spec *s = &kv->spec;
     size_t e = dtype_bytes(s->dtype), flat = 0;
@@ -97,9 +109,8 @@ static void block_move(struct be_kv *kv, uint32_t block, uint8_t *dst, const uin
         uint32_t tok = r % KV_BLOCK_TOKENS, head = r / KV_BLOCK_TOKENS % s->n_kv_heads;
         uint32_t layer_v = r / KV_BLOCK_TOKENS / s->n_kv_heads, layer = layer_v / 2;
         bool v = layer_v % 2;
-        size_t at = v ? kv_v(kv, block, layer, head, tok, 0) : kv_k(kv, block, layer, head, tok, 0);
-        size_t step = !v && kv->panels ? KV_BLOCK_TOKENS : 1;
-        for (uint32_t d = 0; d < (v ? s->head_dim_v : s->head_dim); d++, at += step, flat += e) {
+        for (uint32_t d = 0; d < (v ? s->head_dim_v : s->head_dim); d++, flat += e) {
+            size_t at = v ? kv_v(kv, block, layer, head, tok, d) : kv_k(kv, block, layer, head, tok, d);
             if (dst)
                 memcpy(dst + flat, kv->data + at * e, e);
             else

@@ -6,7 +6,8 @@
 bool plan_init(struct be *b) {
     struct plan *p = &b->plan;
     size_t t = b->n_tokens_max, s = b->n_seqs_max, r = b->n_rows_max;
-    size_t bytes = (t * (4 + 4 * BE_AXES_MAX + 4 + 1 + 4 + 4 * BE_GROUPS_MAX) + s * (4 + 4 + 1) + 4 + r * 4) + 64 * 16;
+    size_t bytes =
+        (t * (4 + 4 * BE_AXES_MAX + 4 + 1 + 4 + 4 * BE_GROUPS_MAX) + s * (4 + 4 + 1) + 4 + r * 4) + 64 * 16;
     uint8_t *at = cpu_alloc(bytes), *end = at + bytes;
     if (!at)
         return false;
@@ -57,8 +58,10 @@ static void plan_group(struct be *b, const struct batch *batch, uint32_t g) {
 
 void cpu_plan(struct be *b, const struct batch *batch) {
     struct plan *p = &b->plan;
-    CHECK(batch->n_tokens <= b->n_tokens_max && batch->n_seqs <= b->n_seqs_max && batch->n_rows <= b->n_rows_max);
+    CHECK(batch->n_tokens <= b->n_tokens_max && batch->n_seqs <= b->n_seqs_max &&
+          batch->n_rows <= b->n_rows_max);
     CHECK(batch->n_axes <= BE_AXES_MAX && batch->n_groups <= BE_GROUPS_MAX);
+    b->n_plans++;
     p->n_tokens = batch->n_tokens;
     p->n_seqs = batch->n_seqs;
     p->n_rows = batch->n_rows;

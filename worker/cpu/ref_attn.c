@@ -18,19 +18,21 @@ static float key(const struct head *h, uint32_t j, uint32_t d) {
     if (!h->kv)
         return h->k[j * h->stride + d];
     uint32_t block = h->table[j / KV_BLOCK_TOKENS];
-    return f32_load(h->kv->data, h->kv->spec.dtype, kv_k(h->kv, block, h->layer, h->index, j % KV_BLOCK_TOKENS, d));
+    return f32_load(h->kv->data, h->kv->spec.dtype,
+                    kv_k(h->kv, block, h->layer, h->index, j % KV_BLOCK_TOKENS, d));
 }
 
 static float value(const struct head *h, uint32_t j, uint32_t d) {
     if (!h->kv)
         return h->v[j * h->stride + d];
     uint32_t block = h->table[j / KV_BLOCK_TOKENS];
-    return f32_load(h->kv->data, h->kv->spec.dtype, kv_v(h->kv, block, h->layer, h->index, j % KV_BLOCK_TOKENS, d));
+    return f32_load(h->kv->data, h->kv->spec.dtype,
+                    kv_v(h->kv, block, h->layer, h->index, j % KV_BLOCK_TOKENS, d));
 }
 
 /* head_attn: one query over keys [keys.lo, keys.hi). p: room for a score each. sink: -inf for none. */
-static void head_attn(float *out, const float *q, const struct head *h, struct keys keys, const struct op_attn *op,
-                      float sink, float *p) {
+static void head_attn(float *out, const float *q, const struct head *h, struct keys keys,
+                      const struct op_attn *op, float sink, float *p) {
     float max = sink, sum = 0;
     for (uint32_t j = keys.lo; j < keys.hi; j++) {
         float s = 0;
@@ -74,7 +76,8 @@ void ref_attn(struct be *b, const struct op_attn *op) {
             uint32_t g = i / (op->n_heads / n_kv);
             struct head h = {
                 .kv = kv,
-                .table = kv ? p->group[op->group].table + (size_t)seq * p->group[op->group].table_stride : NULL,
+                .table =
+                    kv ? p->group[op->group].table + (size_t)seq * p->group[op->group].table_stride : NULL,
                 .k = first + op->n_heads * hd + g * hd,
                 .v = first + (op->n_heads + n_kv) * hd + g * hd_v,
                 .stride = cols,
@@ -83,8 +86,8 @@ void ref_attn(struct be *b, const struct op_attn *op) {
                 .dim = hd,
                 .dim_v = hd_v,
             };
-            head_attn(out + ((size_t)t * op->n_heads + i) * hd_v, qkv + (size_t)t * cols + i * hd, &h, keys, op,
-                      sinks ? sinks[i] : -INFINITY, scores);
+            head_attn(out + ((size_t)t * op->n_heads + i) * hd_v, qkv + (size_t)t * cols + i * hd, &h, keys,
+                      op, sinks ? sinks[i] : -INFINITY, scores);
         }
     }
 }

@@ -114,14 +114,14 @@ static float dot(const struct be_w *w, uint32_t row, const float *x) {
 
 struct product {
     const struct be_w *w;
-    const float *x;    /* [n_rows][n_in], normalised */
-    float *y;          /* [n_rows][stride] */
+    const float *x; /* [n_rows][n_in], normalised */
+    float *y;       /* [n_rows][stride] */
     size_t stride;
     const float *bias; /* or NULL */
     const float *add;  /* as y, or NULL */
     enum act_kind act;
     uint32_t n_rows;
-    float scale, softcap; /* logits: 1 and 0 elsewhere */
+    float scale, softcap;    /* logits: 1 and 0 elsewhere */
     struct team_queue queue; /* over columns of y */
 };
 
@@ -153,7 +153,8 @@ static void product(struct be *b, struct product *p) {
 }
 
 /* normed: the rows of x through a norm, in scratch; x itself without one. */
-static const float *normed(struct be *b, const float *x, uint32_t n_rows, uint32_t cols, const struct be_norm *norm) {
+static const float *normed(struct be *b, const float *x, uint32_t n_rows, uint32_t cols,
+                           const struct be_norm *norm) {
     if (norm->kind == NORM_NONE)
         return x;
     float *y = cpu_scratch(b, SCRATCH_X, (size_t)n_rows * cols * sizeof *y);
@@ -182,7 +183,8 @@ void ref_rope_row(struct be *b, const struct rope_store *rope, uint32_t t, float
         float angle = (float)p->pos[(size_t)plan_axis(b, rope, i) * p->n_tokens + t] * inv_freq[i];
         float scale = rope->rope_scale == 0 ? 1.0f : rope->rope_scale;
         float c = cosf(angle) * scale, s = sinf(angle) * scale;
-        uint32_t a = rope->rope == ROPE_NEOX ? i : 2 * i, z = rope->rope == ROPE_NEOX ? i + n_pairs : 2 * i + 1;
+        uint32_t a = rope->rope == ROPE_NEOX ? i : 2 * i,
+                 z = rope->rope == ROPE_NEOX ? i + n_pairs : 2 * i + 1;
         for (uint32_t h = 0; h < rope->n_heads + rope->n_kv_heads; h++) { /* k's heads follow q's */
             float *x = row + (size_t)h * hd, xa = x[a], xz = x[z];
             x[a] = xa * c - xz * s;
@@ -197,7 +199,8 @@ void ref_rope_row(struct be *b, const struct rope_store *rope, uint32_t t, float
         for (uint32_t d = 0; d < hd; d++)
             f32_store(kv->data, kv->spec.dtype, kv_k(kv, blk, rope->layer, h, tok, d), k[(size_t)h * hd + d]);
         for (uint32_t d = 0; d < hd_v; d++)
-            f32_store(kv->data, kv->spec.dtype, kv_v(kv, blk, rope->layer, h, tok, d), v[(size_t)h * hd_v + d]);
+            f32_store(kv->data, kv->spec.dtype, kv_v(kv, blk, rope->layer, h, tok, d),
+                      v[(size_t)h * hd_v + d]);
     }
 }
 
@@ -228,7 +231,7 @@ void ref_logits(struct be *b, const struct op_logits *op) {
     const struct plan *plan = &b->plan;
     uint32_t n_in = op->w->n_in, n = plan->n_rows;
     const float *x = cpu_f32(op->x, plan->n_tokens, n_in);
-    float *rows = cpu_scratch(b, SCRATCH_LOGITS, (size_t)n * n_in * sizeof *rows);
+    float *rows = cpu_scratch(b, SCRATCH_ROWS, (size_t)n * n_in * sizeof *rows);
     CHECK(op->w->n_out == b->n_vocab && op->w->kind != BE_W_GATE_UP && !op->w->panels);
     for (uint32_t r = 0; r < n; r++)
         ref_norm_row(rows + (size_t)r * n_in, x + (size_t)plan->rows[r] * n_in, n_in, &op->norm);

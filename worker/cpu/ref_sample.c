@@ -64,7 +64,7 @@ static uint64_t filter(struct work *k, const struct sample_row *row, float m) {
     for (uint32_t i = 0; i < k->n; i++) {
         uint32_t id = (uint32_t)k->keys[i];
         float d = (k->l[id] - m) / t;
-        if (k->l[id] == -INFINITY || (row->min_p > 0 && be_exp(d) < row->min_p))
+        if (k->l[id] == -INFINITY || (row->min_p > 0 && be_exp(d) < sample_min_p(row)))
             continue;
         if (row->top_k > 0 && n_kept == row->top_k)
             break;
@@ -94,7 +94,8 @@ static uint32_t draw(struct work *k, const struct sample_row *row, float m) {
 }
 
 /* report: logprob, rank and the best n_top, of `l` with divisor t; ranks are by the raw logits. */
-static void report(struct work *k, const float *l, float t, uint32_t mode, uint32_t n_top, struct sample_out *out) {
+static void report(struct work *k, const float *l, float t, uint32_t mode, uint32_t n_top,
+                   struct sample_out *out) {
     float m = max_of(l, k->n);
     uint64_t total = 0;
     for (uint32_t i = 0; i < k->n; i++)

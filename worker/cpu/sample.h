@@ -9,7 +9,8 @@
  *
  * Logits of minus infinity weigh nothing and are never sampled. Log-probabilities are d_i minus the logarithm
  * of sum(w) / 2^40, in f64: the integers make them, too, independent of order and device. A w_i is off by at
- * most 2^-21 of itself plus 2^-40, which moves a log-probability by less than 1e-6 for vocabularies up to 2^19.
+ * most 2^-21 of itself plus 2^-40, which moves a log-probability by less than 1e-6 for vocabularies up to
+ * 2^19.
  */
 #ifndef WEIR_WORKER_CPU_SAMPLE_H
 #define WEIR_WORKER_CPU_SAMPLE_H
@@ -22,8 +23,13 @@ static inline float sample_divisor(const struct sample_row *row) {
     return row->temperature > 0 ? row->temperature : 1.0f;
 }
 
-/* sample_penalize: bias and penalties, in the order of api.md 8.1, on l [n_vocab], a copy of the raw logits. Ids
- * beyond the logits cannot be sampled and are passed over. */
+/* sample_min_p: the best token always survives. */
+static inline float sample_min_p(const struct sample_row *row) {
+    return row->min_p < 1 ? row->min_p : 1.0f;
+}
+
+/* sample_penalize: bias and penalties, in the order of api.md 8.1, on l [n_vocab], a copy of the raw logits.
+ * Ids beyond the logits cannot be sampled and are passed over. */
 void sample_penalize(const struct sample_row *row, float *l, uint32_t n_vocab);
 
 /* sample_ban: the banned ids become minus infinity. The bitset is the caller's work. */

@@ -11,8 +11,9 @@
 
 enum { SPIN_NS = 20000, SPINS_PER_CLOCK = 32 };
 
-/* event: a counter that is waited on. A waiter names itself in n_asleep before it sleeps; whoever advances the
- * counter looks at n_asleep afterwards. Both are sequentially consistent, so one of the two sees the other. */
+/* event: a counter that is waited on. A waiter names itself in n_asleep before it sleeps; whoever advances
+ * the counter looks at n_asleep afterwards. Both are sequentially consistent, so one of the two sees the
+ * other. */
 struct event {
     _Alignas(64) _Atomic uint32_t count;
     _Atomic uint32_t n_asleep;
@@ -25,12 +26,12 @@ struct member {
 };
 
 struct team {
-    struct event begun;    /* team_run calls so far */
-    struct event finished; /* team_run calls that all members but 0 have left */
-    struct event passed;   /* barriers passed */
+    struct event begun;                      /* team_run calls so far */
+    struct event finished;                   /* team_run calls that all members but 0 have left */
+    struct event passed;                     /* barriers passed */
     _Alignas(64) _Atomic uint32_t n_done;    /* members but 0 that left the current run */
     _Alignas(64) _Atomic uint32_t n_arrived; /* at the current barrier */
-    team_fn *fn; /* of the current run; NULL: stop */
+    team_fn *fn;                             /* of the current run; NULL: stop */
     void *arg;
     int n_threads;
     bool may_spin; /* no use where the team alone outnumbers the cores */

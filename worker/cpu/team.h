@@ -42,16 +42,19 @@ static inline void queue_init(struct team_queue *q, uint32_t n, uint32_t grain) 
     q->n = n;
     q->grain = grain ? grain : 1;
 }
-static inline uint32_t queue_take(struct team_queue *q, uint32_t *n_taken) {
+static inline uint32_t queue_take_upto(struct team_queue *q, uint32_t most, uint32_t *n_taken) {
     uint32_t i = atomic_load_explicit(&q->next, memory_order_relaxed), want;
     do {
-        want = i < q->n ? MIN(q->grain, q->n - i) : 0;
+        want = i < q->n ? MIN(most, q->n - i) : 0;
         if (want == 0)
             break;
     } while (!atomic_compare_exchange_weak_explicit(&q->next, &i, i + want, memory_order_relaxed,
                                                     memory_order_relaxed));
     *n_taken = want;
     return i;
+}
+static inline uint32_t queue_take(struct team_queue *q, uint32_t *n_taken) {
+    return queue_take_upto(q, q->grain, n_taken);
 }
 
 #endif

@@ -12,15 +12,17 @@ static uint32_t taken_cols(const struct be_weight_src *s) {
 }
 
 static int src_check(const struct be_weight_src *s, char err[BE_ERR_BYTES]) {
-    static const char *const names[N_DTYPE] = {"none", "f32", "f16", "bf16", "fp8 e4m3", "i8", "i32", "i64", "u8", "bool"};
+    static const char *const names[N_DTYPE] = {"none", "f32", "f16", "bf16", "fp8 e4m3",
+                                               "i8",   "i32", "i64", "u8",   "bool"};
     if (!is_float_type(s->dtype))
         return cpu_err(err, "weights of type %s: the CPU backend holds f32, f16 and bf16",
                        (unsigned)s->dtype < N_DTYPE ? names[s->dtype] : "unknown");
     if (s->scale)
         return cpu_err(err, "scaled weights: the CPU backend holds f32, f16 and bf16 without scales");
-    if (s->row0 > s->rows || s->n_rows > s->rows - s->row0 || s->col0 > s->cols || s->n_cols > s->cols - s->col0)
-        return cpu_err(err, "shard of rows %u+%u and columns %u+%u lies outside a %u x %u weight", s->row0, s->n_rows,
-                       s->col0, s->n_cols, s->rows, s->cols);
+    if (s->row0 > s->rows || s->n_rows > s->rows - s->row0 || s->col0 > s->cols ||
+        s->n_cols > s->cols - s->col0)
+        return cpu_err(err, "shard of rows %u+%u and columns %u+%u lies outside a %u x %u weight", s->row0,
+                       s->n_rows, s->col0, s->n_cols, s->rows, s->cols);
     return 0;
 }
 
@@ -34,7 +36,8 @@ static int kind_check(enum be_weight_kind kind, const struct be_weight_src *src,
         if (src_check(&src[i], err) != 0)
             return -1;
         if (kind != BE_W_VECTOR && taken_cols(&src[i]) != taken_cols(&src[0]))
-            return cpu_err(err, "stacked weights of %u and %u columns", taken_cols(&src[0]), taken_cols(&src[i]));
+            return cpu_err(err, "stacked weights of %u and %u columns", taken_cols(&src[0]),
+                           taken_cols(&src[i]));
     }
     if (kind == BE_W_GATE_UP && (n_src != 2 || taken_rows(&src[0]) != taken_rows(&src[1])))
         return cpu_err(err, "gate and up must be two weights of equal shape");
@@ -60,11 +63,6 @@ static uint32_t w_column(const struct be_w *w, uint32_t panel, uint32_t j) {
     return j < PANEL_COLS / 2 ? col : half + col;
 }
 
-/* w_place: where, within the 16 of one k, place j is stored. */
-static uint32_t w_place(const struct be_w *w, uint32_t j) {
-    return w->dtype == DT_BF16 ? j % 8 * 2 + j / 8 : j;
-}
-
 struct pack {
     struct be_w *w;
     const struct be_weight_src *src;
@@ -73,7 +71,8 @@ struct pack {
 
 /* column_pack: copies `n_in` values of a source's row, `step` elements apart in the packed weight. The
  * types are equal, or the packed one is f32. */
-static void column_pack(const struct be_w *w, size_t at, size_t step, const struct be_weight_src *s, uint32_t row) {
+static void column_pack(const struct be_w *w, size_t at, size_t step, const struct be_weight_src *s,
+                        uint32_t row) {
     size_t from = (size_t)(s->row0 + row) * s->cols + s->col0;
     if (w->dtype == DT_F32) {
         float *d = (float *)w->data + at;
@@ -99,7 +98,8 @@ static void pack_run(void *arg, int member) {
                 uint32_t row = w->panels ? w_column(w, item, j) : item;
                 if (row >= w->n_out)
                     continue;
-                size_t at = w->panels ? (size_t)item * w->n_in * PANEL_COLS + w_place(w, j) : (size_t)item * w->n_in;
+                size_t at = w->panels ? (size_t)item * w->n_in * PANEL_COLS + panel_place(w->dtype, j)
+                                      : (size_t)item * w->n_in;
                 const struct be_weight_src *s = row_at(p->src, &row);
                 column_pack(w, at, w->panels ? PANEL_COLS : 1, s, row);
             }
@@ -111,9 +111,10 @@ static struct be_w *vector_new(struct be *b, const struct be_weight_src *src, ui
     uint64_t n = 0;
     for (uint32_t i = 0; i < n_src; i++)
         n += (uint64_t)taken_rows(&src[i]) * taken_cols(&src[i]);
-    struct be_w *w = n <= UINT32_MAX ? owned_new(b, sizeof *w, n * sizeof(float)) : NULL;
+    struct be_w *w = n <= UINT32_MAX ? owned_new(b, sizeof *w, (n + PANEL_COLS) * sizeof(float)) : NULL;
     if (!w)
         return NULL;
+    memset((float *)w->own.data + n, 0, PANEL_COLS * sizeof(float)); /* read by whole vectors */
     *w = (struct be_w){.own = w->own, .kind = BE_W_VECTOR, .dtype = DT_F32, .n_out = 1, .n_in = (uint32_t)n};
     w->data = w->own.data;
     w->bytes = n * sizeof(float);
@@ -126,7 +127,8 @@ static struct be_w *vector_new(struct be *b, const struct be_weight_src *src, ui
     return w;
 }
 
-static struct be_w *matrix_new(struct be *b, enum be_weight_kind kind, const struct be_weight_src *src, uint32_t n_src) {
+static struct be_w *matrix_new(struct be *b, enum be_weight_kind kind, const struct be_weight_src *src,
+                               uint32_t n_src) {
     uint64_t n_out = 0, bytes;
     enum dtype t = src[0].dtype;
     for (uint32_t i = 0; i < n_src; i++) {
@@ -137,7 +139,8 @@ static struct be_w *matrix_new(struct be *b, enum be_weight_kind kind, const str
     uint64_t n_panels = kind == BE_W_GATE_UP ? (n_out / 2 + 7) / 8 : (n_out + PANEL_COLS - 1) / PANEL_COLS;
     uint64_t n_stored = b->avx2 ? n_panels * PANEL_COLS : n_out;
     struct be_w *w;
-    if (n_stored > UINT32_MAX || __builtin_mul_overflow(n_stored * dtype_bytes(t), (uint64_t)taken_cols(src), &bytes) ||
+    if (n_stored > UINT32_MAX ||
+        __builtin_mul_overflow(n_stored * dtype_bytes(t), (uint64_t)taken_cols(src), &bytes) ||
         !(w = owned_new(b, sizeof *w, bytes)))
         return NULL;
     *w = (struct be_w){
@@ -161,13 +164,14 @@ static struct be_w *matrix_new(struct be *b, enum be_weight_kind kind, const str
     return w;
 }
 
-struct be_w *cpu_weight(struct be *b, enum be_weight_kind kind, const struct be_weight_src *src, uint32_t n_src,
-                        char err[BE_ERR_BYTES]) {
+struct be_w *cpu_weight(struct be *b, enum be_weight_kind kind, const struct be_weight_src *src,
+                        uint32_t n_src, char err[BE_ERR_BYTES]) {
     if (kind_check(kind, src, n_src, err) != 0)
         return NULL;
     struct be_w *w = kind == BE_W_VECTOR ? vector_new(b, src, n_src) : matrix_new(b, kind, src, n_src);
     if (!w) {
-        cpu_err(err, "no memory for a weight of %u x %u, %u stacked", taken_rows(src), taken_cols(src), n_src);
+        cpu_err(err, "no memory for a weight of %u x %u, %u stacked", taken_rows(src), taken_cols(src),
+                n_src);
         return NULL;
     }
     if (kind != BE_W_VECTOR) /* grown now, not in a step; rows come in tiles of 6 */
@@ -188,7 +192,7 @@ void w_row_get(const struct be_w *w, uint32_t row, float *dst) {
     CHECK(row < w->n_out && w->kind != BE_W_GATE_UP);
     size_t at = (size_t)row * w->n_in, step = 1;
     if (w->panels) {
-        at = (size_t)(row / PANEL_COLS) * w->n_in * PANEL_COLS + w_place(w, row % PANEL_COLS);
+        at = (size_t)(row / PANEL_COLS) * w->n_in * PANEL_COLS + panel_place(w->dtype, row % PANEL_COLS);
         step = PANEL_COLS;
     }
     for (uint32_t k = 0; k < w->n_in; k++)

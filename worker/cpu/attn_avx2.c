@@ -1,0 +1,420 @@
+/* attn_avx2.c: attention over blocks of 16 keys.
+ *
+ * A piece of work is a few tokens of one sequence times the query heads that share a K and V head: up to ROWS
+ * rows. Each row passes the blocks of its keys in order with the online softmax (Milakov and Gimelshein,
+ * 2018): a running maximum m, a running sum l of exp(s - m), a running output. Every PART_TOKENS positions a
+ * new part begins with fresh m, l and output, and parts are merged in order. Blocks and parts lie at absolute
+ * positions and a row only ever touches its own keys, so a row's bits do not depend on the batch, nor on
+ * whether one thread does all parts or several threads one each.
+ */
+#include "worker/cpu/cpu.h"
+
+#include <math.h>
+
+#include "worker/cpu/convert.h"
+#include "worker/cpu/simd.h"
+#include "worker/cpu/tile.h"
+
+enum {
+    ROWS = 24, /* four tiles */
+    PART_TOKENS = 512,
+    DIM_MAX = 256,
+    DIM_PANELS = DIM_MAX / PANEL_COLS,
+};
+
+/* sums: the state of the online softmax of ROWS rows. */
+struct sums {
+    float m[ROWS], l[ROWS];
+    float out[DIM_PANELS][ROWS][PANEL_COLS]; /* only ceil(head_dim_v / 16) panels are used */
+};
+
+/* room: of one member. */
+struct room {
+    _Alignas(64) float q[ROWS * DIM_MAX];
+    float s[TILE_ROWS][PANEL_COLS];
+    float p[TILE_ROWS][KV_BLOCK_TOKENS];
+    float k[DIM_MAX * KV_BLOCK_TOKENS]; /* a widened block */
+    float v[DIM_PANELS][KV_BLOCK_TOKENS * PANEL_COLS];
+    struct keys keys[ROWS];
+    struct sums part, total;
+};
+
+/* span: tokens [t0, t0 + n) of one sequence. */
+struct span {
+    uint32_t seq, t0, n;
+};
+
+struct attn {
+    struct be *b;
+    const struct op_attn *op;
+    struct be_kv kv; /* the pool, or rows packed as one */
+    uint32_t layer;
+    bool cached;
+    const float *qkv, *sinks;
+    float *out;
+    uint32_t cols, n_panels_v;           /* of qkv rows; of head_dim_v */
+    uint32_t group, chunk, n_chunks;     /* query heads of a K and V head, and of a piece */
+    uint32_t n_spans, n_pieces, n_parts; /* n_parts: 1 unless parts are spread over members */
+    struct span *spans;
+    uint32_t *first_block; /* [n_seqs] of rows packed as a pool */
+    struct sums *split;    /* [n_pieces][n_parts] */
+    struct room *rooms;
+    struct team_queue pack, pieces, merges;
+};
+
+/* piece: what one queue item stands for. */
+struct piece {
+    struct span span;
+    uint32_t kv_head, head0, n_heads, n_rows;
+    uint32_t lo, hi; /* keys of all its rows */
+};
+
+static struct piece piece_of(const struct attn *a, uint32_t i, struct keys *keys) {
+    struct piece p = {.span = a->spans[i % a->n_spans]};
+    uint32_t h = i / a->n_spans, first = h % a->n_chunks * a->chunk;
+    p.kv_head = h / a->n_chunks;
+    p.n_heads = MIN(a->chunk, a->group - first);
+    p.head0 = p.kv_head * a->group + first;
+    p.n_rows = p.span.n * p.n_heads;
+    p.lo = UINT32_MAX;
+    for (uint32_t t = 0; t < p.span.n; t++) {
+        struct keys k = plan_keys(a->b, a->cached ? &a->kv : NULL, p.span.t0 + t, a->op->window);
+        p.lo = MIN(p.lo, k.lo);
+        p.hi = MAX(p.hi, k.hi);
+        for (uint32_t j = 0; j < p.n_heads; j++)
+            keys[t * p.n_heads + j] = k;
+    }
+    return p;
+}
+
+static uint32_t block_at(const struct attn *a, uint32_t seq, uint32_t index) {
+    if (!a->cached)
+        return a->first_block[seq] + index;
+    uint32_t block = a->b->plan.group[a->op->group]
+                         .table[(size_t)seq * a->b->plan.group[a->op->group].table_stride + index];
+    CHECK(block < a->kv.n_blocks);
+    return block;
+}
+
+/* scores: scaled, capped, masked to lanes [lo, hi). */
+INLINE __m256 scores(const struct op_attn *op, const float *s, int first, uint32_t lo, uint32_t hi) {
+    __m256 v = _mm256_mul_ps(_mm256_loadu_ps(s + first), v_set(op->scale));
+    if (op->softcap > 0) {
+        __m256 cap = v_set(op->softcap);
+        v = _mm256_mul_ps(cap, v_tanh(_mm256_div_ps(v, cap)));
+    }
+    __m256i in = _mm256_andnot_si256(v_mask((int)lo - first), v_mask((int)hi - first));
+    return _mm256_blendv_ps(v_set(-INFINITY), v, _mm256_castsi256_ps(in));
+}
+
+/* row_softmax: one row's 16 scores into weights p; m, l and the output so far follow the new maximum. */
+static void row_softmax(const struct attn *a, struct sums *sums, uint32_t row, const float *s, float *p,
+                        uint32_t lo, uint32_t hi) {
+    __m256 s0 = scores(a->op, s, 0, lo, hi), s1 = scores(a->op, s, 8, lo, hi);
+    float max = v_max(_mm256_max_ps(s0, s1)), m = sums->m[row];
+    if (max > m) {
+        if (m != -INFINITY) {
+            __m256 shrink = v_exp(v_set(m - max));
+            sums->l[row] *= _mm256_cvtss_f32(shrink);
+            for (uint32_t d = 0; d < a->n_panels_v; d++) {
+                float *o = sums->out[d][row];
+                _mm256_storeu_ps(o, _mm256_mul_ps(_mm256_loadu_ps(o), shrink));
+                _mm256_storeu_ps(o + 8, _mm256_mul_ps(_mm256_loadu_ps(o + 8), shrink));
+            }
+        }
+        sums->m[row] = m = max;
+    }
+    s0 = v_exp(_mm256_sub_ps(s0, v_set(m)));
+    s1 = v_exp(_mm256_sub_ps(s1, v_set(m)));
+    _mm256_storeu_ps(p, s0);
+    _mm256_storeu_ps(p + 8, s1);
+    sums->l[row] += v_sum(_mm256_add_ps(s0, s1));
+}
+
+struct block {
+    uint32_t first; /* its first position */
+    const uint8_t *k, *v;
+    enum dtype k_type, v_type;
+    const float *rest; /* the last head_dim_v % 16 dims, [16 tokens][16] f32 */
+};
+
+/* tile_block: rows [r0, r0 + n) against one block. */
+static void tile_block(const struct attn *a, struct room *room, struct sums *sums, uint32_t r0, uint32_t n,
+                       const struct block *k) {
+    uint32_t hd = a->op->head_dim, lo[TILE_ROWS], hi[TILE_ROWS];
+    size_t v_panel = KV_BLOCK_TOKENS * PANEL_COLS * dtype_bytes(k->v_type);
+    bool any = false;
+    for (uint32_t r = 0; r < n; r++) {
+        const struct keys *keys = &room->keys[r0 + r];
+        lo[r] = keys->lo > k->first ? MIN(keys->lo - k->first, KV_BLOCK_TOKENS) : 0;
+        hi[r] = keys->hi > k->first ? MIN(keys->hi - k->first, KV_BLOCK_TOKENS) : 0;
+        any |= lo[r] < hi[r];
+    }
+    if (!any)
+        return;
+    struct tile qk = {.x = room->q + (size_t)r0 * hd, .x_row = hd, .w = k->k, .c = room->s[0], .n_k = hd};
+    tile_run(k->k_type, n, &qk);
+    for (uint32_t r = 0; r < n; r++)
+        if (lo[r] < hi[r])
+            row_softmax(a, sums, r0 + r, room->s[r], room->p[r], lo[r], hi[r]);
+    for (uint32_t r = 0, end; r < n; r = end) { /* runs of rows that see the same keys */
+        for (end = r + 1; end < n && lo[end] == lo[r] && hi[end] == hi[r];)
+            end++;
+        if (lo[r] >= hi[r])
+            continue;
+        for (uint32_t d = 0; d < a->n_panels_v; d++) {
+            bool rest = k->rest && d + 1 == a->n_panels_v;
+            enum dtype t = rest ? DT_F32 : k->v_type;
+            struct tile pv = {
+                .x = room->p[r] + lo[r],
+                .x_row = KV_BLOCK_TOKENS,
+                .w = (rest ? (const uint8_t *)k->rest : k->v + d * v_panel) +
+                     lo[r] * PANEL_COLS * dtype_bytes(t),
+                .c = sums->out[d][r0 + r],
+                .n_k = hi[r] - lo[r],
+                .more = true,
+            };
+            tile_run(t, end - r, &pv);
+        }
+    }
+}
+
+/* rest_get: dims of V beyond the last whole panel, widened into a panel of their own. */
+static const float *rest_get(const struct attn *a, float *dst, const uint8_t *rest, uint32_t n) {
+    for (uint32_t tok = 0; tok < KV_BLOCK_TOKENS; tok++)
+        for (uint32_t d = 0; d < PANEL_COLS; d++)
+            dst[tok * PANEL_COLS + d] = d < n ? f32_load(rest, a->kv.spec.dtype, (size_t)tok * n + d) : 0;
+    return dst;
+}
+
+/* part_run: the keys of p within [lo, hi), which lies in one part, into fresh sums. */
+static void part_run(const struct attn *a, struct room *room, const struct piece *p, uint32_t lo, uint32_t hi,
+                     struct sums *sums) {
+    uint32_t hd = a->op->head_dim, hd_v = a->kv.spec.head_dim_v, n_whole = hd_v / PANEL_COLS;
+    enum dtype t = a->kv.spec.dtype;
+    size_t e = dtype_bytes(t), v_at = (size_t)hd * KV_BLOCK_TOKENS * e;
+    for (uint32_t r = 0; r < p->n_rows; r++) {
+        sums->m[r] = -INFINITY;
+        sums->l[r] = 0;
+    }
+    for (uint32_t d = 0; d < a->n_panels_v; d++)
+        memset(sums->out[d], 0, p->n_rows * sizeof sums->out[d][0]);
+    uint32_t first = lo / KV_BLOCK_TOKENS, last = (hi - 1) / KV_BLOCK_TOKENS;
+    const uint8_t *next =
+        a->kv.data + kv_base(&a->kv, block_at(a, p->span.seq, first), a->layer, p->kv_head) * e;
+    for (uint32_t i = first; i <= last; i++) {
+        struct block k = {
+            .first = i * KV_BLOCK_TOKENS, .k = next, .v = next + v_at, .k_type = t, .v_type = t};
+        if (hd_v % PANEL_COLS)
+            k.rest = rest_get(a, room->v[n_whole], k.v + (size_t)n_whole * PANEL_COLS * KV_BLOCK_TOKENS * e,
+                              hd_v % PANEL_COLS);
+        if (t != DT_F32 && p->n_rows > TILE_ROWS) { /* widened once for all tiles */
+            panel_widen(t, k.k, hd, room->k);
+            panel_widen(t, k.v, n_whole * KV_BLOCK_TOKENS, room->v[0]);
+            k.k = (const uint8_t *)room->k;
+            k.v = (const uint8_t *)room->v[0];
+            k.k_type = k.v_type = DT_F32;
+        }
+        if (i < last) {
+            next = a->kv.data + kv_base(&a->kv, block_at(a, p->span.seq, i + 1), a->layer, p->kv_head) * e;
+            for (size_t at = 0; at < (size_t)(hd + hd_v) * KV_BLOCK_TOKENS * e; at += 64)
+                _mm_prefetch((const char *)next + at, _MM_HINT_T1);
+        }
+        for (uint32_t r = 0; r < p->n_rows; r += TILE_ROWS)
+            tile_block(a, room, sums, r, MIN(TILE_ROWS, p->n_rows - r), &k);
+    }
+}
+
+/* merge: adds a part's sums to the total of the parts before it. */
+static void merge(const struct attn *a, struct sums *total, const struct sums *part, uint32_t n_rows) {
+    for (uint32_t r = 0; r < n_rows; r++) {
+        if (part->m[r] == -INFINITY && part->l[r] == 0) /* no key of this part */
+            continue;
+        float m = part->m[r] > total->m[r] ? part->m[r] : total->m[r];
+        __m256 old = v_exp(v_set(total->m[r] - m)), new = v_exp(v_set(part->m[r] - m));
+        total->m[r] = m;
+        total->l[r] = total->l[r] * _mm256_cvtss_f32(old) + part->l[r] * _mm256_cvtss_f32(new);
+        for (uint32_t d = 0; d < a->n_panels_v; d++)
+            for (int j = 0; j < 16; j += 8) {
+                __m256 sum = _mm256_mul_ps(_mm256_loadu_ps(total->out[d][r] + j), old);
+                sum = _mm256_add_ps(sum, _mm256_mul_ps(_mm256_loadu_ps(part->out[d][r] + j), new));
+                _mm256_storeu_ps(total->out[d][r] + j, sum);
+            }
+    }
+}
+
+static void sums_clear(const struct attn *a, struct sums *s, uint32_t n_rows) {
+    for (uint32_t r = 0; r < n_rows; r++) {
+        s->m[r] = -INFINITY;
+        s->l[r] = 0;
+    }
+    for (uint32_t d = 0; d < a->n_panels_v; d++)
+        memset(s->out[d], 0, n_rows * sizeof s->out[d][0]);
+}
+
+/* piece_finish: the sinks, the division, and the rows' way out. */
+static void piece_finish(const struct attn *a, const struct piece *p, const struct sums *s) {
+    uint32_t hd_v = a->kv.spec.head_dim_v;
+    for (uint32_t r = 0; r < p->n_rows; r++) {
+        uint32_t head = p->head0 + r % p->n_heads, t = p->span.t0 + r / p->n_heads;
+        float m = s->m[r], l = s->l[r], shrink = 1;
+        if (a->sinks) {
+            float top = a->sinks[head] > m ? a->sinks[head] : m;
+            shrink = _mm256_cvtss_f32(v_exp(v_set(m - top)));
+            l = l * shrink + _mm256_cvtss_f32(v_exp(v_set(a->sinks[head] - top)));
+        }
+        __m256 f = v_set(shrink / l);
+        float *out = a->out + ((size_t)t * a->op->n_heads + head) * hd_v;
+        for (uint32_t d = 0; d < hd_v; d += 8) {
+            __m256 v = _mm256_mul_ps(_mm256_loadu_ps(s->out[d / PANEL_COLS][r] + d % PANEL_COLS), f);
+            _mm256_maskstore_ps(out + d, v_mask((int)MIN(8, hd_v - d)), v);
+        }
+    }
+}
+
+static void q_get(const struct attn *a, struct room *room, const struct piece *p) {
+    uint32_t hd = a->op->head_dim;
+    for (uint32_t r = 0; r < p->n_rows; r++) {
+        const float *row = a->qkv + (size_t)(p->span.t0 + r / p->n_heads) * a->cols;
+        memcpy(room->q + (size_t)r * hd, row + (size_t)(p->head0 + r % p->n_heads) * hd, hd * sizeof(float));
+    }
+}
+
+/* part_bounds: what part `i` of all holds of a piece's keys; false: nothing. */
+static bool part_bounds(const struct piece *p, uint32_t i, uint32_t *lo, uint32_t *hi) {
+    *lo = MAX(p->lo, i * PART_TOKENS);
+    *hi = MIN(p->hi, (i + 1) * PART_TOKENS);
+    return *lo < *hi;
+}
+
+static void piece_run(const struct attn *a, struct room *room, uint32_t item) {
+    struct piece p = piece_of(a, item / a->n_parts, room->keys);
+    uint32_t lo, hi;
+    q_get(a, room, &p);
+    if (a->n_parts > 1) {
+        if (part_bounds(&p, item % a->n_parts, &lo, &hi))
+            part_run(a, room, &p, lo, hi, &a->split[item]);
+        return;
+    }
+    sums_clear(a, &room->total, p.n_rows);
+    for (uint32_t i = p.lo / PART_TOKENS; i <= (p.hi - 1) / PART_TOKENS; i++) {
+        if (!part_bounds(&p, i, &lo, &hi))
+            continue;
+        part_run(a, room, &p, lo, hi, &room->part);
+        merge(a, &room->total, &room->part, p.n_rows);
+    }
+    piece_finish(a, &p, &room->total);
+}
+
+static void piece_merge(const struct attn *a, struct room *room, uint32_t piece) {
+    struct piece p = piece_of(a, piece, room->keys);
+    uint32_t lo, hi;
+    sums_clear(a, &room->total, p.n_rows);
+    for (uint32_t i = 0; i < a->n_parts; i++)
+        if (part_bounds(&p, i, &lo, &hi))
+            merge(a, &room->total, &a->split[(size_t)piece * a->n_parts + i], p.n_rows);
+    piece_finish(a, &p, &room->total);
+}
+
+/* rows_pack: K and V of one token of a group that keeps nothing, into the pool made of scratch. */
+static void rows_pack(const struct attn *a, uint32_t t) {
+    const struct plan *plan = &a->b->plan;
+    uint32_t seq = plan->seq_of[t], at = t - plan->seq_start[seq], hd = a->op->head_dim;
+    uint32_t block = a->first_block[seq] + at / KV_BLOCK_TOKENS, tok = at % KV_BLOCK_TOKENS;
+    const float *k = a->qkv + (size_t)t * a->cols + (size_t)a->op->n_heads * hd;
+    const float *v = k + (size_t)a->op->n_kv_heads * hd;
+    float *pool = (float *)(void *)a->kv.data;
+    for (uint32_t h = 0; h < a->op->n_kv_heads; h++)
+        for (uint32_t d = 0; d < hd; d++) {
+            pool[kv_k(&a->kv, block, 0, h, tok, d)] = k[(size_t)h * hd + d];
+            pool[kv_v(&a->kv, block, 0, h, tok, d)] = v[(size_t)h * hd + d];
+        }
+}
+
+static void attn_run(void *arg, int member) {
+    struct attn *a = arg;
+    struct room *room = &a->rooms[member];
+    uint32_t n, i;
+    if (!a->cached) {
+        while (i = queue_take(&a->pack, &n), n)
+            for (uint32_t t = i; t < i + n; t++)
+                rows_pack(a, t);
+        team_barrier(a->b->team);
+    }
+    while (i = queue_take(&a->pieces, &n), n)
+        piece_run(a, room, i);
+    if (a->n_parts == 1)
+        return;
+    team_barrier(a->b->team);
+    while (i = queue_take(&a->merges, &n), n)
+        piece_merge(a, room, i);
+}
+
+/* spans_make: cuts the sequences into spans that fill ROWS rows; also the packed pool's first blocks. Returns
+ * the most keys a sequence has; *n_blocks: of the packed pool. */
+static uint32_t spans_make(struct attn *a, uint32_t *n_blocks) {
+    const struct plan *p = &a->b->plan;
+    uint32_t step = MAX(1u, ROWS / a->chunk), most = 0;
+    size_t bytes = (size_t)p->n_tokens * sizeof *a->spans + p->n_seqs * sizeof *a->first_block;
+    size_t bytes_max =
+        (size_t)a->b->n_tokens_max * sizeof *a->spans + a->b->n_seqs_max * sizeof *a->first_block;
+    a->spans = cpu_scratch(a->b, SCRATCH_ROWS, MAX(bytes, bytes_max));
+    a->first_block = (uint32_t *)(void *)(a->spans + p->n_tokens);
+    *n_blocks = 0;
+    for (uint32_t s = 0; s < p->n_seqs; s++) {
+        uint32_t end = p->seq_start[s + 1], len = end - p->seq_start[s];
+        a->first_block[s] = *n_blocks;
+        *n_blocks += (len + KV_BLOCK_TOKENS - 1) / KV_BLOCK_TOKENS;
+        most = MAX(most, a->cached ? p->kv_len[s] : len);
+        for (uint32_t t = p->seq_start[s]; t < end; t += step)
+            a->spans[a->n_spans++] = (struct span){.seq = s, .t0 = t, .n = MIN(step, end - t)};
+    }
+    return most;
+}
+
+static void pool_make(struct attn *a, const struct be_kv *kv, uint32_t n_blocks) {
+    if (kv) {
+        a->kv = *kv;
+        return;
+    }
+    a->kv = (struct be_kv){.n_blocks = n_blocks, .panels = true};
+    a->kv.spec = (struct cache_group_spec){.kind = CACHE_NONE,
+                                           .n_layers = 1,
+                                           .n_kv_heads = a->op->n_kv_heads,
+                                           .head_dim = a->op->head_dim,
+                                           .head_dim_v = a->op->head_dim,
+                                           .dtype = DT_F32};
+    a->kv.data = cpu_scratch(a->b, SCRATCH_KV, cpu_kv_pool_bytes(&a->kv.spec, n_blocks));
+}
+
+void avx2_attn(struct be *b, const struct op_attn *op) {
+    const struct plan *p = &b->plan;
+    const struct be_kv *kv = kv_group(b, op->group, op->layer);
+    uint32_t hd = op->head_dim, hd_v = kv ? kv->spec.head_dim_v : hd, n_blocks;
+    CHECK(op->n_kv_heads > 0 && op->n_heads % op->n_kv_heads == 0 && hd <= DIM_MAX);
+    CHECK(!kv || (kv->spec.n_kv_heads == op->n_kv_heads && kv->spec.head_dim == hd));
+    struct attn a = {.b = b, .op = op, .cached = kv != NULL, .layer = kv ? op->layer : 0, .n_parts = 1};
+    if (p->n_tokens == 0)
+        return;
+    a.cols = op->n_heads * hd + op->n_kv_heads * (hd + hd_v);
+    a.qkv = cpu_f32(op->qkv, p->n_tokens, a.cols);
+    a.out = cpu_f32(op->out, p->n_tokens, op->n_heads * hd_v);
+    a.sinks = cpu_vector(op->sinks, op->n_heads);
+    a.n_panels_v = (hd_v + PANEL_COLS - 1) / PANEL_COLS;
+    a.group = op->n_heads / op->n_kv_heads;
+    a.chunk = MIN(a.group, ROWS);
+    a.n_chunks = (a.group + a.chunk - 1) / a.chunk;
+    a.rooms = cpu_scratch(b, SCRATCH_THREAD, (size_t)b->n_threads * sizeof(struct room));
+    uint32_t most = spans_make(&a, &n_blocks);
+    pool_make(&a, kv, n_blocks);
+    a.n_pieces = a.n_spans * op->n_kv_heads * a.n_chunks;
+    uint32_t n_parts = (most + PART_TOKENS - 1) / PART_TOKENS;
+    if (a.n_pieces < 2 * (uint32_t)b->n_threads && b->n_threads > 1 && n_parts > 1) {
+        a.n_parts = n_parts; /* few rows, long contexts: members share the keys of one piece */
+        a.split = cpu_scratch(b, SCRATCH_SPLIT, (size_t)a.n_pieces * n_parts * sizeof *a.split);
+    }
+    queue_init(&a.pack, p->n_tokens, 16);
+    queue_init(&a.pieces, a.n_pieces * a.n_parts, 1);
+    queue_init(&a.merges, a.n_pieces, 1);
+    team_run(b->team, attn_run, &a);
+}
