@@ -112,10 +112,21 @@ void fleet_first_name(struct fleet *f, struct buf *out) {
     struct model_info *m;
     if (f->o.opts->served_names.n) {
         buf_addz(out, f->o.opts->served_names.v[0]);
-    } else if (fleet_models(f, &m, 1)) {
+        return;
+    }
+    if (fleet_models(f, &m, 1)) {
         buf_addz(out, m->facts.names[0]);
         model_info_drop(m);
+        return;
     }
+    pthread_mutex_lock(&f->lock);
+    for (unsigned i = 0; i < FLEET_WORKERS_MAX; i++) {
+        if (f->workers[i]) {
+            buf_addz(out, f->workers[i]->name);
+            break;
+        }
+    }
+    pthread_mutex_unlock(&f->lock);
 }
 
 /* ---- choice and line ------------------------------------------------------------------------------ */

@@ -117,6 +117,7 @@ static void on_info(struct fleet *f, struct worker_state *s, struct link_conn *c
     pthread_mutex_lock(&f->lock);
     s->state = m->has_state ? m->state : WEIR__WORKER_STATE__LOADING;
     copy_text(s->detail, sizeof s->detail, m->detail);
+    copy_text(s->name, sizeof s->name, m->model);
     s->load_done_bytes = m->load_done_bytes;
     s->load_total_bytes = m->load_total_bytes;
     s->ready_ms = m->ready_ms;

@@ -25,7 +25,7 @@ struct worker_state {
     bool up, suspect;
     uint64_t suspect_ns;
     Weir__WorkerState state;
-    char detail[256];
+    char detail[256], name[256]; /* name: of its MODEL, known before its served names are */
     uint64_t load_done_bytes, load_total_bytes;
     uint32_t ready_ms;
     struct fleet_model *model;
