@@ -97,7 +97,7 @@ struct tm_branch {
 
 struct tm_node {
     uint8_t kind;   /* enum tm_nk */
-    uint8_t op;     /* enum tm_tok */
+    uint8_t op;     /* the parser's own: a chain that may still grow */
     uint16_t depth; /* height of the expression */
     uint32_t line;
     union {

@@ -90,12 +90,13 @@ static void macro_params(struct tm_run *r, const struct tm_func *f, struct tm_ac
 static void macro_rest(struct tm_run *r, const struct tm_func *f, struct tm_act *act, const struct tm_args *args,
                        struct tm_kwarg *kw) {
     struct tm_dict *rest = f->kwargs_slot >= 0 ? tm_dict_new(r, args->n_kw) : NULL;
-    int len = (int)MIN(f->name.n, (size_t)60);
+    const char *name = f->name.n ? f->name.p : "caller";
+    int len = f->name.n ? (int)MIN(f->name.n, (size_t)60) : 6;
     for (size_t i = 0; i < args->n_kw; i++) {
         if (kw[i].v.kind == V_MISSING)
             continue;
         if (!rest)
-            tm_fail(r, "macro '%.*s' takes no keyword argument '%.*s'", len, f->name.p,
+            tm_fail(r, "macro '%.*s' takes no keyword argument '%.*s'", len, name,
                     (int)MIN(kw[i].name.n, (size_t)60), kw[i].name.p);
         tm_dict_set(r, rest, tm_str(r, kw[i].name.p, kw[i].name.n, FROM_TEMPLATE), kw[i].v);
     }
@@ -108,7 +109,7 @@ static void macro_rest(struct tm_run *r, const struct tm_func *f, struct tm_act 
             t.l->v[i] = args->v[f->n_params + i];
         act->slots[f->varargs_slot] = t;
     } else if (extra) {
-        tm_fail(r, "macro '%.*s' takes not more than %u argument(s)", len, f->name.p, f->n_params);
+        tm_fail(r, "macro '%.*s' takes not more than %u argument(s)", len, name, f->n_params);
     }
 }
 

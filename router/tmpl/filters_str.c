@@ -102,15 +102,15 @@ FILTER(f_indent) {
 
 /* p: length, killwords, end, leeway */
 FILTER(f_truncate) {
-    struct tm_str *s = tm_need_str(r, self, "truncate's value");
     int64_t length = p[0].kind == V_MISSING ? 255 : tm_need_int(r, p[0], "length");
     struct tm_str *end = p[2].kind == V_MISSING ? tm_strz(r, "...").s : tm_need_str(r, p[2], "end");
     int64_t leeway = given(p[3]) ? tm_need_int(r, p[3], "leeway") : 5, n_end = tm_str_len(r, end);
     if (length < n_end || leeway < 0)
         tm_fail(r, "truncate: expected length >= %" PRId64 " and leeway >= 0", n_end);
-    int64_t n = tm_str_len(r, s);
-    if (n <= length || n - length <= leeway)
-        return self;
+    int64_t n = tm_length(r, self);
+    if (n >= 0 && (n <= length || n - length <= leeway))
+        return self; /* a short list too */
+    struct tm_str *s = tm_need_str(r, self, "truncate's value");
     struct tm_val cut = tm_str_sub(r, s, 0, tm_str_at(r, s, length - n_end));
     if (p[1].kind == V_MISSING || !tm_truth(r, p[1])) {
         const char *space = memrchr(cut.s->p, ' ', cut.s->n);

@@ -124,6 +124,8 @@ static char sign_at(const struct lexer *x, size_t at) {
 
 static void lex_raw(struct lexer *x, size_t body) {
     move(x, body);
+    if (body == x->src.n) /* Jinja lets an empty rest pass, here and in comments */
+        return;
     for (size_t at = body;; at++) {
         const char *p = at < x->src.n ? memchr(x->src.p + at, '{', x->src.n - at) : NULL;
         if (!p)
@@ -145,6 +147,8 @@ static void lex_raw(struct lexer *x, size_t body) {
 }
 
 static void lex_comment(struct lexer *x) {
+    if (x->at == x->src.n)
+        return;
     for (size_t at = x->at; at < x->src.n; at++) {
         size_t end = tag_end(x, at, "#}", true, true);
         if (end) {
@@ -386,8 +390,8 @@ static void lex_tag(struct lexer *x, const char *close, bool is_block) {
 void tm_lex(struct tm_compile *c, struct str text) {
     struct lexer x = {.c = c, .src = text, .line = 1, .line_starting = true};
     size_t begin = 0;
-    while (x.at < text.n) {
-        const char *p = memchr(text.p + x.at, '{', text.n - x.at);
+    while (begin < text.n) {
+        const char *p = x.at < text.n ? memchr(text.p + x.at, '{', text.n - x.at) : NULL;
         size_t at = p ? (size_t)(p - text.p) : text.n;
         bool is_tag = at + 1 < text.n && (p[1] == '%' || p[1] == '{' || p[1] == '#');
         if (p && !is_tag) {

@@ -12,8 +12,7 @@ static bool given(struct tm_val v) {
 
 /* A piece of text that stands in for markup's own is escaped first. */
 static struct tm_str *need_like(struct tm_run *r, const struct tm_str *self, struct tm_val v, const char *what) {
-    struct tm_str *s = tm_need_str(r, v, what);
-    return self->markup ? tm_escape(r, v).s : s;
+    return self->markup ? tm_escape(r, v).s : tm_need_str(r, v, what);
 }
 
 METHOD(m_upper) {
@@ -187,10 +186,8 @@ static struct tm_val split_space(struct tm_run *r, const struct tm_str *s, int64
         end = begin + trimmed->n;
         if (trimmed->n == 0)
             break;
-        if (max-- == 0) { /* what is left is one piece, stripped on its far side too */
-            struct tm_str *last = tm_str_strip(r, trimmed, TM_NONE, right, !right).s;
-            begin = (size_t)(last->p - s->p);
-            tm_vec_add(r, &out, tm_str_sub(r, s, begin, begin + last->n));
+        if (max-- == 0) { /* what is left is one piece */
+            tm_vec_add(r, &out, tm_str_sub(r, s, begin, end));
             break;
         }
         size_t a = begin, b = end;

@@ -326,7 +326,8 @@ struct tm_val tm_slice(struct tm_run *r, struct tm_val v, struct tm_val start, s
                        struct tm_val step) {
     if (v.kind == V_UNDEF)
         tm_fail_undef(r, v);
-    if (v.kind != V_STR && v.kind != V_LIST && v.kind != V_TUPLE && v.kind != V_RANGE)
+    bool ok = v.kind == V_STR || v.kind == V_LIST || v.kind == V_TUPLE || v.kind == V_RANGE;
+    if (!ok)
         tm_fail(r, "'%s' object cannot be sliced", tm_type_name(v));
     struct span sp = span_of(r, tm_length(r, v), start, stop, step);
     if (v.kind == V_STR)

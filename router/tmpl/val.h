@@ -342,6 +342,8 @@ double tm_as_double(struct tm_val v);
 /* tm_need_int, tm_need_str: or a type error naming what. */
 int64_t tm_need_int(struct tm_run *r, struct tm_val v, const char *what);
 struct tm_str *tm_need_str(struct tm_run *r, struct tm_val v, const char *what);
+/* tm_slice: v[start:stop:step]. What cannot be sliced is an error. (Jinja makes it undefined where it
+ * computes an expression of constants while compiling.) */
 struct tm_val tm_slice(struct tm_run *r, struct tm_val v, struct tm_val start, struct tm_val stop,
                        struct tm_val step);
 
