@@ -4,11 +4,13 @@
 #include "router/tmpl/ast.h"
 
 static NORETURN void bad(struct tm_run *r, int op, struct tm_val a, struct tm_val b) {
-    static const char *const names[] = {[TOK_ADD] = "+", [TOK_SUB] = "-", [TOK_MUL] = "*", [TOK_DIV] = "/",
-                                        [TOK_FLOORDIV] = "//", [TOK_MOD] = "%", [TOK_POW] = "**"};
+    static const char *const names[] = {
+        [TOK_ADD] = "+",       [TOK_SUB] = "-", [TOK_MUL] = "*", [TOK_DIV] = "/",
+        [TOK_FLOORDIV] = "//", [TOK_MOD] = "%", [TOK_POW] = "**"};
     if (a.kind == V_UNDEF || b.kind == V_UNDEF)
         tm_fail_undef(r, a.kind == V_UNDEF ? a : b);
-    tm_fail(r, "unsupported operand type(s) for %s: '%s' and '%s'", names[op], tm_type_name(a), tm_type_name(b));
+    tm_fail(r, "unsupported operand type(s) for %s: '%s' and '%s'", names[op], tm_type_name(a),
+            tm_type_name(b));
 }
 
 static NORETURN void overflow(struct tm_run *r) {

@@ -13,12 +13,44 @@
 #include "router/tmpl/val.h"
 
 enum tm_tok {
-    TOK_EOF, TOK_DATA, TOK_VAR_BEGIN, TOK_VAR_END, TOK_BLOCK_BEGIN, TOK_BLOCK_END,
-    TOK_NAME, TOK_STRING, TOK_INT, TOK_FLOAT,
-    TOK_ADD, TOK_SUB, TOK_MUL, TOK_DIV, TOK_FLOORDIV, TOK_MOD, TOK_POW, TOK_TILDE,
-    TOK_LBRACKET, TOK_RBRACKET, TOK_LPAREN, TOK_RPAREN, TOK_LBRACE, TOK_RBRACE,
-    TOK_EQ, TOK_NE, TOK_GT, TOK_GE, TOK_LT, TOK_LE, TOK_IN, TOK_NOT_IN,
-    TOK_ASSIGN, TOK_DOT, TOK_COLON, TOK_PIPE, TOK_COMMA, TOK_SEMICOLON
+    TOK_EOF,
+    TOK_DATA,
+    TOK_VAR_BEGIN,
+    TOK_VAR_END,
+    TOK_BLOCK_BEGIN,
+    TOK_BLOCK_END,
+    TOK_NAME,
+    TOK_STRING,
+    TOK_INT,
+    TOK_FLOAT,
+    TOK_ADD,
+    TOK_SUB,
+    TOK_MUL,
+    TOK_DIV,
+    TOK_FLOORDIV,
+    TOK_MOD,
+    TOK_POW,
+    TOK_TILDE,
+    TOK_LBRACKET,
+    TOK_RBRACKET,
+    TOK_LPAREN,
+    TOK_RPAREN,
+    TOK_LBRACE,
+    TOK_RBRACE,
+    TOK_EQ,
+    TOK_NE,
+    TOK_GT,
+    TOK_GE,
+    TOK_LT,
+    TOK_LE,
+    TOK_IN,
+    TOK_NOT_IN,
+    TOK_ASSIGN,
+    TOK_DOT,
+    TOK_COLON,
+    TOK_PIPE,
+    TOK_COMMA,
+    TOK_SEMICOLON
 };
 
 struct tm_token {
@@ -33,10 +65,39 @@ struct tm_token {
 
 enum tm_nk {
     /* expressions */
-    N_CONST, N_NAME, N_TUPLE, N_LIST, N_DICT, N_COND, N_OR, N_AND, N_NOT, N_COMPARE, N_ARITH, N_CONCAT,
-    N_NEG, N_POS, N_GETATTR, N_GETITEM, N_SLICE, N_CALL, N_FILTER, N_TEST, N_NSREF,
+    N_CONST,
+    N_NAME,
+    N_TUPLE,
+    N_LIST,
+    N_DICT,
+    N_COND,
+    N_OR,
+    N_AND,
+    N_NOT,
+    N_COMPARE,
+    N_ARITH,
+    N_CONCAT,
+    N_NEG,
+    N_POS,
+    N_GETATTR,
+    N_GETITEM,
+    N_SLICE,
+    N_CALL,
+    N_FILTER,
+    N_TEST,
+    N_NSREF,
     /* statements */
-    N_DATA, N_PRINT, N_FOR, N_IF, N_SET, N_SETBLOCK, N_MACRO, N_CALLBLOCK, N_FILTERBLOCK, N_WITH, N_BREAK,
+    N_DATA,
+    N_PRINT,
+    N_FOR,
+    N_IF,
+    N_SET,
+    N_SETBLOCK,
+    N_MACRO,
+    N_CALLBLOCK,
+    N_FILTERBLOCK,
+    N_WITH,
+    N_BREAK,
     N_CONTINUE
 };
 
@@ -79,7 +140,7 @@ struct tm_call_args {
 
 /* The body of a macro or of a call block. */
 struct tm_func {
-    struct str name; /* empty: a call block */
+    struct str name;         /* empty: a call block */
     struct tm_node **params; /* N_NAME */
     uint32_t n_params;
     struct tm_nodes defaults; /* of the last parameters */
@@ -166,7 +227,8 @@ struct tm_node {
 
 /* A compilation in progress. */
 struct tm_compile {
-    struct arena *a; /* the template's */
+    struct arena *a;       /* the template's */
+    struct arena *scratch; /* tokens and the like, until the tree is made */
     const struct tmpl_limits *limits;
     struct err *e;
     jmp_buf fail;

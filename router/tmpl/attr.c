@@ -113,7 +113,8 @@ static struct tm_val plain_attr(struct tm_run *r, struct tm_val obj, struct str 
 
 /* Python's getattr() behind the sandbox; V_MISSING: no such attribute. */
 static struct tm_val attr(struct tm_run *r, struct tm_val obj, struct str name) {
-    if (name.n > 4 && memcmp(name.p, "__", 2) == 0 && memcmp(name.p + name.n - 2, "__", 2) == 0)
+    bool hidden = name.n > 4 && memcmp(name.p, "__", 2) == 0 && memcmp(name.p + name.n - 2, "__", 2) == 0;
+    if (hidden && !(obj.kind == V_UNDEF && obj.u->unsafe))
         return unsafe(r, obj, name);
     if (obj.kind == V_UNDEF)
         tm_fail_undef(r, obj);

@@ -6,7 +6,8 @@
 
 /* ---- functions and methods of this engine ---- */
 
-static void bind(struct tm_run *r, const struct tm_callable *c, const struct tm_args *args, struct tm_val *p) {
+static void bind(struct tm_run *r, const struct tm_callable *c, const struct tm_args *args,
+                 struct tm_val *p) {
     if (args->n > c->n_max)
         tm_fail(r, "%s takes at most %u arguments (%zu given)", c->name, c->n_max, args->n);
     for (size_t i = 0; i < TM_PARAMS_MAX; i++)
@@ -17,7 +18,8 @@ static void bind(struct tm_run *r, const struct tm_callable *c, const struct tm_
             i++;
         struct str name = args->kw[k].name;
         if (i == c->n_max)
-            tm_fail(r, "%s got an unexpected keyword argument '%.*s'", c->name, (int)MIN(name.n, (size_t)60), name.p);
+            tm_fail(r, "%s got an unexpected keyword argument '%.*s'", c->name, (int)MIN(name.n, (size_t)60),
+                    name.p);
         if (p[i].kind != V_MISSING)
             tm_fail(r, "%s got multiple values for argument '%s'", c->name, c->params[i]);
         p[i] = args->kw[k].v;
@@ -51,7 +53,8 @@ bool tm_call_test(struct tm_run *r, const struct tm_test *t, struct tm_val v, co
 
 /* ---- macros ---- */
 
-static struct tm_kwarg *take_kw(struct tm_kwarg *kw, size_t n, struct str name) {
+static struct tm_kwarg *take_kw(struct tm_run *r, struct tm_kwarg *kw, size_t n, struct str name) {
+    tm_step(r, n / 8);
     for (size_t i = 0; i < n; i++)
         if (kw[i].v.kind != V_MISSING && str_eq(kw[i].name, name))
             return &kw[i];
@@ -59,8 +62,8 @@ static struct tm_kwarg *take_kw(struct tm_kwarg *kw, size_t n, struct str name) 
 }
 
 /* Puts arguments into the slots of act; what is left of the keywords is kept in kw as not V_MISSING. */
-static void macro_params(struct tm_run *r, const struct tm_func *f, struct tm_act *act, const struct tm_args *args,
-                         struct tm_kwarg *kw) {
+static void macro_params(struct tm_run *r, const struct tm_func *f, struct tm_act *act,
+                         const struct tm_args *args, struct tm_kwarg *kw) {
     bool found_caller = args->n >= f->n_params ? f->explicit_caller : false;
     for (uint32_t i = 0; i < f->n_params; i++) {
         struct tm_val v = TM_MISSING;
@@ -68,7 +71,7 @@ static void macro_params(struct tm_run *r, const struct tm_func *f, struct tm_ac
         if (i < args->n) {
             v = args->v[i];
         } else {
-            struct tm_kwarg *k = take_kw(kw, args->n_kw, name);
+            struct tm_kwarg *k = take_kw(r, kw, args->n_kw, name);
             if (k) {
                 v = k->v;
                 k->v = TM_MISSING;
@@ -78,17 +81,16 @@ static void macro_params(struct tm_run *r, const struct tm_func *f, struct tm_ac
         act->slots[f->params[i]->name.ref.slot] = v;
     }
     if (f->caller_slot >= 0 && !found_caller) {
-        struct tm_kwarg *k = take_kw(kw, args->n_kw, STR_LIT("caller"));
-        act->slots[f->caller_slot] = k && k->v.kind != V_NONE
-                                         ? k->v
-                                         : tm_undef(r, "No caller defined", STR_LIT("caller"), NULL);
+        struct tm_kwarg *k = take_kw(r, kw, args->n_kw, STR_LIT("caller"));
+        act->slots[f->caller_slot] =
+            k && k->v.kind != V_NONE ? k->v : tm_undef(r, "No caller defined", STR_LIT("caller"), NULL);
         if (k)
             k->v = TM_MISSING;
     }
 }
 
-static void macro_rest(struct tm_run *r, const struct tm_func *f, struct tm_act *act, const struct tm_args *args,
-                       struct tm_kwarg *kw) {
+static void macro_rest(struct tm_run *r, const struct tm_func *f, struct tm_act *act,
+                       const struct tm_args *args, struct tm_kwarg *kw) {
     struct tm_dict *rest = f->kwargs_slot >= 0 ? tm_dict_new(r, args->n_kw) : NULL;
     const char *name = f->name.n ? f->name.p : "caller";
     int len = f->name.n ? (int)MIN(f->name.n, (size_t)60) : 6;
@@ -238,7 +240,8 @@ static struct tm_val strftime_now(struct tm_run *r, struct tm_val self, const st
 
 enum { RANGE_MAX = 100000 };
 
-static struct tm_val range(struct tm_run *r, struct tm_val self, const struct tm_val *p, const struct tm_args *args) {
+static struct tm_val range(struct tm_run *r, struct tm_val self, const struct tm_val *p,
+                           const struct tm_args *args) {
     (void)self, (void)args;
     int64_t a = tm_need_int(r, p[0], "range() argument");
     struct tm_range g = {0, a, 1, 0};
@@ -281,7 +284,8 @@ static void fill(struct tm_run *r, struct tm_dict *d, struct tm_val from) {
     }
 }
 
-static struct tm_val dict(struct tm_run *r, struct tm_val self, const struct tm_val *p, const struct tm_args *args) {
+static struct tm_val dict(struct tm_run *r, struct tm_val self, const struct tm_val *p,
+                          const struct tm_args *args) {
     (void)self, (void)p;
     struct tm_dict *d = tm_dict_new(r, 0);
     if (args->n > 1)

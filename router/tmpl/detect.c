@@ -78,7 +78,9 @@ static unsigned meaning(struct detect *d, const struct tm_node *n) {
         return meanings(d, n->chain.operands);
     case N_GETATTR: {
         unsigned is = meaning(d, n->item.obj);
-        return is & IS_MESSAGE && n->item.name->n == 7 && memcmp(n->item.name->p, "content", 7) == 0 ? IS_CONTENT : 0;
+        return is & IS_MESSAGE && n->item.name->n == 7 && memcmp(n->item.name->p, "content", 7) == 0
+                   ? IS_CONTENT
+                   : 0;
     }
     case N_GETITEM: {
         unsigned is = meaning(d, n->item.obj);
@@ -86,7 +88,8 @@ static unsigned meaning(struct detect *d, const struct tm_node *n) {
     }
     case N_FILTER: {
         unsigned is = meaning(d, n->call.obj);
-        return str_eqz(n->call.name, "first") || str_eqz(n->call.name, "last") ? element(is) | (is & ~1u) : is;
+        return str_eqz(n->call.name, "first") || str_eqz(n->call.name, "last") ? element(is) | (is & ~1u)
+                                                                               : is;
     }
     case N_TEST:
         return meaning(d, n->call.obj);

@@ -153,7 +153,7 @@ static void add_star2(struct tm_run *r, struct tm_args *args, struct tm_val more
         tm_fail(r, "argument after ** must be a mapping, not %s", tm_type_name(more));
     const struct tm_dict *d = tm_entries(r, more.d);
     struct tm_kwarg *kw = tm_alloc(r, (args->n_kw + d->n) * sizeof *kw);
-    tm_step(r, args->n_kw * d->n + 1);
+    tm_step(r, (args->n_kw + 1) * d->n);
     if (args->n_kw)
         memcpy(kw, args->kw, args->n_kw * sizeof *kw);
     size_t n = args->n_kw;

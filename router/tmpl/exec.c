@@ -132,14 +132,19 @@ static struct tm_iter *loop_source(struct tm_run *r, const struct tm_node *n, st
 }
 
 /* One loop over an iterable, in the current activation. */
-static enum tm_flow run_loop(struct tm_run *r, const struct tm_node *n, struct tm_val iterable, int64_t depth0,
-                             struct tm_act *defined_in) {
+static enum tm_flow run_loop(struct tm_run *r, const struct tm_node *n, struct tm_val iterable,
+                             int64_t depth0, struct tm_act *defined_in) {
     struct tm_loop *l = NULL;
     struct tm_iter *it = loop_source(r, n, iterable);
     if (n->loop.extended) {
         l = tm_alloc(r, sizeof *l);
-        *l = (struct tm_loop){.iterable = iterable, .it = it, .index0 = -1, .length = -1, .depth0 = depth0,
-                              .recursive = n->loop.recursive ? n : NULL, .act = defined_in};
+        *l = (struct tm_loop){.iterable = iterable,
+                              .it = it,
+                              .index0 = -1,
+                              .length = -1,
+                              .depth0 = depth0,
+                              .recursive = n->loop.recursive ? n : NULL,
+                              .act = defined_in};
         r->act->slots[n->loop.loop_slot] = (struct tm_val){.kind = V_LOOP, .loop = l};
     }
     bool ran = false;

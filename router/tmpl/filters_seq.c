@@ -1,8 +1,8 @@
 /* filters_seq.c: filters about sequences and mappings. */
 #include "router/tmpl/ast.h"
 
-#define FILTER(name)                                                                                                  \
-    static struct tm_val name(struct tm_run *r, struct tm_val self, UNUSED const struct tm_val *p,                    \
+#define FILTER(name)                                                                                         \
+    static struct tm_val name(struct tm_run *r, struct tm_val self, UNUSED const struct tm_val *p,           \
                               UNUSED const struct tm_args *args)
 
 static bool given(struct tm_val v) {
@@ -140,7 +140,8 @@ FILTER(f_map) {
     return tm_iter_val(it);
 }
 
-static struct tm_val select_by(struct tm_run *r, struct tm_val v, const struct tm_args *args, bool negate, bool attr) {
+static struct tm_val select_by(struct tm_run *r, struct tm_val v, const struct tm_args *args, bool negate,
+                               bool attr) {
     if (!tm_truth(r, v))
         return nothing(r);
     struct tm_iter *it = pipe_new(r, IT_SELECT, v);
@@ -310,7 +311,8 @@ static struct tm_val extreme(struct tm_run *r, struct tm_val self, const struct 
     struct tm_val best = TM_MISSING, best_key = TM_MISSING, v;
     while (tm_iter_next(r, it, &v)) {
         struct tm_val key = fold(r, tm_attr_path(r, v, p[1], TM_MISSING), flag(r, p[0]));
-        if (best.kind == V_MISSING || (max ? tm_less(r, best_key, key, ">") : tm_less(r, key, best_key, "<"))) {
+        if (best.kind == V_MISSING ||
+            (max ? tm_less(r, best_key, key, ">") : tm_less(r, key, best_key, "<"))) {
             best = v;
             best_key = key;
         }

@@ -9,8 +9,8 @@
 #include "router/tmpl/ast.h"
 #include "router/tmpl/ucd.h"
 
-#define FILTER(name)                                                                                                  \
-    static struct tm_val name(struct tm_run *r, struct tm_val self, UNUSED const struct tm_val *p,                    \
+#define FILTER(name)                                                                                         \
+    static struct tm_val name(struct tm_run *r, struct tm_val self, UNUSED const struct tm_val *p,           \
                               UNUSED const struct tm_args *args)
 
 static bool given(struct tm_val v) {
@@ -67,7 +67,8 @@ FILTER(f_format) {
     if (args->n_kw) {
         struct tm_dict *d = tm_dict_new(r, args->n_kw);
         for (size_t i = 0; i < args->n_kw; i++)
-            tm_dict_set(r, d, tm_str(r, args->kw[i].name.p, args->kw[i].name.n, FROM_TEMPLATE), args->kw[i].v);
+            tm_dict_set(r, d, tm_str(r, args->kw[i].name.p, args->kw[i].name.n, FROM_TEMPLATE),
+                        args->kw[i].v);
         return tm_str_percent(r, fmt, (struct tm_val){.kind = V_DICT, .d = d});
     }
     struct tm_list list = {.v = args->v, .n = args->n};
@@ -77,7 +78,8 @@ FILTER(f_format) {
 /* p: width, first, blank */
 FILTER(f_indent) {
     struct tm_str *s = tm_need_str(r, self, "indent's value");
-    bool first = p[1].kind != V_MISSING && tm_truth(r, p[1]), blank = p[2].kind != V_MISSING && tm_truth(r, p[2]);
+    bool first = p[1].kind != V_MISSING && tm_truth(r, p[1]),
+         blank = p[2].kind != V_MISSING && tm_truth(r, p[2]);
     struct tm_cap outer = tm_cap_begin(r);
     if (p[0].kind == V_STR) {
         tm_put_str(r, p[0].s);
@@ -165,7 +167,8 @@ FILTER(f_urlencode) {
         return tm_cap_end(r, outer);
     }
     struct tm_view all = {self.d, VIEW_ITEMS};
-    struct tm_iter *it = tm_iter_open(r, self.kind == V_DICT ? (struct tm_val){.kind = V_VIEW, .view = &all} : self);
+    struct tm_iter *it =
+        tm_iter_open(r, self.kind == V_DICT ? (struct tm_val){.kind = V_VIEW, .view = &all} : self);
     struct tm_val pair;
     for (bool first = true; tm_iter_next(r, it, &pair); first = false) {
         pair = tm_to_list(r, pair, V_TUPLE);
@@ -192,7 +195,8 @@ static bool number_text(struct tm_run *r, const struct tm_str *s, char *out, siz
     for (size_t i = 0; i < t->n; i++) {
         char ch = t->p[i];
         if (ch == '_') {
-            bool between = i > 0 && i + 1 < t->n && t->p[i - 1] != '_' && strchr("0123456789abcdefABCDEFxXoO", t->p[i - 1]) &&
+            bool between = i > 0 && i + 1 < t->n && t->p[i - 1] != '_' &&
+                           strchr("0123456789abcdefABCDEFxXoO", t->p[i - 1]) &&
                            strchr("0123456789abcdefABCDEF", t->p[i + 1]);
             if (!between)
                 return false;

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "common/utf8.h"
 #include "router/tmpl/val.h"
 
 enum { WIDTH_MAX = 1 << 24, PRECISION_MAX = 100, DIGITS_MAX = 512 };
@@ -20,10 +21,16 @@ struct spec {
 };
 
 /* A sign, a prefix and digits, padded. With '=' the padding stands between sign and digits. */
-static void put_number(struct tm_run *r, const struct spec *s, bool negative, const char *prefix, const char *digits) {
+static void put_number(struct tm_run *r, const struct spec *s, bool negative, const char *prefix,
+                       const char *digits) {
     static const struct tm_str zero = {.p = "0", .n = 1, .n_cp = 1}, space = {.p = " ", .n = 1, .n_cp = 1};
     char head[8];
-    snprintf(head, sizeof head, "%s%s", negative ? "-" : s->sign == '+' ? "+" : s->sign == ' ' ? " " : "", prefix);
+    snprintf(head, sizeof head, "%s%s",
+             negative         ? "-"
+             : s->sign == '+' ? "+"
+             : s->sign == ' ' ? " "
+                              : "",
+             prefix);
     int64_t pad = s->width - (int64_t)(strlen(head) + strlen(digits));
     pad = MAX(pad, (int64_t)0);
     char align = s->align ? s->align : s->zero ? '=' : '>';
@@ -187,7 +194,7 @@ static void put_char(struct tm_run *r, const struct spec *s, struct tm_val v) {
         tm_fail(r, "%%c requires an integer or a single character");
     if (cp < 0 || cp > 0x10ffff || (cp >= 0xd800 && cp < 0xe000))
         tm_fail(r, "%%c argument is not a character");
-    struct tm_str text = {.p = out, .n = tm_utf8_put(out, (uint32_t)cp), .n_cp = 1};
+    struct tm_str text = {.p = out, .n = utf8_encode((uint32_t)cp, out), .n_cp = 1};
     put_padded(r, s, &text, s->align == '<' ? '<' : '>');
 }
 

@@ -95,7 +95,8 @@ static bool pipe_next(struct tm_run *r, struct tm_iter *it, struct tm_val *out) 
         }
         *out = v;
         if (it->kind == IT_SELECT) {
-            bool yes = it->pipe.test ? tm_call_test(r, it->pipe.test, seen, &it->pipe.args) : tm_truth(r, seen);
+            bool yes =
+                it->pipe.test ? tm_call_test(r, it->pipe.test, seen, &it->pipe.args) : tm_truth(r, seen);
             if (yes != it->pipe.negate)
                 return true;
             continue;

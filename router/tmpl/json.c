@@ -162,7 +162,8 @@ static void put(struct dump *d, struct tm_val v) {
 
 /* p: ensure_ascii, indent, separators, sort_keys */
 void tm_put_json(struct tm_run *r, struct tm_val v, const struct tm_val *p) {
-    static const struct tm_str comma = {.p = ",", .n = 1, .n_cp = 1}, comma_space = {.p = ", ", .n = 2, .n_cp = 2};
+    static const struct tm_str comma = {.p = ",", .n = 1, .n_cp = 1},
+                               comma_space = {.p = ", ", .n = 2, .n_cp = 2};
     static const struct tm_str colon_space = {.p = ": ", .n = 2, .n_cp = 2};
     struct dump d = {.r = r, .item_sep = &comma_space, .key_sep = &colon_space};
     d.ascii = p[0].kind != V_MISSING && tm_truth(r, p[0]);

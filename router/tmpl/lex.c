@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "common/utf8.h"
 #include "router/tmpl/ast.h"
 #include "router/tmpl/ucd.h"
 
@@ -20,7 +21,7 @@ static struct tm_token *add(struct lexer *x, enum tm_tok kind, struct str s) {
     struct tm_compile *c = x->c;
     if (c->n_tokens == x->cap) {
         x->cap = MAX(x->cap * 2, (size_t)64);
-        struct tm_token *grown = arena_alloc(c->a, x->cap * sizeof *grown);
+        struct tm_token *grown = arena_alloc(c->scratch, x->cap * sizeof *grown);
         if (c->n_tokens)
             memcpy(grown, c->tokens, c->n_tokens * sizeof *grown);
         c->tokens = grown;
@@ -162,14 +163,16 @@ static void lex_comment(struct lexer *x) {
 /* ---- inside tags ---- */
 
 static bool is_digit(char ch, int base) {
-    int v = ch >= '0' && ch <= '9' ? ch - '0' : (ch | 32) >= 'a' && (ch | 32) <= 'f' ? (ch | 32) - 'a' + 10 : 99;
+    int v = ch >= '0' && ch <= '9'                 ? ch - '0'
+            : (ch | 32) >= 'a' && (ch | 32) <= 'f' ? (ch | 32) - 'a' + 10
+                                                   : 99;
     return v < base;
 }
 
 /* Digits with single underscores between them: the end. */
 static size_t digits(const struct lexer *x, size_t at, int base) {
-    while (at < x->src.n && (is_digit(x->src.p[at], base) || (x->src.p[at] == '_' && at + 1 < x->src.n &&
-                                                             is_digit(x->src.p[at + 1], base))))
+    while (at < x->src.n && (is_digit(x->src.p[at], base) ||
+                             (x->src.p[at] == '_' && at + 1 < x->src.n && is_digit(x->src.p[at + 1], base))))
         at++;
     return at;
 }
@@ -210,7 +213,7 @@ static size_t int_end(const struct lexer *x, int *base) {
 
 /* The digits between begin and end without underscores and without a base prefix. */
 static char *plain_digits(struct lexer *x, size_t begin, size_t end) {
-    char *z = arena_alloc(x->c->a, end - begin + 1);
+    char *z = arena_alloc(x->c->scratch, end - begin + 1);
     size_t n = 0;
     for (size_t i = begin; i < end; i++)
         if (x->src.p[i] != '_')
@@ -278,7 +281,7 @@ static const char *unescape(struct lexer *x, const char *p, const char *end, cha
         *(*out)++ = '\\'; /* an unknown escape stands for itself */
         return p;
     }
-    *out += tm_utf8_put(*out, cp);
+    *out += utf8_encode(cp, *out);
     return p;
 }
 
@@ -288,7 +291,8 @@ static void lex_string(struct lexer *x) {
     while (p < end && *p != quote)
         p += *p == '\\' && p + 1 < end ? 2 : 1;
     if (p >= end)
-        tm_compile_fail(x->c, x->line, "unexpected char %s: a string without an end", quote == '"' ? "'\"'" : "\"'\"");
+        tm_compile_fail(x->c, x->line, "unexpected char %s: a string without an end",
+                        quote == '"' ? "'\"'" : "\"'\"");
     struct str s = {begin, (size_t)(p - begin)};
     if (s.n && memchr(s.p, '\\', s.n)) {
         char *text = arena_alloc(x->c->a, s.n), *out = text;
@@ -316,7 +320,8 @@ static void lex_name(struct lexer *x) {
         at += len;
     }
     if (at == x->at)
-        tm_compile_fail(x->c, x->line, "unexpected char in a tag, byte %u", (unsigned)(unsigned char)x->src.p[at]);
+        tm_compile_fail(x->c, x->line, "unexpected char in a tag, byte %u",
+                        (unsigned)(unsigned char)x->src.p[at]);
     add(x, TOK_NAME, (struct str){x->src.p + x->at, at - x->at});
     move(x, at);
 }
@@ -324,19 +329,20 @@ static void lex_name(struct lexer *x) {
 static const struct {
     const char *z;
     enum tm_tok kind;
-} operators[] = {{"//", TOK_FLOORDIV}, {"**", TOK_POW}, {"==", TOK_EQ}, {"!=", TOK_NE}, {">=", TOK_GE},
-                 {"<=", TOK_LE}, {"+", TOK_ADD}, {"-", TOK_SUB}, {"/", TOK_DIV}, {"*", TOK_MUL}, {"%", TOK_MOD},
-                 {"~", TOK_TILDE}, {"[", TOK_LBRACKET}, {"]", TOK_RBRACKET}, {"(", TOK_LPAREN},
-                 {")", TOK_RPAREN}, {"{", TOK_LBRACE}, {"}", TOK_RBRACE}, {">", TOK_GT}, {"<", TOK_LT},
-                 {"=", TOK_ASSIGN}, {".", TOK_DOT}, {":", TOK_COLON}, {"|", TOK_PIPE}, {",", TOK_COMMA},
-                 {";", TOK_SEMICOLON}};
+} operators[] = {{"//", TOK_FLOORDIV}, {"**", TOK_POW},     {"==", TOK_EQ},    {"!=", TOK_NE},
+                 {">=", TOK_GE},       {"<=", TOK_LE},      {"+", TOK_ADD},    {"-", TOK_SUB},
+                 {"/", TOK_DIV},       {"*", TOK_MUL},      {"%", TOK_MOD},    {"~", TOK_TILDE},
+                 {"[", TOK_LBRACKET},  {"]", TOK_RBRACKET}, {"(", TOK_LPAREN}, {")", TOK_RPAREN},
+                 {"{", TOK_LBRACE},    {"}", TOK_RBRACE},   {">", TOK_GT},     {"<", TOK_LT},
+                 {"=", TOK_ASSIGN},    {".", TOK_DOT},      {":", TOK_COLON},  {"|", TOK_PIPE},
+                 {",", TOK_COMMA},     {";", TOK_SEMICOLON}};
 
 static void balance(struct lexer *x, char ch) {
     const char *open = "([{", *close = ")]}", *at = strchr(open, ch);
     if (at) {
         if (x->n_braces == x->cap_braces) {
             x->cap_braces = MAX(x->cap_braces * 2, (size_t)32);
-            char *grown = arena_alloc(x->c->a, x->cap_braces);
+            char *grown = arena_alloc(x->c->scratch, x->cap_braces);
             if (x->n_braces)
                 memcpy(grown, x->braces, x->n_braces);
             x->braces = grown;

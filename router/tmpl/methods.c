@@ -3,9 +3,9 @@
 
 #include "router/tmpl/val.h"
 
-#define METHOD(name)                                                                                                  \
-    static struct tm_val name(UNUSED struct tm_run *r, UNUSED struct tm_val self, UNUSED const struct tm_val *p,             \
-                              UNUSED const struct tm_args *args)
+#define METHOD(name)                                                                                         \
+    static struct tm_val name(UNUSED struct tm_run *r, UNUSED struct tm_val self,                            \
+                              UNUSED const struct tm_val *p, UNUSED const struct tm_args *args)
 
 METHOD(seq_count) {
     struct tm_iter *it = tm_iter_open(r, self);
@@ -34,14 +34,13 @@ METHOD(list_copy) {
     return tm_to_list(r, self, V_LIST);
 }
 
-const struct tm_callable tm_seq_methods[] = {{"count", seq_count, 1, 1, {""}},
-                                             {"index", seq_index, 1, 3, {""}},
-                                             {NULL, NULL, 0, 0, {0}}};
-const struct tm_callable tm_list_methods[] = {
-    {"copy", list_copy, 0, 0, {0}},   {"append", NULL, 0, 0, {0}},  {"clear", NULL, 0, 0, {0}},
-    {"pop", NULL, 0, 0, {0}},         {"reverse", NULL, 0, 0, {0}}, {"insert", NULL, 0, 0, {0}},
-    {"sort", NULL, 0, 0, {0}},        {"extend", NULL, 0, 0, {0}},  {"remove", NULL, 0, 0, {0}},
-    {NULL, NULL, 0, 0, {0}}};
+const struct tm_callable tm_seq_methods[] = {
+    {"count", seq_count, 1, 1, {""}}, {"index", seq_index, 1, 3, {""}}, {NULL, NULL, 0, 0, {0}}};
+const struct tm_callable tm_list_methods[] = {{"copy", list_copy, 0, 0, {0}}, {"append", NULL, 0, 0, {0}},
+                                              {"clear", NULL, 0, 0, {0}},     {"pop", NULL, 0, 0, {0}},
+                                              {"reverse", NULL, 0, 0, {0}},   {"insert", NULL, 0, 0, {0}},
+                                              {"sort", NULL, 0, 0, {0}},      {"extend", NULL, 0, 0, {0}},
+                                              {"remove", NULL, 0, 0, {0}},    {NULL, NULL, 0, 0, {0}}};
 
 /* ---- dicts ---- */
 
@@ -83,18 +82,13 @@ METHOD(dict_fromkeys) {
     return tm_call_def(r, &tm_dict_fromkeys, TM_NONE, args);
 }
 
-const struct tm_callable tm_dict_methods[] = {{"items", dict_items, 0, 0, {0}},
-                                              {"keys", dict_keys, 0, 0, {0}},
-                                              {"values", dict_values, 0, 0, {0}},
-                                              {"get", dict_get, 1, 2, {""}},
-                                              {"copy", dict_copy, 0, 0, {0}},
-                                              {"fromkeys", dict_fromkeys, 0, TM_VARARGS, {0}},
-                                              {"clear", NULL, 0, 0, {0}},
-                                              {"pop", NULL, 0, 0, {0}},
-                                              {"popitem", NULL, 0, 0, {0}},
-                                              {"setdefault", NULL, 0, 0, {0}},
-                                              {"update", NULL, 0, 0, {0}},
-                                              {NULL, NULL, 0, 0, {0}}};
+const struct tm_callable tm_dict_methods[] = {
+    {"items", dict_items, 0, 0, {0}},   {"keys", dict_keys, 0, 0, {0}},
+    {"values", dict_values, 0, 0, {0}}, {"get", dict_get, 1, 2, {""}},
+    {"copy", dict_copy, 0, 0, {0}},     {"fromkeys", dict_fromkeys, 0, TM_VARARGS, {0}},
+    {"clear", NULL, 0, 0, {0}},         {"pop", NULL, 0, 0, {0}},
+    {"popitem", NULL, 0, 0, {0}},       {"setdefault", NULL, 0, 0, {0}},
+    {"update", NULL, 0, 0, {0}},        {NULL, NULL, 0, 0, {0}}};
 
 /* ---- numbers ---- */
 
@@ -116,12 +110,16 @@ METHOD(num_conjugate) {
     return self.kind == V_BOOL ? tm_int(self.b) : self;
 }
 
-const struct tm_callable tm_num_methods[] = {
-    {"is_integer", num_is_integer, 0, 0, {0}}, {"bit_length", num_bit_length, 0, 0, {0}},
-    {"conjugate", num_conjugate, 0, 0, {0}},   {"bit_count", NULL, 1, 0, {0}},
-    {"as_integer_ratio", NULL, 1, 0, {0}},     {"to_bytes", NULL, 1, 0, {0}},
-    {"from_bytes", NULL, 1, 0, {0}},           {"hex", NULL, 1, 0, {0}},
-    {"fromhex", NULL, 1, 0, {0}},              {NULL, NULL, 0, 0, {0}}};
+const struct tm_callable tm_num_methods[] = {{"is_integer", num_is_integer, 0, 0, {0}},
+                                             {"bit_length", num_bit_length, 0, 0, {0}},
+                                             {"conjugate", num_conjugate, 0, 0, {0}},
+                                             {"bit_count", NULL, 1, 0, {0}},
+                                             {"as_integer_ratio", NULL, 1, 0, {0}},
+                                             {"to_bytes", NULL, 1, 0, {0}},
+                                             {"from_bytes", NULL, 1, 0, {0}},
+                                             {"hex", NULL, 1, 0, {0}},
+                                             {"fromhex", NULL, 1, 0, {0}},
+                                             {NULL, NULL, 0, 0, {0}}};
 
 /* ---- loops and cyclers ---- */
 
@@ -158,6 +156,5 @@ METHOD(cycler_reset) {
 const struct tm_callable tm_loop_methods[] = {{"cycle", loop_cycle, 0, TM_VARARGS, {0}},
                                               {"changed", loop_changed, 0, TM_VARARGS, {0}},
                                               {NULL, NULL, 0, 0, {0}}};
-const struct tm_callable tm_cycler_methods[] = {{"next", cycler_next, 0, 0, {0}},
-                                                {"reset", cycler_reset, 0, 0, {0}},
-                                                {NULL, NULL, 0, 0, {0}}};
+const struct tm_callable tm_cycler_methods[] = {
+    {"next", cycler_next, 0, 0, {0}}, {"reset", cycler_reset, 0, 0, {0}}, {NULL, NULL, 0, 0, {0}}};

@@ -2,8 +2,8 @@
 #include "router/tmpl/ucd.h"
 #include "router/tmpl/val.h"
 
-#define METHOD(name)                                                                                                  \
-    static struct tm_val name(struct tm_run *r, struct tm_val self, UNUSED const struct tm_val *p,                    \
+#define METHOD(name)                                                                                         \
+    static struct tm_val name(struct tm_run *r, struct tm_val self, UNUSED const struct tm_val *p,           \
                               UNUSED const struct tm_args *args)
 
 static bool given(struct tm_val v) {
@@ -11,7 +11,8 @@ static bool given(struct tm_val v) {
 }
 
 /* A piece of text that stands in for markup's own is escaped first. */
-static struct tm_str *need_like(struct tm_run *r, const struct tm_str *self, struct tm_val v, const char *what) {
+static struct tm_str *need_like(struct tm_run *r, const struct tm_str *self, struct tm_val v,
+                                const char *what) {
     return self->markup ? tm_escape(r, v).s : tm_need_str(r, v, what);
 }
 
@@ -61,7 +62,8 @@ METHOD(m_removesuffix) {
 /* ---- searching ---- */
 
 /* The last occurrence of s in [begin, end) of in, or SIZE_MAX. Every comparison is paid for. */
-static size_t rsearch(struct tm_run *r, const struct tm_str *in, size_t begin, size_t end, const struct tm_str *s) {
+static size_t rsearch(struct tm_run *r, const struct tm_str *in, size_t begin, size_t end,
+                      const struct tm_str *s) {
     if (end - begin < s->n)
         return SIZE_MAX;
     for (size_t at = end - s->n + 1; at-- > begin;) {
@@ -75,7 +77,8 @@ static size_t rsearch(struct tm_run *r, const struct tm_str *in, size_t begin, s
     return SIZE_MAX;
 }
 
-static size_t search(struct tm_run *r, const struct tm_str *in, size_t begin, size_t end, const struct tm_str *s) {
+static size_t search(struct tm_run *r, const struct tm_str *in, size_t begin, size_t end,
+                     const struct tm_str *s) {
     if (end - begin < s->n)
         return SIZE_MAX;
     if (s->n == 0)
@@ -403,7 +406,8 @@ static bool cased(struct tm_run *r, const struct tm_str *s, uint32_t want, uint3
 }
 
 bool tm_str_is_case(struct tm_run *r, const struct tm_str *s, bool upper) {
-    return upper ? cased(r, s, UCD_UPPER, UCD_LOWER | UCD_TITLE) : cased(r, s, UCD_LOWER, UCD_UPPER | UCD_TITLE);
+    return upper ? cased(r, s, UCD_UPPER, UCD_LOWER | UCD_TITLE)
+                 : cased(r, s, UCD_LOWER, UCD_UPPER | UCD_TITLE);
 }
 
 METHOD(m_isupper) {
@@ -448,52 +452,51 @@ METHOD(m_format_map) {
     return tm_str_format(r, self.s, &named);
 }
 
-const struct tm_callable tm_str_methods[] = {
-    {"strip", m_strip, 0, 1, {""}},
-    {"lstrip", m_lstrip, 0, 1, {""}},
-    {"rstrip", m_rstrip, 0, 1, {""}},
-    {"split", m_split, 0, 2, {"sep", "maxsplit"}},
-    {"rsplit", m_rsplit, 0, 2, {"sep", "maxsplit"}},
-    {"splitlines", m_splitlines, 0, 1, {"keepends"}},
-    {"startswith", m_startswith, 1, 3, {""}},
-    {"endswith", m_endswith, 1, 3, {""}},
-    {"upper", m_upper, 0, 0, {0}},
-    {"lower", m_lower, 0, 0, {0}},
-    {"title", m_title, 0, 0, {0}},
-    {"capitalize", m_capitalize, 0, 0, {0}},
-    {"swapcase", m_swapcase, 0, 0, {0}},
-    {"replace", m_replace, 2, 3, {""}},
-    {"removeprefix", m_removeprefix, 1, 1, {""}},
-    {"removesuffix", m_removesuffix, 1, 1, {""}},
-    {"find", m_find, 1, 3, {""}},
-    {"rfind", m_rfind, 1, 3, {""}},
-    {"index", m_index, 1, 3, {""}},
-    {"rindex", m_rindex, 1, 3, {""}},
-    {"count", m_count, 1, 3, {""}},
-    {"join", m_join, 1, 1, {""}},
-    {"partition", m_partition, 1, 1, {""}},
-    {"rpartition", m_rpartition, 1, 1, {""}},
-    {"center", m_center, 1, 2, {""}},
-    {"ljust", m_ljust, 1, 2, {""}},
-    {"rjust", m_rjust, 1, 2, {""}},
-    {"zfill", m_zfill, 1, 1, {""}},
-    {"expandtabs", m_expandtabs, 0, 1, {"tabsize"}},
-    {"isdigit", m_isdigit, 0, 0, {0}},
-    {"isdecimal", m_isdecimal, 0, 0, {0}},
-    {"isnumeric", m_isnumeric, 0, 0, {0}},
-    {"isalpha", m_isalpha, 0, 0, {0}},
-    {"isalnum", m_isalnum, 0, 0, {0}},
-    {"isspace", m_isspace, 0, 0, {0}},
-    {"isupper", m_isupper, 0, 0, {0}},
-    {"islower", m_islower, 0, 0, {0}},
-    {"istitle", m_istitle, 0, 0, {0}},
-    {"isascii", m_isascii, 0, 0, {0}},
-    {"isprintable", m_isprintable, 0, 0, {0}},
-    {"isidentifier", m_isidentifier, 0, 0, {0}},
-    {"format", m_format, 0, TM_VARARGS, {0}},
-    {"format_map", m_format_map, 0, TM_VARARGS, {0}},
-    {"encode", NULL, 1, 0, {0}},
-    {"casefold", NULL, 1, 0, {0}},
-    {"translate", NULL, 1, 0, {0}},
-    {"maketrans", NULL, 1, 0, {0}},
-    {NULL, NULL, 0, 0, {0}}};
+const struct tm_callable tm_str_methods[] = {{"strip", m_strip, 0, 1, {""}},
+                                             {"lstrip", m_lstrip, 0, 1, {""}},
+                                             {"rstrip", m_rstrip, 0, 1, {""}},
+                                             {"split", m_split, 0, 2, {"sep", "maxsplit"}},
+                                             {"rsplit", m_rsplit, 0, 2, {"sep", "maxsplit"}},
+                                             {"splitlines", m_splitlines, 0, 1, {"keepends"}},
+                                             {"startswith", m_startswith, 1, 3, {""}},
+                                             {"endswith", m_endswith, 1, 3, {""}},
+                                             {"upper", m_upper, 0, 0, {0}},
+                                             {"lower", m_lower, 0, 0, {0}},
+                                             {"title", m_title, 0, 0, {0}},
+                                             {"capitalize", m_capitalize, 0, 0, {0}},
+                                             {"swapcase", m_swapcase, 0, 0, {0}},
+                                             {"replace", m_replace, 2, 3, {""}},
+                                             {"removeprefix", m_removeprefix, 1, 1, {""}},
+                                             {"removesuffix", m_removesuffix, 1, 1, {""}},
+                                             {"find", m_find, 1, 3, {""}},
+                                             {"rfind", m_rfind, 1, 3, {""}},
+                                             {"index", m_index, 1, 3, {""}},
+                                             {"rindex", m_rindex, 1, 3, {""}},
+                                             {"count", m_count, 1, 3, {""}},
+                                             {"join", m_join, 1, 1, {""}},
+                                             {"partition", m_partition, 1, 1, {""}},
+                                             {"rpartition", m_rpartition, 1, 1, {""}},
+                                             {"center", m_center, 1, 2, {""}},
+                                             {"ljust", m_ljust, 1, 2, {""}},
+                                             {"rjust", m_rjust, 1, 2, {""}},
+                                             {"zfill", m_zfill, 1, 1, {""}},
+                                             {"expandtabs", m_expandtabs, 0, 1, {"tabsize"}},
+                                             {"isdigit", m_isdigit, 0, 0, {0}},
+                                             {"isdecimal", m_isdecimal, 0, 0, {0}},
+                                             {"isnumeric", m_isnumeric, 0, 0, {0}},
+                                             {"isalpha", m_isalpha, 0, 0, {0}},
+                                             {"isalnum", m_isalnum, 0, 0, {0}},
+                                             {"isspace", m_isspace, 0, 0, {0}},
+                                             {"isupper", m_isupper, 0, 0, {0}},
+                                             {"islower", m_islower, 0, 0, {0}},
+                                             {"istitle", m_istitle, 0, 0, {0}},
+                                             {"isascii", m_isascii, 0, 0, {0}},
+                                             {"isprintable", m_isprintable, 0, 0, {0}},
+                                             {"isidentifier", m_isidentifier, 0, 0, {0}},
+                                             {"format", m_format, 0, TM_VARARGS, {0}},
+                                             {"format_map", m_format_map, 0, TM_VARARGS, {0}},
+                                             {"encode", NULL, 1, 0, {0}},
+                                             {"casefold", NULL, 1, 0, {0}},
+                                             {"translate", NULL, 1, 0, {0}},
+                                             {"maketrans", NULL, 1, 0, {0}},
+                                             {NULL, NULL, 0, 0, {0}}};

@@ -274,7 +274,7 @@ static int64_t clip(int64_t i, int64_t len, int64_t lo, int64_t hi) {
 }
 
 struct span {
-    int64_t start, step, n;
+    int64_t start, stop, step, n;
 };
 
 /* The items start, start + step, ... that a slice of something of this length names. */
@@ -284,14 +284,16 @@ static struct span span_of(struct tm_run *r, int64_t len, struct tm_val a, struc
         tm_fail(r, "slice step cannot be zero");
     step = MAX(step, -INT64_MAX);
     int64_t lo = step > 0 ? 0 : -1, hi = step > 0 ? len : len - 1;
-    int64_t start = a.kind == V_NONE ? (step > 0 ? lo : hi) : clip(tm_need_int(r, a, "slice index"), len, lo, hi);
-    int64_t stop = b.kind == V_NONE ? (step > 0 ? hi : lo) : clip(tm_need_int(r, b, "slice index"), len, lo, hi);
+    int64_t start =
+        a.kind == V_NONE ? (step > 0 ? lo : hi) : clip(tm_need_int(r, a, "slice index"), len, lo, hi);
+    int64_t stop =
+        b.kind == V_NONE ? (step > 0 ? hi : lo) : clip(tm_need_int(r, b, "slice index"), len, lo, hi);
     int64_t n = 0;
     if (step > 0 && stop > start)
         n = (stop - start - 1) / step + 1;
     else if (step < 0 && start > stop)
         n = (start - stop - 1) / -step + 1;
-    return (struct span){start, step, n};
+    return (struct span){start, stop, step, n};
 }
 
 static struct tm_val slice_str(struct tm_run *r, struct tm_str *s, struct span sp) {
@@ -333,13 +335,16 @@ struct tm_val tm_slice(struct tm_run *r, struct tm_val v, struct tm_val start, s
     if (v.kind == V_STR)
         return slice_str(r, v.s, sp);
     if (v.kind == V_RANGE) {
-        struct tm_range *g = tm_alloc(r, sizeof *g);
-        int64_t by;
-        if (__builtin_mul_overflow(v.range->step, sp.step, &by))
-            tm_fail(r, "integer overflow");
-        *g = (struct tm_range){v.range->start + sp.start * v.range->step, 0, by, sp.n};
-        if (__builtin_mul_overflow(by, sp.n, &g->stop) || __builtin_add_overflow(g->stop, g->start, &g->stop))
-            tm_fail(r, "integer overflow");
+        /* At most 100,000 items, but steps may be huge. */
+        struct tm_range *g = tm_alloc(r, sizeof *g), from = *v.range;
+        bool over = __builtin_mul_overflow(from.step, sp.step, &g->step) ||
+                    __builtin_mul_overflow(from.step, sp.stop, &g->stop) ||
+                    __builtin_add_overflow(from.start, g->stop, &g->stop) ||
+                    __builtin_mul_overflow(from.step, sp.start, &g->start) ||
+                    __builtin_add_overflow(from.start, g->start, &g->start);
+        if (over)
+            tm_fail(r, "integer overflow: integers of templates have 64 bits");
+        g->n = sp.n;
         return (struct tm_val){.kind = V_RANGE, .range = g};
     }
     const struct tm_list *l = tm_items(r, v);

@@ -49,12 +49,25 @@ const struct tm_token *tm_next(struct tm_compile *c) {
 }
 
 static const char *tok_name(enum tm_tok k) {
-    static const char *const names[] = {
-        [TOK_EOF] = "end of template", [TOK_DATA] = "text", [TOK_VAR_BEGIN] = "{{", [TOK_VAR_END] = "}}",
-        [TOK_BLOCK_BEGIN] = "{%", [TOK_BLOCK_END] = "%}", [TOK_NAME] = "a name", [TOK_STRING] = "a string",
-        [TOK_INT] = "an integer", [TOK_FLOAT] = "a float", [TOK_LPAREN] = "(", [TOK_RPAREN] = ")",
-        [TOK_LBRACKET] = "[", [TOK_RBRACKET] = "]", [TOK_RBRACE] = "}", [TOK_COMMA] = ",",
-        [TOK_COLON] = ":", [TOK_ASSIGN] = "=", [TOK_PIPE] = "|"};
+    static const char *const names[] = {[TOK_EOF] = "end of template",
+                                        [TOK_DATA] = "text",
+                                        [TOK_VAR_BEGIN] = "{{",
+                                        [TOK_VAR_END] = "}}",
+                                        [TOK_BLOCK_BEGIN] = "{%",
+                                        [TOK_BLOCK_END] = "%}",
+                                        [TOK_NAME] = "a name",
+                                        [TOK_STRING] = "a string",
+                                        [TOK_INT] = "an integer",
+                                        [TOK_FLOAT] = "a float",
+                                        [TOK_LPAREN] = "(",
+                                        [TOK_RPAREN] = ")",
+                                        [TOK_LBRACKET] = "[",
+                                        [TOK_RBRACKET] = "]",
+                                        [TOK_RBRACE] = "}",
+                                        [TOK_COMMA] = ",",
+                                        [TOK_COLON] = ":",
+                                        [TOK_ASSIGN] = "=",
+                                        [TOK_PIPE] = "|"};
     return (size_t)k < ARRAY_LEN(names) && names[k] ? names[k] : "an operator";
 }
 
@@ -102,7 +115,8 @@ static struct tm_node *parse_statement(struct tm_compile *c);
 
 /* Statements until a tag named by one of ends (NULL-terminated; NULL: the end of the template). The
  * name of that tag is the current token afterwards. */
-static struct tm_nodes parse_until(struct tm_compile *c, const char *const *ends, const char *tag, uint32_t line) {
+static struct tm_nodes parse_until(struct tm_compile *c, const char *const *ends, const char *tag,
+                                   uint32_t line) {
     struct tm_nodes body = {0};
     tm_nest_enter(c, line);
     for (;;) {
@@ -111,8 +125,8 @@ static struct tm_nodes parse_until(struct tm_compile *c, const char *const *ends
         switch (t->kind) {
         case TOK_EOF:
             if (ends)
-                tm_compile_fail(c, t->line, "unexpected end of template: the '%s' of line %u needs '%s'", tag, line,
-                                ends[0]);
+                tm_compile_fail(c, t->line, "unexpected end of template: the '%s' of line %u needs '%s'", tag,
+                                line, ends[0]);
             c->nest--;
             return body;
         case TOK_DATA:
@@ -140,7 +154,8 @@ static struct tm_nodes parse_until(struct tm_compile *c, const char *const *ends
 }
 
 /* The body behind a tag: an optional colon, the tag's end, statements. */
-static struct tm_nodes parse_body(struct tm_compile *c, const char *const *ends, const char *tag, uint32_t line) {
+static struct tm_nodes parse_body(struct tm_compile *c, const char *const *ends, const char *tag,
+                                  uint32_t line) {
     tm_skip(c, TOK_COLON);
     tm_expect(c, TOK_BLOCK_END);
     return parse_until(c, ends, tag, line);
@@ -160,7 +175,8 @@ static void set_ctx(struct tm_compile *c, struct tm_node *n, enum tm_ctx ctx) {
         for (uint32_t i = 0; i < n->items.n; i++)
             set_ctx(c, n->items.v[i], ctx);
     } else {
-        tm_compile_fail(c, n->line, "can't assign to %s", n->kind == N_CONST ? "a constant" : "an expression");
+        tm_compile_fail(c, n->line, "can't assign to %s",
+                        n->kind == N_CONST ? "a constant" : "an expression");
     }
 }
 
@@ -355,10 +371,22 @@ static struct tm_node *parse_continue(struct tm_compile *c, uint32_t line) {
 static const struct {
     const char *name;
     struct tm_node *(*parse)(struct tm_compile *c, uint32_t line); /* NULL: exists in Jinja, refused here */
-} tags[] = {{"if", parse_if}, {"for", parse_for}, {"set", parse_set}, {"macro", parse_macro},
-            {"generation", parse_generation}, {"call", parse_call_block}, {"filter", parse_filter_block},
-            {"with", parse_with}, {"print", parse_print}, {"break", parse_break}, {"continue", parse_continue},
-            {"include", NULL}, {"import", NULL}, {"from", NULL}, {"extends", NULL}, {"block", NULL},
+} tags[] = {{"if", parse_if},
+            {"for", parse_for},
+            {"set", parse_set},
+            {"macro", parse_macro},
+            {"generation", parse_generation},
+            {"call", parse_call_block},
+            {"filter", parse_filter_block},
+            {"with", parse_with},
+            {"print", parse_print},
+            {"break", parse_break},
+            {"continue", parse_continue},
+            {"include", NULL},
+            {"import", NULL},
+            {"from", NULL},
+            {"extends", NULL},
+            {"block", NULL},
             {"autoescape", NULL}};
 
 static struct tm_node *parse_statement(struct tm_compile *c) {

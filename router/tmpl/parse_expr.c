@@ -134,8 +134,9 @@ struct tm_node *tm_parse_tuple(struct tm_compile *c, unsigned flags, const char 
             tm_expect(c, TOK_COMMA);
         if (tuple_ends(c, end_name))
             break;
-        tm_nodes_add(c, &items, flags & TUPLE_TARGET ? parse_primary(c, flags & TUPLE_NAMESPACE)
-                                                     : tm_parse_expr(c, !(flags & TUPLE_NO_COND)));
+        tm_nodes_add(c, &items,
+                     flags & TUPLE_TARGET ? parse_primary(c, flags & TUPLE_NAMESPACE)
+                                          : tm_parse_expr(c, !(flags & TUPLE_NO_COND)));
         if (tm_peek(c)->kind != TOK_COMMA)
             break;
         is_tuple = true;
@@ -214,7 +215,8 @@ static struct tm_node *parse_subscript(struct tm_compile *c, struct tm_node *obj
 static void add_kw(struct tm_compile *c, struct tm_call_args *args, struct str name, struct tm_node *value) {
     for (uint32_t i = 0; i < args->n_kw; i++)
         if (str_eq(args->kw[i].name, name))
-            tm_compile_fail(c, value->line, "keyword argument repeated: %.*s", (int)MIN(name.n, (size_t)60), name.p);
+            tm_compile_fail(c, value->line, "keyword argument repeated: %.*s", (int)MIN(name.n, (size_t)60),
+                            name.p);
     if ((args->n_kw & (args->n_kw - 1)) == 0) { /* full at every power of two */
         struct tm_kw *grown = arena_alloc(c->a, MAX(args->n_kw * 2, 2u) * sizeof *grown);
         if (args->n_kw)
@@ -330,7 +332,8 @@ static struct tm_node *parse_test(struct tm_compile *c, struct tm_node *obj) {
     if (k == TOK_LPAREN) {
         n->call.args = parse_args(c, n);
     } else if ((k == TOK_NAME || k == TOK_STRING || k == TOK_INT || k == TOK_FLOAT || k == TOK_LBRACKET ||
-                k == TOK_LBRACE) && !tm_at_name(c, "else") && !tm_at_name(c, "or") && !tm_at_name(c, "and")) {
+                k == TOK_LBRACE) &&
+               !tm_at_name(c, "else") && !tm_at_name(c, "or") && !tm_at_name(c, "and")) {
         if (tm_at_name(c, "is"))
             tm_compile_fail(c, n->line, "You cannot chain multiple tests with is");
         struct tm_node *arg = parse_postfix(c, parse_primary(c, false));
@@ -340,9 +343,9 @@ static struct tm_node *parse_test(struct tm_compile *c, struct tm_node *obj) {
     if (!negated)
         return n;
     struct tm_node *not = tm_node_new(c, N_NOT, n->line);
-    not->operand = n;
+    not ->operand = n;
     rise(c, not, n);
-    return not;
+    return not ;
 }
 
 static struct tm_node *parse_unary(struct tm_compile *c, bool with_filter) {

@@ -46,7 +46,12 @@ static void put_repr_run(struct tm_run *r, struct str s, bool client, char quote
         else if (cp == '\t')
             with = "\\t";
         else if (!(tm_ucd(cp)->flags & UCD_PRINTABLE))
-            snprintf(esc, sizeof esc, cp < 0x100 ? "\\x%02x" : cp < 0x10000 ? "\\u%04x" : "\\U%08x", cp), with = esc;
+            snprintf(esc, sizeof esc,
+                     cp < 0x100     ? "\\x%02x"
+                     : cp < 0x10000 ? "\\u%04x"
+                                    : "\\U%08x",
+                     cp),
+                with = esc;
         if (with) {
             tm_put_from(r, plain, (size_t)(p - plain), client);
             tm_put_from(r, with, strlen(with), client);
@@ -220,10 +225,10 @@ struct tm_val tm_escape(struct tm_run *r, struct tm_val v) {
         struct str run = tm_run_next(s.s, &at, &client);
         const char *plain = run.p, *end = run.p + run.n;
         for (const char *p = run.p; p < end; p++) {
-            const char *with = *p == '&'   ? "&amp;"
-                               : *p == '<' ? "&lt;"
-                               : *p == '>' ? "&gt;"
-                               : *p == '"' ? "&#34;"
+            const char *with = *p == '&'    ? "&amp;"
+                               : *p == '<'  ? "&lt;"
+                               : *p == '>'  ? "&gt;"
+                               : *p == '"'  ? "&#34;"
                                : *p == '\'' ? "&#39;"
                                             : NULL;
             if (!with)

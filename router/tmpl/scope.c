@@ -386,7 +386,8 @@ static void bind_func(struct res *x, struct scope *s, struct tm_node *n) {
     if (caller && f->explicit_caller) {
         for (uint32_t i = 0; i + f->defaults.n < f->n_params; i++)
             if (str_eqz(f->params[i]->name.name, "caller"))
-                tm_compile_fail(x->c, n->line, "the special \"caller\" argument must be omitted or be given a default");
+                tm_compile_fail(x->c, n->line,
+                                "the special \"caller\" argument must be omitted or be given a default");
     }
     struct {
         const char *name;

@@ -54,29 +54,6 @@ uint32_t tm_utf8_get(const char *p, const char *end, unsigned *len) {
     return 0xfffd;
 }
 
-unsigned tm_utf8_put(char *out, uint32_t cp) {
-    if (cp < 0x80) {
-        out[0] = (char)cp;
-        return 1;
-    }
-    if (cp < 0x800) {
-        out[0] = (char)(0xc0 | cp >> 6);
-        out[1] = (char)(0x80 | (cp & 0x3f));
-        return 2;
-    }
-    if (cp < 0x10000) {
-        out[0] = (char)(0xe0 | cp >> 12);
-        out[1] = (char)(0x80 | (cp >> 6 & 0x3f));
-        out[2] = (char)(0x80 | (cp & 0x3f));
-        return 3;
-    }
-    out[0] = (char)(0xf0 | cp >> 18);
-    out[1] = (char)(0x80 | (cp >> 12 & 0x3f));
-    out[2] = (char)(0x80 | (cp >> 6 & 0x3f));
-    out[3] = (char)(0x80 | (cp & 0x3f));
-    return 4;
-}
-
 /* Bytes that continue a code point, eight at a time. */
 static size_t count_continuations(const char *p, size_t n) {
     size_t more = 0;
@@ -146,7 +123,8 @@ static void marks_set(struct tm_str *s, struct tmpl_mark *marks, uint32_t n) {
 }
 
 struct tm_val tm_str_sub(struct tm_run *r, const struct tm_str *s, size_t begin, size_t end) {
-    struct tm_val v = tm_str(r, s->p + begin, end - begin, s->origin == FROM_CLIENT ? FROM_CLIENT : FROM_TEMPLATE);
+    struct tm_val v =
+        tm_str(r, s->p + begin, end - begin, s->origin == FROM_CLIENT ? FROM_CLIENT : FROM_TEMPLATE);
     v.s->markup = s->markup;
     if (s->n_cp >= 0 && (size_t)s->n_cp == s->n)
         v.s->n_cp = (int64_t)v.s->n; /* ASCII */

@@ -51,15 +51,15 @@ TEST(t_mapping) {
     return v.kind == V_DICT;
 }
 TEST(t_sequence) { /* has a length and can be subscripted */
-    return v.kind == V_STR || v.kind == V_LIST || v.kind == V_TUPLE || v.kind == V_DICT || v.kind == V_RANGE ||
-           v.kind == V_UNDEF;
+    return v.kind == V_STR || v.kind == V_LIST || v.kind == V_TUPLE || v.kind == V_DICT ||
+           v.kind == V_RANGE || v.kind == V_UNDEF;
 }
 TEST(t_iterable) {
     return tm_iterable(v) || v.kind == V_LOOP;
 }
 TEST(t_callable) {
-    return v.kind == V_MACRO || v.kind == V_FUNC || v.kind == V_METHOD || v.kind == V_LOOP || v.kind == V_JOINER ||
-           v.kind == V_UNDEF;
+    return v.kind == V_MACRO || v.kind == V_FUNC || v.kind == V_METHOD || v.kind == V_LOOP ||
+           v.kind == V_JOINER || v.kind == V_UNDEF;
 }
 TEST(t_sameas) {
     return tm_same(v, p[0]);

@@ -1,4 +1,5 @@
 /* text.c: string operations that methods and filters share: case, strip, replace, lines, padding, join. */
+#include "common/utf8.h"
 #include "router/tmpl/ucd.h"
 #include "router/tmpl/val.h"
 
@@ -6,7 +7,7 @@
 
 static void put_cp(struct tm_run *r, uint32_t cp, bool client) {
     char out[4];
-    tm_put_from(r, out, tm_utf8_put(out, cp), client);
+    tm_put_from(r, out, utf8_encode(cp, out), client);
 }
 
 static void put_mapped(struct tm_run *r, uint32_t cp, int32_t delta, bool client) {
@@ -50,8 +51,8 @@ static bool final_sigma(const struct tm_str *s, size_t from, size_t at, size_t n
     return before;
 }
 
-static void put_lower(struct tm_run *r, const struct tm_str *s, size_t from, size_t at, uint32_t cp, unsigned len,
-                      bool client) {
+static void put_lower(struct tm_run *r, const struct tm_str *s, size_t from, size_t at, uint32_t cp,
+                      unsigned len, bool client) {
     if (cp == 0x3a3)
         put_cp(r, final_sigma(s, from, at, at + len) ? 0x3c2 : 0x3c3, client);
     else
@@ -141,7 +142,8 @@ static bool in_set(const struct tm_str *s, size_t at, size_t len, const struct t
     return tm_is_space(tm_utf8_get(s->p + at, s->p + s->n, &n));
 }
 
-struct tm_val tm_str_strip(struct tm_run *r, const struct tm_str *s, struct tm_val chars, bool left, bool right) {
+struct tm_val tm_str_strip(struct tm_run *r, const struct tm_str *s, struct tm_val chars, bool left,
+                           bool right) {
     const struct tm_str *set = NULL;
     if (chars.kind != V_MISSING && chars.kind != V_NONE)
         set = tm_need_str(r, chars, "strip argument");
@@ -242,7 +244,8 @@ struct tm_val tm_str_lines(struct tm_run *r, struct tm_str *s, bool keepends) {
 
 /* ---- padding and joining ---- */
 
-struct tm_val tm_str_pad(struct tm_run *r, struct tm_str *s, int64_t width, const struct tm_str *fill, char align) {
+struct tm_val tm_str_pad(struct tm_run *r, struct tm_str *s, int64_t width, const struct tm_str *fill,
+                         char align) {
     static const struct tm_str space = {.p = " ", .n = 1, .n_cp = 1};
     int64_t pad = width > INT32_MAX ? INT32_MAX : width;
     pad -= tm_str_len(r, s);

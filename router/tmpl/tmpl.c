@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "common/utf8.h"
 #include "router/tmpl/ast.h"
 
 const struct tmpl_limits tmpl_limits_default = {
@@ -27,29 +28,6 @@ static struct str normalise(struct arena *a, struct str text) {
     return (struct str){out, n};
 }
 
-/* Whether text is UTF-8: no overlong forms, surrogates or code points above U+10FFFF. */
-static bool is_utf8(struct str text, size_t *bad_at) {
-    static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
-    for (size_t i = 0; i < text.n;) {
-        unsigned char ch = (unsigned char)text.p[i];
-        unsigned len = ch < 0x80 ? 1 : ch >= 0xc2 && ch < 0xe0 ? 2 : ch >= 0xe0 && ch < 0xf0 ? 3 : ch >= 0xf0 && ch < 0xf5 ? 4 : 0;
-        bool ok = len && text.n - i >= len;
-        for (unsigned k = 1; ok && k < len; k++)
-            ok = ((unsigned char)text.p[i + k] & 0xc0) == 0x80;
-        if (ok && len > 1) {
-            unsigned got;
-            uint32_t cp = tm_utf8_get(text.p + i, text.p + text.n, &got);
-            ok = cp >= least[len] && cp <= 0x10ffff && (cp < 0xd800 || cp >= 0xe000);
-        }
-        if (!ok) {
-            *bad_at = i;
-            return false;
-        }
-        i += len;
-    }
-    return true;
-}
-
 static uint32_t line_at(struct str text, size_t at) {
     uint32_t line = 1;
     for (size_t i = 0; i < at; i++)
@@ -61,9 +39,12 @@ static uint32_t line_at(struct str text, size_t at) {
 static bool compile(struct tm_compile *c, struct tmpl *t, struct str text) {
     if (setjmp(c->fail))
         return false;
-    size_t bad_at;
-    if (!is_utf8(text, &bad_at))
-        tm_compile_fail(c, line_at(text, bad_at), "template is not valid UTF-8");
+    if (!utf8_valid(text.p, text.n)) {
+        size_t at = 0, len;
+        while (utf8_decode(text.p + at, text.n - at, &len) >= 0)
+            at += len;
+        tm_compile_fail(c, line_at(text, at), "template is not valid UTF-8");
+    }
     t->source = normalise(&t->a, text);
     tm_lex(c, t->source);
     t->body = tm_parse(c);
@@ -80,17 +61,18 @@ enum rc tmpl_compile(struct tmpl **out, struct str text, const struct tmpl_limit
     struct tmpl *t = xcalloc(1, sizeof *t);
     arena_init(&t->a);
     t->limits = *limits;
-    struct tm_compile c = {.a = &t->a, .limits = limits, .e = e};
-    if (!compile(&c, t, text)) {
-        tmpl_free(t);
-        return RC_INVALID;
-    }
     struct arena scratch;
     arena_init(&scratch);
-    t->openai_content = tm_detect_openai(t->body, &scratch);
+    struct tm_compile c = {.a = &t->a, .scratch = &scratch, .limits = limits, .e = e};
+    bool ok = compile(&c, t, text);
+    if (ok) {
+        t->openai_content = tm_detect_openai(t->body, &scratch);
+        *out = t;
+    } else {
+        tmpl_free(t);
+    }
     arena_fini(&scratch);
-    *out = t;
-    return RC_OK;
+    return ok ? RC_OK : RC_INVALID;
 }
 
 void tmpl_free(struct tmpl *t) {

@@ -18,7 +18,8 @@ void *tm_zalloc(struct tm_run *r, size_t count, size_t size) {
 
 struct tm_val tm_str(struct tm_run *r, const char *p, size_t n, enum tm_origin origin) {
     struct tm_str *s = tm_alloc(r, sizeof *s);
-    *s = (struct tm_str){.p = p ? p : "", .n = n, .n_cp = -1, .origin = (uint8_t)(n ? origin : FROM_TEMPLATE)};
+    *s =
+        (struct tm_str){.p = p ? p : "", .n = n, .n_cp = -1, .origin = (uint8_t)(n ? origin : FROM_TEMPLATE)};
     return tm_of_str(s);
 }
 
@@ -87,12 +88,15 @@ struct tm_val tm_from_json(struct tm_run *r, const json_t *j, bool client) {
 }
 
 const char *tm_type_name(struct tm_val v) {
-    static const char *const names[] = {
-        [V_UNDEF] = "Undefined", [V_NONE] = "NoneType", [V_BOOL] = "bool", [V_INT] = "int",
-        [V_FLOAT] = "float", [V_STR] = "str", [V_LIST] = "list", [V_TUPLE] = "tuple", [V_DICT] = "dict",
-        [V_RANGE] = "range", [V_ITER] = "generator", [V_NS] = "Namespace", [V_LOOP] = "LoopContext",
-        [V_MACRO] = "Macro", [V_FUNC] = "function", [V_METHOD] = "builtin_function_or_method",
-        [V_CYCLER] = "Cycler", [V_JOINER] = "Joiner"};
+    static const char *const names[] = {[V_UNDEF] = "Undefined",  [V_NONE] = "NoneType",
+                                        [V_BOOL] = "bool",        [V_INT] = "int",
+                                        [V_FLOAT] = "float",      [V_STR] = "str",
+                                        [V_LIST] = "list",        [V_TUPLE] = "tuple",
+                                        [V_DICT] = "dict",        [V_RANGE] = "range",
+                                        [V_ITER] = "generator",   [V_NS] = "Namespace",
+                                        [V_LOOP] = "LoopContext", [V_MACRO] = "Macro",
+                                        [V_FUNC] = "function",    [V_METHOD] = "builtin_function_or_method",
+                                        [V_CYCLER] = "Cycler",    [V_JOINER] = "Joiner"};
     static const char *const views[] = {"dict_keys", "dict_values", "dict_items"};
     return v.kind == V_VIEW ? views[v.view->kind] : names[v.kind];
 }
@@ -138,6 +142,7 @@ static uint32_t hash_u64(uint64_t x) {
 
 /* Equal keys hash equal, numbers of different types too. False: a list or the like. */
 static bool hash_val(struct tm_run *r, struct tm_val v, uint32_t *out) {
+    tm_step(r, 1); /* tuples may share their parts, so their size says nothing of the work */
     switch ((enum tm_kind)v.kind) {
     case V_STR:
         *out = tm_str_hash(v.s);
@@ -218,7 +223,8 @@ static void index_add(struct tm_dict *d, size_t i) {
     d->index[at] = (uint32_t)(i + 1);
 }
 
-static void insert(struct tm_run *r, struct tm_dict *d, struct tm_val key, struct tm_val value, uint32_t hash) {
+static void insert(struct tm_run *r, struct tm_dict *d, struct tm_val key, struct tm_val value,
+                   uint32_t hash) {
     if (d->n == d->cap) {
         d->cap = MAX(d->cap * 2, (size_t)4);
         struct tm_entry *grown = tm_alloc(r, d->cap * sizeof *grown);

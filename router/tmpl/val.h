@@ -14,8 +14,25 @@
 
 enum tm_kind {
     V_MISSING, /* a variable not set yet, an argument not given; never reaches an expression */
-    V_UNDEF, V_NONE, V_BOOL, V_INT, V_FLOAT, V_STR, V_LIST, V_TUPLE, V_DICT, V_VIEW, V_RANGE, V_ITER, V_NS,
-    V_LOOP, V_MACRO, V_FUNC, V_METHOD, V_CYCLER, V_JOINER
+    V_UNDEF,
+    V_NONE,
+    V_BOOL,
+    V_INT,
+    V_FLOAT,
+    V_STR,
+    V_LIST,
+    V_TUPLE,
+    V_DICT,
+    V_VIEW,
+    V_RANGE,
+    V_ITER,
+    V_NS,
+    V_LOOP,
+    V_MACRO,
+    V_FUNC,
+    V_METHOD,
+    V_CYCLER,
+    V_JOINER
 };
 
 struct tm_val {
@@ -135,7 +152,8 @@ enum { TM_PARAMS_MAX = 6, TM_VARARGS = 255 };
  * with n_max TM_VARARGS, p is NULL and args has them. self: the object, or the filtered value. */
 struct tm_callable {
     const char *name;
-    struct tm_val (*fn)(struct tm_run *r, struct tm_val self, const struct tm_val *p, const struct tm_args *args);
+    struct tm_val (*fn)(struct tm_run *r, struct tm_val self, const struct tm_val *p,
+                        const struct tm_args *args);
     uint8_t n_min, n_max;
     const char *params[TM_PARAMS_MAX]; /* "": positional only */
 };
@@ -151,7 +169,16 @@ struct tm_bound {
 };
 
 enum tm_iter_kind {
-    IT_ARRAY, IT_REVERSED, IT_STR, IT_DICT, IT_RANGE, IT_MAP, IT_SELECT, IT_UNIQUE, IT_DEFERRED, IT_FOR_TEST
+    IT_ARRAY,
+    IT_REVERSED,
+    IT_STR,
+    IT_DICT,
+    IT_RANGE,
+    IT_MAP,
+    IT_SELECT,
+    IT_UNIQUE,
+    IT_DEFERRED,
+    IT_FOR_TEST
 };
 struct tm_iter {
     enum tm_iter_kind kind;
@@ -163,7 +190,7 @@ struct tm_iter {
         const struct tm_range *range;
         struct {
             struct tm_val source;
-            struct tm_iter *from; /* NULL until first used */
+            struct tm_iter *from;             /* NULL until first used */
             const struct tm_callable *filter; /* IT_MAP: NULL for an attribute */
             const struct tm_test *test;       /* IT_SELECT: NULL for truth */
             struct tm_args args;
@@ -298,7 +325,6 @@ struct tm_val tm_str_append(struct tm_run *r, struct tm_str *a, struct tm_str *b
 /* tm_str_as: the same text with the markup flag set or cleared. */
 struct tm_val tm_str_as(struct tm_run *r, struct tm_val s, bool markup);
 uint32_t tm_utf8_get(const char *p, const char *end, unsigned *len);
-unsigned tm_utf8_put(char *out, uint32_t cp);
 
 /* ---- output and building strings (out.c): everything built is written behind the output ---- */
 void tm_put(struct tm_run *r, const char *p, size_t n);
@@ -316,10 +342,10 @@ void tm_cap_drop(struct tm_run *r, struct tm_cap outer);
 struct str tm_run_next(const struct tm_str *s, size_t *at, bool *client);
 
 /* ---- text of values (repr.c) ---- */
-void tm_put_val(struct tm_run *r, struct tm_val v);  /* str(v) */
-void tm_put_repr(struct tm_run *r, struct tm_val v); /* repr(v) */
-struct tm_val tm_to_str(struct tm_run *r, struct tm_val v);      /* str(v): never markup */
-struct tm_val tm_soft_str(struct tm_run *r, struct tm_val v);    /* v itself if a string */
+void tm_put_val(struct tm_run *r, struct tm_val v);           /* str(v) */
+void tm_put_repr(struct tm_run *r, struct tm_val v);          /* repr(v) */
+struct tm_val tm_to_str(struct tm_run *r, struct tm_val v);   /* str(v): never markup */
+struct tm_val tm_soft_str(struct tm_run *r, struct tm_val v); /* v itself if a string */
 struct tm_val tm_escape(struct tm_run *r, struct tm_val v);
 enum { TM_FLOAT_MAX = 32 };
 size_t tm_float_repr(char out[TM_FLOAT_MAX], double f);
@@ -336,7 +362,7 @@ struct tm_val tm_arith(struct tm_run *r, int op, struct tm_val a, struct tm_val 
 struct tm_val tm_negate(struct tm_run *r, struct tm_val v);
 /* tm_length: len(v), or -1 where it has none. */
 int64_t tm_length(struct tm_run *r, struct tm_val v);
-bool tm_is_num(struct tm_val v); /* bool, int or float */
+bool tm_is_num(struct tm_val v);               /* bool, int or float */
 bool tm_as_int(struct tm_val v, int64_t *out); /* bool or int */
 double tm_as_double(struct tm_val v);
 /* tm_need_int, tm_need_str: or a type error naming what. */
@@ -383,7 +409,8 @@ const struct tm_callable *tm_table_find(const struct tm_callable *table, struct 
 struct tm_val tm_str_case(struct tm_run *r, const struct tm_str *s, int how);
 enum { CASE_UPPER, CASE_LOWER, CASE_CAPITALIZE, CASE_TITLE, CASE_SWAP, CASE_TITLE_FILTER };
 bool tm_str_is_case(struct tm_run *r, const struct tm_str *s, bool upper);
-struct tm_val tm_str_strip(struct tm_run *r, const struct tm_str *s, struct tm_val chars, bool left, bool right);
+struct tm_val tm_str_strip(struct tm_run *r, const struct tm_str *s, struct tm_val chars, bool left,
+                           bool right);
 struct tm_val tm_str_replace(struct tm_run *r, const struct tm_str *s, const struct tm_str *old,
                              const struct tm_str *new_, int64_t count);
 struct tm_val tm_str_lines(struct tm_run *r, struct tm_str *s, bool keepends);

@@ -40,8 +40,8 @@ static json_t *render(const struct tmpl *t, const json_t *line) {
         answer = json_pack("{s:s%}", "output", out.text.len ? out.text.data : "", out.text.len);
         json_t *marks = json_array();
         for (size_t i = 0; i < out.n_marks; i++)
-            json_array_append_new(marks, json_pack("[I,I]", (json_int_t)out.marks[i].begin,
-                                                   (json_int_t)out.marks[i].end));
+            json_array_append_new(
+                marks, json_pack("[I,I]", (json_int_t)out.marks[i].begin, (json_int_t)out.marks[i].end));
         json_object_set_new(answer, "marks", marks);
         tmpl_out_fini(&out);
     }
@@ -100,15 +100,18 @@ static char *read_file(const char *path, size_t *n) {
 
 /* A chat of n messages of a few hundred characters each. */
 static json_t *chat(int n) {
-    static const char words[] = "The quick brown fox jumps over the lazy dog while <tags> & \"quotes\" pass by. ";
+    static const char words[] =
+        "The quick brown fox jumps over the lazy dog while <tags> & \"quotes\" pass by. ";
     json_t *messages = json_array();
     for (int i = 0; i < n; i++) {
         struct buf b = {0};
         for (int k = 0; k < 3 + i % 3; k++)
             buf_addz(&b, words);
         json_array_append_new(messages, json_pack("{s:s,s:s}", "role",
-                                                  i == 0 ? "system" : i % 2 ? "user" : "assistant", "content",
-                                                  buf_cstr(&b)));
+                                                  i == 0  ? "system"
+                                                  : i % 2 ? "user"
+                                                          : "assistant",
+                                                  "content", buf_cstr(&b)));
         buf_fini(&b);
     }
     return messages;

@@ -22,7 +22,8 @@ static json_t *load(const char *path) {
 }
 
 /* Renders with every variable of context; out is the caller's to free on RC_OK. */
-static enum rc render(const struct tmpl *t, const json_t *context, bool client, struct tmpl_out *out, struct err *e) {
+static enum rc render(const struct tmpl *t, const json_t *context, bool client, struct tmpl_out *out,
+                      struct err *e) {
     struct tmpl_var vars[VARS_MAX];
     size_t n = 0;
     const char *name;
@@ -50,7 +51,8 @@ static int check(const char *what, struct str text, const json_t *context, const
     }
     bool want = json_is_string(expected);
     bool same = rc == RC_OK ? want && json_string_length(expected) == out.text.len &&
-                                  memcmp(out.text.len ? out.text.data : "", json_string_value(expected), out.text.len) == 0
+                                  memcmp(out.text.len ? out.text.data : "", json_string_value(expected),
+                                         out.text.len) == 0
                             : !want;
     if (!same)
         print_error("%s: %.*s\nwant %s\ngot  %s%.*s\n", what, (int)text.n, text.p,
@@ -86,7 +88,8 @@ static char *read_file(const char *path, size_t *n) {
 
 static void our_templates(void **state) {
     (void)state;
-    json_t *contexts = load(GOLDEN "contexts.json"), *expected = load(GOLDEN "expected.json"), *answers, *answer;
+    json_t *contexts = load(GOLDEN "contexts.json"), *expected = load(GOLDEN "expected.json"), *answers,
+           *answer;
     const char *name, *chat;
     int wrong = 0, n = 0;
     json_object_foreach(expected, name, answers) {
