@@ -22,6 +22,7 @@ struct owned {
     struct owned *prev, *next;
     void *data; /* 64-byte aligned; the object's own */
     size_t data_bytes;
+    bool mapped; /* data is a mapping of its own, not of the heap */
 };
 
 struct be_mem {
@@ -138,6 +139,9 @@ void *cpu_alloc(size_t bytes);
 /* owned_new: an object of `bytes` (cleared), with `data_bytes` of memory, which close frees. NULL: no memory.
  */
 void *owned_new(struct be *b, size_t bytes, size_t data_bytes);
+/* owned_new_zero: the same, with memory that is zero and that the system provides page by page when it is first written: for
+ * pools that may never be used whole. */
+void *owned_new_zero(struct be *b, size_t bytes, size_t data_bytes);
 void owned_free(struct owned *o); /* NULL is fine */
 /* cpu_scratch: at least `bytes`, kept until close; what it held is lost when it grows. Caller is member 0. */
 void *cpu_scratch(struct be *b, enum scratch_id id, size_t bytes);

@@ -31,16 +31,36 @@ void *cpu_alloc(size_t bytes) {
     return p;
 }
 
-void *owned_new(struct be *b, size_t bytes, size_t data_bytes) {
-    struct owned *o = calloc(1, bytes);
-    void *data = o ? cpu_alloc(data_bytes) : NULL;
-    if (!data) {
+static void *owned_link(struct be *b, struct owned *o, struct owned is) {
+    if (!is.data) {
         free(o);
         return NULL;
     }
-    *o = (struct owned){.prev = &b->objects, .next = b->objects.next, .data = data, .data_bytes = data_bytes};
+    *o = is;
+    o->prev = &b->objects;
+    o->next = b->objects.next;
     o->prev->next = o->next->prev = o;
     return o;
+}
+
+void *owned_new(struct be *b, size_t bytes, size_t data_bytes) {
+    struct owned *o = calloc(1, bytes);
+    void *data = o ? cpu_alloc(data_bytes) : NULL;
+    return owned_link(b, o, (struct owned){.data = data, .data_bytes = data_bytes});
+}
+
+void *owned_new_zero(struct be *b, size_t bytes, size_t data_bytes) {
+    if (data_bytes < HUGE_PAGE_BYTES) {
+        struct owned *o = owned_new(b, bytes, data_bytes);
+        if (o)
+            memset(o->data, 0, data_bytes);
+        return o;
+    }
+    struct owned *o = calloc(1, bytes);
+    void *data = o ? mmap(NULL, data_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0) : NULL;
+    if (data == MAP_FAILED)
+        data = NULL;
+    return owned_link(b, o, (struct owned){.data = data, .data_bytes = data_bytes, .mapped = true});
 }
 
 void owned_free(struct owned *o) {
@@ -48,7 +68,10 @@ void owned_free(struct owned *o) {
         return;
     o->prev->next = o->next;
     o->next->prev = o->prev;
-    free(o->data);
+    if (o->mapped)
+        munmap(o->data, o->data_bytes);
+    else
+        free(o->data);
     free(o);
 }
 

@@ -53,7 +53,7 @@ struct be_kv *cpu_kv_new(struct be *b, uint32_t group, const struct cache_group_
     struct be_kv *kv = NULL;
     uint64_t block_bytes = cpu_kv_block_bytes(b, &s),
              bytes = s.kind == CACHE_NONE ? 0 : cpu_kv_pool_bytes(&s, n_blocks);
-    if (!(kv = owned_new(b, sizeof *kv, bytes))) {
+    if (!(kv = owned_new_zero(b, sizeof *kv, bytes))) {
         cpu_err(err, "no memory for %u cache blocks of %llu bytes", n_blocks,
                 (unsigned long long)block_bytes);
         return NULL;
@@ -64,7 +64,6 @@ struct be_kv *cpu_kv_new(struct be *b, uint32_t group, const struct cache_group_
     kv->panels = b->avx2;
     kv->block_bytes = block_bytes;
     kv->layer_bytes = s.n_layers ? block_bytes / s.n_layers : 0;
-    memset(kv->data, 0, bytes); /* pages are touched now, not in the first requests */
     b->kv[group] = kv;
     return kv;
 }
