@@ -184,10 +184,37 @@ static enum rc make_pools(struct engine *e, struct kv_group *groups, struct err 
     return RC_OK;
 }
 
+/* plan_largest: shows the backend the largest step there can be, so that what it sizes by a step's shape is
+ * large enough from now on. Nothing is computed. */
+static void plan_largest(struct engine *e) {
+    const struct batch_arrays *a = &e->arrays;
+    struct batch b = {
+        .n_tokens = e->sched.n_seats, .n_seqs = e->sched.n_seats, .n_axes = 1, .n_groups = a->n_groups};
+    if (!e->opts.ops->plan)
+        return;
+    for (uint32_t i = 0; i < b.n_seqs; i++) {
+        a->seq_start[i] = i;
+        a->kv_len[i] = 1;
+    }
+    a->seq_start[b.n_seqs] = b.n_seqs;
+    b.tokens = a->tokens;
+    b.pos = a->pos;
+    b.seq_start = a->seq_start;
+    b.kv_len = a->kv_len;
+    b.rows = a->rows;
+    for (uint32_t g = 0; g < b.n_groups; g++) {
+        b.group[g].table = a->table[g];
+        b.group[g].table_stride = e->sched.n_table;
+        b.group[g].slot = a->slot[g];
+    }
+    e->opts.ops->plan(e->opts.be, &b);
+}
+
 static void make_buffers(struct engine *e) {
     const struct engine_opts *o = &e->opts;
     uint32_t n_seats = e->sched.n_seats;
     batch_init(&e->arrays, &e->sched);
+    plan_largest(e);
     e->rows = xcalloc(o->n_rows_max, sizeof *e->rows);
     e->results = xcalloc(o->n_rows_max, sizeof *e->results);
     e->prompt_rows = xcalloc(o->n_rows_max, sizeof *e->prompt_rows);
