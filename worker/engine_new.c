@@ -241,10 +241,12 @@ enum rc engine_new(struct engine **out, const struct engine_opts *o, struct err 
         return rc;
     struct engine *e = xcalloc(1, sizeof *e);
     e->opts = *o;
-    memcpy(e->groups, o->groups, o->n_groups * sizeof *e->groups);
+    for (uint32_t g = 0; g < o->n_groups; g++)
+        e->groups[g] = o->groups[g];
     e->opts.groups = e->groups;
     e->eos_ids = xcalloc((size_t)o->n_eos_ids + 1, sizeof *e->eos_ids);
-    memcpy(e->eos_ids, o->eos_ids, o->n_eos_ids * sizeof *e->eos_ids);
+    for (uint32_t i = 0; i < o->n_eos_ids; i++)
+        e->eos_ids[i] = o->eos_ids[i];
     e->opts.eos_ids = e->eos_ids;
     rc = make_pools(e, groups, err);
     if (rc == RC_OK && o->token_budget == 0)
