@@ -158,7 +158,8 @@ enum rc engine_submit(struct engine *e, struct req *r, struct err *err) {
         rc = check_req(e, r, err);
     if (rc != RC_OK)
         return rc;
-    req_prepare(r, e->eos_ids, e->opts.n_eos_ids, e->opts.prefix_cache);
+    if (!r->seqs) /* else it was refused after this once before */
+        req_prepare(r, e->eos_ids, e->opts.n_eos_ids, e->opts.prefix_cache);
     pthread_mutex_lock(&b->lock);
     rc = check_open(b, err);
     if (rc == RC_OK) {
