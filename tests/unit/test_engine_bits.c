@@ -4,6 +4,8 @@
  *
  * The engine's table of operations is the backend's with one change: before each sample call the rows' logits
  * are read and hashed, bit by bit.
+ *
+ * threads: tsan
  */
 #include <stdarg.h>
 #include <stddef.h>
