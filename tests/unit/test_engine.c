@@ -1,5 +1,5 @@
 /* The engine's loop on a device without arithmetic: what comes out, in what order, and what is left behind.
- */
+ * threads: tsan */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
