@@ -7,7 +7,7 @@
 #   make fuzz       every fuzz target for FUZZ_SECONDS each
 #   make bench      one JSON line per case
 #   make lint       include arrows, file sizes, formatting of names
-#   make CUDA=1     also build/backend-cuda.so
+#   make CUDA=1     also backend-cuda.so, once worker/cuda has kernels
 
 MODE ?= plain
 B := build/$(MODE)
@@ -56,6 +56,12 @@ TEST_BIN := $(patsubst %.c,$(B)/%,$(TEST_SRC))
 BENCH_BIN := $(patsubst %.c,$(B)/%,$(BENCH_SRC))
 FUZZ_BIN := $(patsubst %.c,$(B)/%,$(FUZZ_SRC))
 PROGRAMS := $(B)/weir $(B)/weir-worker
+
+ifeq ($(CUDA),1)
+ifeq ($(wildcard worker/cuda/*.cu),)
+$(error CUDA=1: worker/cuda has no kernels yet; the worker loads backend-cuda.so when there is one)
+endif
+endif
 
 .PHONY: all programs tests-bin bench-bin fuzz-bin
 all: programs
