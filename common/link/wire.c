@@ -47,9 +47,10 @@ struct budget {
 
 static void *budget_alloc(void *arg, size_t n) {
     struct budget *b = arg;
-    if (n > b->left_bytes)
+    size_t rounded = n + (16 - n % 16); /* what the arena takes, or a little more */
+    if (n > b->left_bytes || rounded > b->left_bytes)
         return NULL; /* protobuf-c then gives the message up */
-    b->left_bytes -= n;
+    b->left_bytes -= rounded;
     return arena_alloc(b->a, n);
 }
 
