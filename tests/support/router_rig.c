@@ -77,12 +77,10 @@ void router_rig_stop(struct router_rig *r) {
 }
 
 void router_rig_fini(struct router_rig *r) {
+    const struct conf_table t = {.flags = router_flag_rows, .n_flags = n_router_flag_rows};
     router_rig_stop(r);
-    free(r->opts.host);
-    free(r->opts.response_role);
-    free(r->opts.special_tokens_in_content);
-    free(r->opts.generation_config);
-    free(r->opts.log_level);
+    conf_free(&t, &r->opts, NULL);
+    free(r->opts.log_level); /* a flag of both programs, in neither's table alone */
 }
 
 /* ---- a client -------------------------------------------------------------------------------------------- */
