@@ -14,7 +14,7 @@
 
 enum { LINGER_BYTES_MAX = 64 << 20, LINGERERS_MAX = 256 };
 
-/* ---- lingering ------------------------------------------------------------------------------------- */
+/* ---- lingering --------------------------------------------------------------------------------------- */
 
 /* A socket whose response is out and whose further input is dropped. */
 struct lingerer {
@@ -59,7 +59,7 @@ static void linger_start(struct loop *l, int fd) {
     h2o_socket_read_start(g->sock, linger_read);
 }
 
-/* ---- a connection ---------------------------------------------------------------------------------- */
+/* ---- a connection ------------------------------------------------------------------------------------ */
 
 static void on_close(void *data) {
     struct conn *c = data;
@@ -127,10 +127,11 @@ void conn_linger(struct conn *c) {
 }
 
 void conn_refuse(struct loop *l, h2o_socket_t *sock) {
-    static const char answer[] =
-        "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 5\r\nContent-Type: application/json\r\n"
-        "Content-Length: 152\r\n\r\n{\"error\": {\"message\": \"The server has its most connections already (--max-connections)\", "
-        "\"type\": \"ServiceUnavailableError\", \"param\": null, \"code\": 503}}";
+    static const char answer[] = "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: "
+                                 "5\r\nContent-Type: application/json\r\n"
+                                 "Content-Length: 152\r\n\r\n{\"error\": {\"message\": \"The server has its "
+                                 "most connections already (--max-connections)\", "
+                                 "\"type\": \"ServiceUnavailableError\", \"param\": null, \"code\": 503}}";
     int fd = h2o_socket_get_fd(sock);
     (void)!send(fd, answer, sizeof answer - 1, MSG_NOSIGNAL | MSG_DONTWAIT);
     int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
@@ -159,7 +160,7 @@ void conn_watch_ready(struct loop *l) {
     } while (n == (int)ARRAY_LEN(ev));
 }
 
-/* ---- the sweep ------------------------------------------------------------------------------------- */
+/* ---- the sweep --------------------------------------------------------------------------------------- */
 
 static uint64_t acked(const struct conn *c) {
     struct tcp_info info;
@@ -204,8 +205,8 @@ static void sweep_one(struct conn *c, uint64_t now) {
     conn_cut(c, c->phase == CONN_WRITING);
 }
 
-/* The share of input buffers that one loop counted at its last sweep is in router.input_bytes; above the process's limit the connection
- * with the most unfinished input goes. */
+/* The share of input buffers that one loop counted at its last sweep is in router.input_bytes; above the
+ * process's limit the connection with the most unfinished input goes. */
 void conn_sweep(struct loop *l) {
     struct router *r = l->router;
     uint64_t now = clock_ns();
@@ -215,7 +216,8 @@ void conn_sweep(struct loop *l) {
         next = c->next;
         sweep_one(c, now);
         total += c->sock->input->size;
-        if (c->phase == CONN_RECEIVING && !c->cut && (!largest || c->sock->input->size > largest->sock->input->size))
+        if (c->phase == CONN_RECEIVING && !c->cut &&
+            (!largest || c->sock->input->size > largest->sock->input->size))
             largest = c;
     }
     atomic_fetch_add(&r->input_bytes, total - l->input_bytes);

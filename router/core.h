@@ -1,7 +1,7 @@
 /* core.h: what the router's own files share: the process-wide part and one loop.
  *
- * A loop is a thread with an h2o event loop; connections, sessions and streams on it are touched by it alone. The router part is
- * set up before the loops start and then only read, but for the atomics.
+ * A loop is a thread with an h2o event loop; connections, sessions and streams on it are touched by it alone.
+ * The router part is set up before the loops start and then only read, but for the atomics.
  */
 #ifndef WEIR_ROUTER_CORE_H
 #define WEIR_ROUTER_CORE_H
@@ -34,23 +34,23 @@ struct loop {
     uint32_t index;
     pthread_t thread;
     struct inbox inbox;
-    _Atomic uint32_t n_batches;   /* posted and not yet worked off */
+    _Atomic uint32_t n_batches;    /* posted and not yet worked off */
     struct loop_msg *first, *last; /* the backlog, in order */
     h2o_context_t ctx;
     h2o_accept_ctx_t accept;
     h2o_socket_t *listener, *inbox_sock, *watch_sock;
-    int watch_fd;                 /* an epoll of its own for EPOLLRDHUP of connections (conn.h) */
+    int watch_fd; /* an epoll of its own for EPOLLRDHUP of connections (conn.h) */
     bool accepting;
-    h2o_timeout_t accept_pause;   /* after EMFILE */
+    h2o_timeout_t accept_pause; /* after EMFILE */
     h2o_timeout_entry_t accept_entry;
-    h2o_timeout_entry_t second;   /* conn sweep */
+    h2o_timeout_entry_t second;                              /* conn sweep */
     h2o_timeout_t queue_timeout, request_timeout, keepalive; /* of sessions; fixed durations */
     struct conn *conns;
     uint32_t n_conns, n_lingerers;
-    size_t input_bytes;           /* of its connections, at the last sweep */
+    size_t input_bytes; /* of its connections, at the last sweep */
     struct session *sessions;
     struct slots slots;
-    struct session *touched;      /* has output that was not sent yet */
+    struct session *touched; /* has output that was not sent yet */
 };
 
 struct router {
@@ -68,9 +68,9 @@ struct router {
     _Atomic bool draining, stopping;
     _Atomic unsigned n_inference; /* accepted, last byte not sent */
     _Atomic unsigned n_conns;
-    _Atomic size_t body_bytes;    /* copies of request bodies held for the pool */
-    _Atomic size_t input_bytes;   /* in input buffers of connections, as of the last sweep */
-    size_t input_bytes_max;       /* both together */
+    _Atomic size_t body_bytes;  /* copies of request bodies held for the pool */
+    _Atomic size_t input_bytes; /* in input buffers of connections, as of the last sweep */
+    size_t input_bytes_max;     /* both together */
     pthread_mutex_t note_lock;
     char note[256];
     void (*on_change)(void *arg);
@@ -88,7 +88,8 @@ static inline struct str str_of_iovec(h2o_iovec_t v) {
 /* loop_init: the context, the listener and the timers; loop_fini: when nothing is left on it. */
 void loop_init(struct loop *l, struct router *r, uint32_t index);
 void loop_fini(struct loop *l);
-/* loop_main: the thread. Returns when the router is stopping and the connections are closed, or a second later. */
+/* loop_main: the thread. Returns when the router is stopping and the connections are closed, or a second
+ * later. */
 void *loop_main(void *loop);
 /* loop_post: any thread. loop_queue: the loop's own, without the way through the inbox. */
 void loop_post(struct loop *l, struct loop_msg *m);
@@ -97,7 +98,8 @@ void loop_queue(struct loop *l, struct loop_msg *m);
 /* server_init: the global configuration: one handler, the error filter, the access hook. */
 void server_init(struct router *r);
 
-/* LOOP_WATCH: in a build with -DWEIR_LOOP_WATCH, callbacks on a loop that take longer than a slice are logged. */
+/* LOOP_WATCH: in a build with -DWEIR_LOOP_WATCH, callbacks on a loop that take longer than a slice are
+ * logged. */
 #ifdef WEIR_LOOP_WATCH
 void loop_watch_end(const char *what, uint64_t begin_ns);
 #define LOOP_WATCH_BEGIN() const uint64_t loop_watch_ns_ = clock_ns()

@@ -91,7 +91,7 @@ static bool submit(struct leg *g, struct worker *w) {
     return true;
 }
 
-/* ---- the request's legs, one after the other ------------------------------------------------------------- */
+/* ---- the request's legs, one after the other --------------------------------------------------------- */
 
 static void fail_unavailable(struct session *s) {
     struct err e;
@@ -109,7 +109,8 @@ static void fail_full(struct session *s) {
     session_fail(s, &e, fleet_retry_after_s(r->fleet));
 }
 
-/* next_leg: submits one leg or asks for a worker. True: there is more to do at once. The session may be over afterwards. */
+/* next_leg: submits one leg or asks for a worker. True: there is more to do at once. The session may be over
+ * afterwards. */
 static bool next_leg(struct session *s) {
     struct leg *g = s->legs;
     while (g->state != LEG_NEW)

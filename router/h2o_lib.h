@@ -1,4 +1,5 @@
-/* h2o_lib.h: libh2o with its own event loop: the one place that includes it, since the choice changes its structures. */
+/* h2o_lib.h: libh2o with its own event loop: the one place that includes it, since the choice changes its
+ * structures. */
 #ifndef WEIR_ROUTER_H2O_LIB_H
 #define WEIR_ROUTER_H2O_LIB_H
 

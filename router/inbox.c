@@ -31,7 +31,8 @@ void inbox_post(struct inbox *b, struct loop_msg *m) {
     struct loop_msg *head = atomic_load_explicit(&b->head, memory_order_relaxed);
     do
         m->next = head;
-    while (!atomic_compare_exchange_weak_explicit(&b->head, &head, m, memory_order_release, memory_order_relaxed));
+    while (!atomic_compare_exchange_weak_explicit(&b->head, &head, m, memory_order_release,
+                                                  memory_order_relaxed));
     if (head == NULL)
         inbox_wake(b);
 }

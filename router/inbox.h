@@ -1,9 +1,10 @@
 /* inbox.h: the way into a loop: any thread posts, the loop's thread takes everything at once.
  *
- * Messages are linked through themselves, so a post never fails and never allocates. What bounds them is their number: each one
- * belongs to something bounded (one job and one ticket a session, one notice a lost worker) except outputs of workers, which
- * are counted per loop and cut their worker above LOOP_BATCHES_MAX (loop.h). A bounded ring (common/mbox.h) would make
- * every post a place that can fail halfway through a hand-over, which is why loops do not use one.
+ * Messages are linked through themselves, so a post never fails and never allocates. What bounds them is
+ * their number: each one belongs to something bounded (one job and one ticket a session, one notice a lost
+ * worker) except outputs of workers, which are counted per loop and cut their worker above LOOP_BATCHES_MAX
+ * (loop.h). A bounded ring (common/mbox.h) would make every post a place that can fail halfway through a
+ * hand-over, which is why loops do not use one.
  *
  * Threads: inbox_post from any, the rest from the owner only. Order is kept per poster.
  */
@@ -14,8 +15,9 @@
 
 struct loop;
 
-/* A message is a piece of work for a loop. The loop calls step until it says true; each call does a little (some
- * microseconds), so that a long piece shares the loop with everything else. After true the message is the callee's to free. */
+/* A message is a piece of work for a loop. The loop calls step until it says true; each call does a little
+ * (some microseconds), so that a long piece shares the loop with everything else. After true the message is
+ * the callee's to free. */
 struct loop_msg {
     struct loop_msg *next;
     bool (*step)(struct loop *l, struct loop_msg *m);

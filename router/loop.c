@@ -21,7 +21,7 @@ void loop_watch_end(const char *what, uint64_t begin_ns) {
 }
 #endif
 
-/* ---- messages --------------------------------------------------------------------------------------- */
+/* ---- messages ---------------------------------------------------------------------------------------- */
 
 void loop_post(struct loop *l, struct loop_msg *m) {
     inbox_post(&l->inbox, m);
@@ -43,7 +43,8 @@ static void collect(struct loop *l) {
     }
 }
 
-/* work: the backlog, in order, for at most a slice; what is left waits behind the events that are ready by then. */
+/* work: the backlog, in order, for at most a slice; what is left waits behind the events that are ready by
+ * then. */
 static void work(struct loop *l) {
     if (!l->first)
         return;
@@ -76,8 +77,8 @@ static void on_inbox(h2o_socket_t *sock, const char *err) {
     LOOP_WATCH_END("inbox");
 }
 
-/* turn: ready events, then a slice of what is left. h2o looks at sockets whose write is done only after its poll, which must not
- * sleep while there are some. */
+/* turn: ready events, then a slice of what is left. h2o looks at sockets whose write is done only after its
+ * poll, which must not sleep while there are some. */
 static void turn(struct loop *l, int32_t max_wait_ms) {
     h2o_evloop_t *ev = l->ctx.loop;
     bool busy = l->first || ev->_pending_as_client || ev->_pending_as_server;
@@ -86,7 +87,7 @@ static void turn(struct loop *l, int32_t max_wait_ms) {
     work(l);
 }
 
-/* ---- connections come ---------------------------------------------------------------------------------- */
+/* ---- connections come -------------------------------------------------------------------------------- */
 
 static void accept_resume(h2o_timeout_entry_t *entry);
 
@@ -133,7 +134,7 @@ static void on_second(h2o_timeout_entry_t *entry) {
     LOOP_WATCH_END("connection sweep");
 }
 
-/* ---- life ------------------------------------------------------------------------------------------------ */
+/* ---- life -------------------------------------------------------------------------------------------- */
 
 static h2o_socket_t *notified(struct loop *l, int fd, h2o_socket_cb cb) {
     h2o_socket_t *s = h2o_evloop_socket_create(l->ctx.loop, fd, H2O_SOCKET_FLAG_DONT_READ);

@@ -9,8 +9,9 @@
 /* Bucket bounds of api.md 20.2. */
 static const double buckets_a[] = {.001, .005, .01, .02, .04, .06, .08, .1, .25, .5,  .75,
                                    1,    2.5,  5,   7.5, 10,  20,  40,  80, 160, 640, 2560};
-static const double buckets_b[] = {.01, .025, .05, .075, .1, .15, .2, .3, .4, .5, .75, 1, 2.5, 5, 7.5, 10, 20, 40, 80};
-static const double buckets_c[] = {.3, .5, .8, 1,  1.5, 2,  2.5, 5,   10,  15,  20,
+static const double buckets_b[] = {.01, .025, .05, .075, .1,  .15, .2, .3, .4, .5,
+                                   .75, 1,    2.5, 5,    7.5, 10,  20, 40, 80};
+static const double buckets_c[] = {.3, .5, .8, 1,  1.5, 2,   2.5, 5,   10,   15,  20,
                                    30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680};
 static const double buckets_tokens[] = {1,    2,    5,     10,    20,    50,     100,    200,    500,    1000,
                                         2000, 5000, 10000, 20000, 50000, 100000, 200000, 500000, 1000000};
@@ -23,7 +24,8 @@ struct spec {
     const double *buckets;
     size_t n_buckets;
 };
-#define HIST(name, alias, help, b) {name, alias, help, b, ARRAY_LEN(b)}
+#define HIST(name, alias, help, b)                                                                           \
+    { name, alias, help, b, ARRAY_LEN(b) }
 
 static const struct spec hist_spec[N_EH] = {
     [EH_TTFT] = HIST("vllm:time_to_first_token_seconds", NULL, "Acceptance to first token.", buckets_a),
@@ -34,13 +36,17 @@ static const struct spec hist_spec[N_EH] = {
     [EH_E2E] = HIST("vllm:e2e_request_latency_seconds", NULL, "Acceptance to last token.", buckets_c),
     [EH_QUEUE] = HIST("vllm:request_queue_time_seconds", NULL, "Waiting, in router and worker.", buckets_c),
     [EH_INFERENCE] = HIST("vllm:request_inference_time_seconds", NULL, "Prefill and decode.", buckets_c),
-    [EH_PREFILL] = HIST("vllm:request_prefill_time_seconds", NULL, "First scheduled to first token.", buckets_c),
+    [EH_PREFILL] =
+        HIST("vllm:request_prefill_time_seconds", NULL, "First scheduled to first token.", buckets_c),
     [EH_DECODE] = HIST("vllm:request_decode_time_seconds", NULL, "First token to last.", buckets_c),
-    [EH_PROMPT_TOKENS] = HIST("vllm:request_prompt_tokens", NULL, "Prompt tokens of a request.", buckets_tokens),
-    [EH_GENERATION_TOKENS] = HIST("vllm:request_generation_tokens", NULL, "Tokens generated for a request.", buckets_tokens),
+    [EH_PROMPT_TOKENS] =
+        HIST("vllm:request_prompt_tokens", NULL, "Prompt tokens of a request.", buckets_tokens),
+    [EH_GENERATION_TOKENS] =
+        HIST("vllm:request_generation_tokens", NULL, "Tokens generated for a request.", buckets_tokens),
     [EH_MAX_GENERATION_TOKENS] = HIST("vllm:request_max_num_generation_tokens", NULL,
                                       "Tokens of a request's longest choice.", buckets_tokens),
-    [EH_PARAM_MAX_TOKENS] = HIST("vllm:request_params_max_tokens", NULL, "Token limit of a request.", buckets_tokens),
+    [EH_PARAM_MAX_TOKENS] =
+        HIST("vllm:request_params_max_tokens", NULL, "Token limit of a request.", buckets_tokens),
     [EH_PARAM_N] = HIST("vllm:request_params_n", NULL, "Choices of each prompt.", buckets_n),
 };
 
@@ -50,8 +56,8 @@ static const struct {
 } stat_spec[N_ES] = {
     [ES_RUNNING] = {"vllm:num_requests_running", NULL, "Sequences in the running batch.", METRIC_GAUGE},
     [ES_WAITING] = {"vllm:num_requests_waiting", NULL, "Sequences waiting in the worker.", METRIC_GAUGE},
-    [ES_KV_USAGE] = {"vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc", "Share of KV blocks in use, 0 to 1.",
-                     METRIC_GAUGE},
+    [ES_KV_USAGE] = {"vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc",
+                     "Share of KV blocks in use, 0 to 1.", METRIC_GAUGE},
     [ES_PREFIX_QUERIES] = {"vllm:prefix_cache_queries_total", "vllm:gpu_prefix_cache_queries_total",
                            "Prompt tokens looked up in the prefix cache.", METRIC_COUNTER},
     [ES_PREFIX_HITS] = {"vllm:prefix_cache_hits_total", "vllm:gpu_prefix_cache_hits_total",
@@ -81,47 +87,59 @@ struct rmetrics {
 
 static const char *const engine_labels[] = {"model_name", "engine"};
 
-static struct metric_family *labelled(struct rmetrics *m, enum metric_type type, const char *name, const char *alias,
-                                      const char *help, const char *const *labels, size_t n) {
+static struct metric_family *labelled(struct rmetrics *m, enum metric_type type, const char *name,
+                                      const char *alias, const char *help, const char *const *labels,
+                                      size_t n) {
     return metric_family(m->reg, type, name, alias, help, labels, n, NULL, 0);
 }
 
 static struct metric *plain(struct rmetrics *m, enum metric_type type, const char *name, const char *help) {
     bool hist = type == METRIC_HISTOGRAM;
-    struct metric_family *f = metric_family(m->reg, type, name, NULL, help, NULL, 0, hist ? buckets_fine : NULL,
-                                            hist ? ARRAY_LEN(buckets_fine) : 0);
+    struct metric_family *f = metric_family(m->reg, type, name, NULL, help, NULL, 0,
+                                            hist ? buckets_fine : NULL, hist ? ARRAY_LEN(buckets_fine) : 0);
     return metric_at(f, NULL);
 }
 
 /* reserved: series of the specification that nothing in this build can move; they exist with their zeros. */
 static void reserved(struct rmetrics *m) {
-    static const char *const lora[] = {"model_name", "engine", "max_lora", "running_lora_adapters", "waiting_lora_adapters"};
+    static const char *const lora[] = {"model_name", "engine", "max_lora", "running_lora_adapters",
+                                       "waiting_lora_adapters"};
     static const char *const kind[] = {"kind"}, *const reason[] = {"reason"}, *const outcome[] = {"outcome"},
-                      *const model[] = {"model"};
+                             *const model[] = {"model"};
     static const char *const grammars[] = {"json", "regex", "grammar", "choice", "structural_tag"};
     struct str none[5] = {STR_LIT(""), STR_LIT("0"), STR_LIT("0"), STR_LIT(""), STR_LIT("")};
-    metric_at(labelled(m, METRIC_GAUGE, "vllm:lora_requests_info", NULL, "LoRA adapters: none in this version.", lora, 5), none);
+    metric_at(labelled(m, METRIC_GAUGE, "vllm:lora_requests_info", NULL,
+                       "LoRA adapters: none in this version.", lora, 5),
+              none);
     plain(m, METRIC_HISTOGRAM, "vllm:nixl_xfer_time_seconds", "Time of KV transfers.");
     plain(m, METRIC_HISTOGRAM, "vllm:nixl_bytes_transferred", "Bytes of KV transfers.");
     plain(m, METRIC_COUNTER, "vllm:nixl_num_failed_transfers_total", "KV transfers that failed.");
     plain(m, METRIC_COUNTER, "vllm:nixl_num_kv_expired_reqs_total", "KV leases that ran out.");
-    struct metric_family *compile = metric_family(m->reg, METRIC_HISTOGRAM, "weir_grammar_compile_seconds", NULL,
-                                                  "Time to compile a grammar.", kind, 1, buckets_fine, ARRAY_LEN(buckets_fine));
-    struct metric_family *mask = metric_family(m->reg, METRIC_HISTOGRAM, "weir_grammar_mask_seconds", NULL,
-                                               "Time to compute a token mask.", kind, 1, buckets_fine, ARRAY_LEN(buckets_fine));
+    struct metric_family *compile =
+        metric_family(m->reg, METRIC_HISTOGRAM, "weir_grammar_compile_seconds", NULL,
+                      "Time to compile a grammar.", kind, 1, buckets_fine, ARRAY_LEN(buckets_fine));
+    struct metric_family *mask =
+        metric_family(m->reg, METRIC_HISTOGRAM, "weir_grammar_mask_seconds", NULL,
+                      "Time to compute a token mask.", kind, 1, buckets_fine, ARRAY_LEN(buckets_fine));
     for (size_t i = 0; i < ARRAY_LEN(grammars); i++) {
         struct str v = str_of(grammars[i]);
         metric_at(compile, &v);
         metric_at(mask, &v);
     }
     struct str failed = STR_LIT("failed"), empty = STR_LIT("");
-    metric_at(labelled(m, METRIC_COUNTER, "weir_kv_transfer_fallbacks_total", NULL, "KV transfers replaced by a prefill.", reason, 1),
+    metric_at(labelled(m, METRIC_COUNTER, "weir_kv_transfer_fallbacks_total", NULL,
+                       "KV transfers replaced by a prefill.", reason, 1),
               &failed);
     metric_at(labelled(m, METRIC_GAUGE, "weir_kv_leases", NULL, "KV leases held.", reason, 1), &empty);
-    metric_at(labelled(m, METRIC_COUNTER, "weir_failovers_total", NULL, "Streams carried on by another worker.", outcome, 1), &failed);
-    metric_at(labelled(m, METRIC_COUNTER, "weir_prefix_predicted_tokens_total", NULL, "Cached tokens the router expected.", model, 1),
+    metric_at(labelled(m, METRIC_COUNTER, "weir_failovers_total", NULL,
+                       "Streams carried on by another worker.", outcome, 1),
+              &failed);
+    metric_at(labelled(m, METRIC_COUNTER, "weir_prefix_predicted_tokens_total", NULL,
+                       "Cached tokens the router expected.", model, 1),
               &empty);
-    metric_at(labelled(m, METRIC_COUNTER, "weir_prefix_actual_tokens_total", NULL, "Cached tokens workers reported.", model, 1), &empty);
+    metric_at(labelled(m, METRIC_COUNTER, "weir_prefix_actual_tokens_total", NULL,
+                       "Cached tokens workers reported.", model, 1),
+              &empty);
 }
 
 static void register_http(struct rmetrics *m) {
@@ -129,33 +147,49 @@ static void register_http(struct rmetrics *m) {
     m->http_requests = labelled(m, METRIC_COUNTER, "http_requests_total", NULL, "Responses.", labels, 3);
     m->http_seconds = metric_family(m->reg, METRIC_HISTOGRAM, "http_request_duration_seconds", NULL,
                                     "Acceptance to last byte.", labels, 3, buckets_a, ARRAY_LEN(buckets_a));
-    m->http_in = labelled(m, METRIC_SUMMARY, "http_request_size_bytes", NULL, "Bytes of request bodies.", labels, 3);
-    m->http_out = labelled(m, METRIC_SUMMARY, "http_response_size_bytes", NULL, "Bytes of response bodies.", labels, 3);
+    m->http_in =
+        labelled(m, METRIC_SUMMARY, "http_request_size_bytes", NULL, "Bytes of request bodies.", labels, 3);
+    m->http_out =
+        labelled(m, METRIC_SUMMARY, "http_response_size_bytes", NULL, "Bytes of response bodies.", labels, 3);
     m->http = xcalloc((n_routes + 1) * N_METHOD * N_STATUS, sizeof *m->http);
 }
 
 static void register_own(struct rmetrics *m) {
     static const char *const model_state[] = {"model", "state"}, *const model[] = {"model"},
-                      *const reason_status[] = {"reason", "status"}, *const policy_reason[] = {"policy", "reason"},
-                      *const outcome[] = {"outcome"}, *const version_backend[] = {"version", "backend"};
-    m->workers = labelled(m, METRIC_GAUGE, "weir_workers", NULL, "Workers known to this router.", model_state, 2);
-    m->queue_depth = labelled(m, METRIC_GAUGE, "weir_queue_depth", NULL, "Requests waiting in this router.", model, 1);
-    m->queue_wait = metric_family(m->reg, METRIC_HISTOGRAM, "weir_queue_wait_seconds", NULL, "Waiting in this router.", model,
-                                  1, buckets_a, ARRAY_LEN(buckets_a));
-    m->rejected = labelled(m, METRIC_COUNTER, "weir_rejected_total", NULL, "Requests refused.", reason_status, 2);
-    m->decisions = labelled(m, METRIC_COUNTER, "weir_route_decisions_total", NULL, "Choices of a worker.", policy_reason, 2);
-    m->retries = labelled(m, METRIC_COUNTER, "weir_retries_total", NULL, "Requests given to a second worker.", outcome, 1);
-    m->ready_seconds = labelled(m, METRIC_GAUGE, "weir_ready_seconds", NULL, "A worker's start to ready.", version_backend, 2);
+                             *const reason_status[] = {"reason", "status"},
+                             *const policy_reason[] = {"policy", "reason"}, *const outcome[] = {"outcome"},
+                             *const version_backend[] = {"version", "backend"};
+    m->workers =
+        labelled(m, METRIC_GAUGE, "weir_workers", NULL, "Workers known to this router.", model_state, 2);
+    m->queue_depth =
+        labelled(m, METRIC_GAUGE, "weir_queue_depth", NULL, "Requests waiting in this router.", model, 1);
+    m->queue_wait = metric_family(m->reg, METRIC_HISTOGRAM, "weir_queue_wait_seconds", NULL,
+                                  "Waiting in this router.", model, 1, buckets_a, ARRAY_LEN(buckets_a));
+    m->rejected =
+        labelled(m, METRIC_COUNTER, "weir_rejected_total", NULL, "Requests refused.", reason_status, 2);
+    m->decisions = labelled(m, METRIC_COUNTER, "weir_route_decisions_total", NULL, "Choices of a worker.",
+                            policy_reason, 2);
+    m->retries = labelled(m, METRIC_COUNTER, "weir_retries_total", NULL, "Requests given to a second worker.",
+                          outcome, 1);
+    m->ready_seconds = labelled(m, METRIC_GAUGE, "weir_ready_seconds", NULL, "A worker's start to ready.",
+                                version_backend, 2);
     struct str build[2] = {STR_LIT(WEIR_VERSION), STR_LIT("router")};
-    metric_set(metric_at(labelled(m, METRIC_GAUGE, "weir_build_info", NULL, "The build.", version_backend, 2), build), 1);
+    metric_set(metric_at(labelled(m, METRIC_GAUGE, "weir_build_info", NULL, "The build.", version_backend, 2),
+                         build),
+               1);
     metric_at(m->ready_seconds, build);
-    m->plain[PM_DISCONNECTS] = plain(m, METRIC_COUNTER, "weir_client_disconnects_total", "Clients that left before their answer.");
-    m->plain[PM_SLOW_CLIENTS] = plain(m, METRIC_COUNTER, "weir_slow_client_aborts_total", "Clients cut for reading too slowly.");
-    m->plain[PM_TEMPLATE_SECONDS] = plain(m, METRIC_HISTOGRAM, "weir_template_seconds", "Time to render a chat template.");
-    m->plain[PM_TOKENIZE_SECONDS] = plain(m, METRIC_HISTOGRAM, "weir_tokenize_seconds", "Time to tokenise a request.");
-    m->plain[PM_DROPPED_OUTPUTS] =
-        plain(m, METRIC_COUNTER, "weir_dropped_outputs_total", "Outputs of workers for streams that are gone.");
-    static const char *const reasons[N_REJECT] = {"queue_full", "queue_timeout", "no_worker", "draining", "limit"};
+    m->plain[PM_DISCONNECTS] =
+        plain(m, METRIC_COUNTER, "weir_client_disconnects_total", "Clients that left before their answer.");
+    m->plain[PM_SLOW_CLIENTS] =
+        plain(m, METRIC_COUNTER, "weir_slow_client_aborts_total", "Clients cut for reading too slowly.");
+    m->plain[PM_TEMPLATE_SECONDS] =
+        plain(m, METRIC_HISTOGRAM, "weir_template_seconds", "Time to render a chat template.");
+    m->plain[PM_TOKENIZE_SECONDS] =
+        plain(m, METRIC_HISTOGRAM, "weir_tokenize_seconds", "Time to tokenise a request.");
+    m->plain[PM_DROPPED_OUTPUTS] = plain(m, METRIC_COUNTER, "weir_dropped_outputs_total",
+                                         "Outputs of workers for streams that are gone.");
+    static const char *const reasons[N_REJECT] = {"queue_full", "queue_timeout", "no_worker", "draining",
+                                                  "limit"};
     static const char *const statuses[N_REJECT] = {"429", "503", "503", "503", "413"};
     for (int i = 0; i < N_REJECT; i++) {
         struct str v[2] = {str_of(reasons[i]), str_of(statuses[i])};
@@ -171,19 +205,25 @@ static void register_own(struct rmetrics *m) {
 
 struct rmetrics *rmetrics_new(void) {
     static const char *const success[] = {"model_name", "engine", "finished_reason"};
-    static const char *const config[] = {"engine", "block_size", "cache_dtype", "gpu_memory_utilization", "num_gpu_blocks",
-                                         "enable_prefix_caching"};
+    static const char *const config[] = {"engine",         "block_size",
+                                         "cache_dtype",    "gpu_memory_utilization",
+                                         "num_gpu_blocks", "enable_prefix_caching"};
     struct rmetrics *m = xcalloc(1, sizeof *m);
     m->reg = metrics_new();
     for (int i = 0; i < N_ES; i++)
-        m->stat[i] = labelled(m, stat_spec[i].type, stat_spec[i].name, stat_spec[i].alias, stat_spec[i].help, engine_labels, 2);
+        m->stat[i] = labelled(m, stat_spec[i].type, stat_spec[i].name, stat_spec[i].alias, stat_spec[i].help,
+                              engine_labels, 2);
     for (int i = 0; i < N_EH; i++)
-        m->hist[i] = metric_family(m->reg, METRIC_HISTOGRAM, hist_spec[i].name, hist_spec[i].alias, hist_spec[i].help,
-                                   engine_labels, 2, hist_spec[i].buckets, hist_spec[i].n_buckets);
-    m->iteration = metric_family(m->reg, METRIC_HISTOGRAM, "vllm:iteration_tokens_total", NULL, "Tokens of an engine step.",
-                                 engine_labels, 2, buckets_iteration, ARRAY_LEN(buckets_iteration));
-    m->success = labelled(m, METRIC_COUNTER, "vllm:request_success_total", NULL, "Requests that ended.", success, 3);
-    m->cache_config = labelled(m, METRIC_GAUGE, "vllm:cache_config_info", NULL, "The KV cache of an engine.", config, 6);
+        m->hist[i] =
+            metric_family(m->reg, METRIC_HISTOGRAM, hist_spec[i].name, hist_spec[i].alias, hist_spec[i].help,
+                          engine_labels, 2, hist_spec[i].buckets, hist_spec[i].n_buckets);
+    m->iteration = metric_family(m->reg, METRIC_HISTOGRAM, "vllm:iteration_tokens_total", NULL,
+                                 "Tokens of an engine step.", engine_labels, 2, buckets_iteration,
+                                 ARRAY_LEN(buckets_iteration));
+    m->success =
+        labelled(m, METRIC_COUNTER, "vllm:request_success_total", NULL, "Requests that ended.", success, 3);
+    m->cache_config =
+        labelled(m, METRIC_GAUGE, "vllm:cache_config_info", NULL, "The KV cache of an engine.", config, 6);
     register_http(m);
     register_own(m);
     reserved(m);
@@ -232,7 +272,8 @@ void rmetrics_load(const struct engine_metrics *e, const Weir__Load *l) {
     metric_set(e->stat[ES_PROMPT_TOKENS], (double)l->prompt_tokens);
     metric_set(e->stat[ES_GENERATED_TOKENS], (double)l->generated_tokens);
     if (l->n_iteration_tokens == ARRAY_LEN(buckets_iteration) + 1)
-        metric_set_counts(e->iteration_tokens, l->iteration_tokens, l->n_iteration_tokens, (double)l->iteration_tokens_sum);
+        metric_set_counts(e->iteration_tokens, l->iteration_tokens, l->n_iteration_tokens,
+                          (double)l->iteration_tokens_sum);
 }
 
 void rmetrics_cache_config(struct rmetrics *m, unsigned engine, const Weir__WorkerInfo *w) {
@@ -241,8 +282,9 @@ void rmetrics_cache_config(struct rmetrics *m, unsigned engine, const Weir__Work
     snprintf(block, sizeof block, "%u", w->block_tokens);
     snprintf(blocks, sizeof blocks, "%u", w->n_blocks);
     snprintf(share, sizeof share, "%g", w->has_gpu_memory_utilization ? w->gpu_memory_utilization : 0.0);
-    struct str v[6] = {str_of(number), str_of(block), str_of(w->kv_dtype ? w->kv_dtype : "auto"),
-                       str_of(share),  str_of(blocks), w->prefix_caching ? STR_LIT("True") : STR_LIT("False")};
+    struct str v[6] = {
+        str_of(number), str_of(block),  str_of(w->kv_dtype ? w->kv_dtype : "auto"),
+        str_of(share),  str_of(blocks), w->prefix_caching ? STR_LIT("True") : STR_LIT("False")};
     metric_set(metric_at(m->cache_config, v), 1);
     struct str r[2] = {str_of(w->version ? w->version : WEIR_VERSION), str_of(w->device ? w->device : "")};
     metric_set(metric_at(m->ready_seconds, r), w->ready_ms / 1000.0);
@@ -254,7 +296,8 @@ void rmetrics_workers(struct rmetrics *m, struct str model, const char *state, u
 }
 
 void rmetrics_reject(struct rmetrics *m, enum reject_reason reason, int status) {
-    static const char *const names[N_REJECT] = {"queue_full", "queue_timeout", "no_worker", "draining", "limit"};
+    static const char *const names[N_REJECT] = {"queue_full", "queue_timeout", "no_worker", "draining",
+                                                "limit"};
     char number[16];
     snprintf(number, sizeof number, "%d", status);
     struct str v[2] = {str_of(names[reason]), str_of(number)};
@@ -277,7 +320,8 @@ void rmetrics_count(struct rmetrics *m, enum plain_metric which, double v) {
         metric_add(m->plain[which], v);
 }
 
-static struct metric *series(_Atomic(struct metric *) *at, struct metric_family *f, const struct str *labels) {
+static struct metric *series(_Atomic(struct metric *) *at, struct metric_family *f,
+                             const struct str *labels) {
     struct metric *s = atomic_load_explicit(at, memory_order_acquire);
     if (!s) {
         s = metric_at(f, labels);
@@ -286,8 +330,8 @@ static struct metric *series(_Atomic(struct metric *) *at, struct metric_family 
     return s;
 }
 
-void rmetrics_http(struct rmetrics *m, const struct route *route, struct str method, int status, double seconds, size_t bytes_in,
-                   size_t bytes_out) {
+void rmetrics_http(struct rmetrics *m, const struct route *route, struct str method, int status,
+                   double seconds, size_t bytes_in, size_t bytes_out) {
     if (status == 0 || (route && route->flags & ROUTE_QUIET))
         return;
     size_t r = route ? (size_t)(route - routes) : n_routes;
@@ -297,7 +341,8 @@ void rmetrics_http(struct rmetrics *m, const struct route *route, struct str met
                                                      : 3;
     size_t c = status >= 200 && status < 600 ? (size_t)status / 100 - 2 : N_STATUS - 1;
     struct http_series *s = &m->http[(r * N_METHOD + k) * N_STATUS + c];
-    struct str labels[3] = {str_of(method_names[k]), str_of(route ? route->label : "none"), str_of(status_names[c])};
+    struct str labels[3] = {str_of(method_names[k]), str_of(route ? route->label : "none"),
+                            str_of(status_names[c])};
     metric_add(series(&s->requests, m->http_requests, labels), 1);
     metric_observe(series(&s->seconds, m->http_seconds, labels), seconds);
     metric_observe(series(&s->bytes_in, m->http_in, labels), (double)bytes_in);

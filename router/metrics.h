@@ -1,7 +1,7 @@
 /* metrics.h: the router's series (api.md 20.2, 20.3): one registry, and the handles that hot paths keep.
  *
- * Threads: any. Everything is registered in rmetrics_new; series of an engine exist from the moment its index and model are known, and for
- * engine "0" from the first scrape.
+ * Threads: any. Everything is registered in rmetrics_new; series of an engine exist from the moment its index
+ * and model are known, and for engine "0" from the first scrape.
  */
 #ifndef WEIR_ROUTER_METRICS_H
 #define WEIR_ROUTER_METRICS_H
@@ -48,12 +48,20 @@ struct engine_metrics {
     struct metric *queue_depth, *queue_wait; /* of the model */
 };
 
-enum reject_reason { REJECT_QUEUE_FULL = 0, REJECT_QUEUE_TIMEOUT, REJECT_NO_WORKER, REJECT_DRAINING, REJECT_LIMIT, N_REJECT };
+enum reject_reason {
+    REJECT_QUEUE_FULL = 0,
+    REJECT_QUEUE_TIMEOUT,
+    REJECT_NO_WORKER,
+    REJECT_DRAINING,
+    REJECT_LIMIT,
+    N_REJECT
+};
 
 struct rmetrics;
 struct rmetrics *rmetrics_new(void);
 void rmetrics_free(struct rmetrics *m);
-/* rmetrics_engine: fills *out with the series of one engine. Takes the registry's lock: once a worker, not once a request. */
+/* rmetrics_engine: fills *out with the series of one engine. Takes the registry's lock: once a worker, not
+ * once a request. */
 void rmetrics_engine(struct rmetrics *m, struct str model, unsigned engine, struct engine_metrics *out);
 /* rmetrics_load: a worker's report into its series. */
 void rmetrics_load(const struct engine_metrics *e, const Weir__Load *l);
@@ -62,10 +70,10 @@ void rmetrics_cache_config(struct rmetrics *m, unsigned engine, const Weir__Work
 /* rmetrics_workers: how many workers a model has in a state ("ready", "loading" ...). */
 void rmetrics_workers(struct rmetrics *m, struct str model, const char *state, unsigned n);
 void rmetrics_reject(struct rmetrics *m, enum reject_reason reason, int status);
-/* rmetrics_http: one response. route NULL: unknown path. method is the client's; status 0: it left before there was one, and
- * nothing is counted. */
-void rmetrics_http(struct rmetrics *m, const struct route *route, struct str method, int status, double seconds, size_t bytes_in,
-                   size_t bytes_out);
+/* rmetrics_http: one response. route NULL: unknown path. method is the client's; status 0: it left before
+ * there was one, and nothing is counted. */
+void rmetrics_http(struct rmetrics *m, const struct route *route, struct str method, int status,
+                   double seconds, size_t bytes_in, size_t bytes_out);
 
 /* Counters and histograms without labels. */
 enum plain_metric {
@@ -76,9 +84,10 @@ enum plain_metric {
     PM_DROPPED_OUTPUTS, /* outputs of workers whose stream is gone */
     N_PM
 };
-void rmetrics_count(struct rmetrics *m, enum plain_metric which, double v); /* adds, or observes a histogram */
-void rmetrics_decision(struct rmetrics *m, bool had_choice);                /* weir_route_decisions_total */
-void rmetrics_retry(struct rmetrics *m, bool ok);                           /* weir_retries_total */
+void rmetrics_count(struct rmetrics *m, enum plain_metric which,
+                    double v);                               /* adds, or observes a histogram */
+void rmetrics_decision(struct rmetrics *m, bool had_choice); /* weir_route_decisions_total */
+void rmetrics_retry(struct rmetrics *m, bool ok);            /* weir_retries_total */
 /* rmetrics_write: the whole exposition. model names engine 0 if no worker has come yet. */
 void rmetrics_write(struct rmetrics *m, struct str model, struct buf *out);
 

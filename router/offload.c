@@ -9,7 +9,9 @@
 #include "router/session.h"
 #include "router/stream.h"
 
-enum { SLOW_BODY_BYTES = 16 * 1024 }; /* above it a body may take the tokenizer more than about a millisecond */
+enum {
+    SLOW_BODY_BYTES = 16 * 1024
+}; /* above it a body may take the tokenizer more than about a millisecond */
 
 /* A body's copy, counted against the process's limit. */
 struct body {
@@ -38,7 +40,7 @@ static enum pool_class class_of(size_t n) {
     return n > SLOW_BODY_BYTES ? POOL_SLOW : POOL_FAST;
 }
 
-/* ---- requests that a worker will answer ------------------------------------------------------------- */
+/* ---- requests that a worker will answer -------------------------------------------------------------- */
 
 struct prepare {
     struct pool_job job;
@@ -80,9 +82,11 @@ static void prepare_run(struct pool_job *job) {
         /* Nothing is known of any model yet, so nothing can be said of the request either. */
         session_unavailable(r, &p->err);
     } else {
-        enum rc rc = gen_prepare(&r->env, p->route, (struct str){p->body.p, p->body.n}, str_of(p->suffix), &p->req, &p->err);
+        enum rc rc = gen_prepare(&r->env, p->route, (struct str){p->body.p, p->body.n}, str_of(p->suffix),
+                                 &p->req, &p->err);
         model_info_drop(first);
-        /* The order of api.md 3.3: after the model's name, before what only semantic checks see, comes the ready worker. */
+        /* The order of api.md 3.3: after the model's name, before what only semantic checks see, comes the
+         * ready worker. */
         if (found && !serving) {
             if (rc == RC_OK)
                 gen_req_free(p->req);
@@ -95,8 +99,8 @@ static void prepare_run(struct pool_job *job) {
 }
 
 bool offload_prepare(struct loop *l, void *owner,
-                   void (*done)(struct loop *l, void *owner, struct gen_req *req, const struct err *e), enum gen_route route,
-                   struct str body, struct str suffix) {
+                     void (*done)(struct loop *l, void *owner, struct gen_req *req, const struct err *e),
+                     enum gen_route route, struct str body, struct str suffix) {
     struct prepare *p = xcalloc(1, sizeof *p);
     CHECK(suffix.n < sizeof p->suffix);
     if (!body_take(l->router, &p->body, body)) {

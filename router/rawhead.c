@@ -79,8 +79,8 @@ bool rawhead_scan(const char *p, size_t n, struct rawhead *out) {
 static bool host_valid(struct str s) {
     for (size_t i = 0; i < s.n; i++) {
         char c = lower(s.p[i]);
-        if (!((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '.' || c == ':' || c == '_' || c == '-' || c == '[' ||
-              c == ']'))
+        if (!((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '.' || c == ':' || c == '_' ||
+              c == '-' || c == '[' || c == ']'))
             return false;
     }
     return true;

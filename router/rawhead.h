@@ -1,8 +1,9 @@
 /* rawhead.h: a second look at the head of an HTTP/1 request.
  *
- * libh2o 2.2.5 takes Content-Length, Transfer-Encoding and Host out of the header list, and of repeated ones it keeps one. What it
- * dropped decides where the body ends, so the head, which is still in the socket's input buffer when a handler runs, is read
- * again here. Linear time, no allocation, bounded by the bytes given. Pure.
+ * libh2o 2.2.5 takes Content-Length, Transfer-Encoding and Host out of the header list, and of repeated ones
+ * it keeps one. What it dropped decides where the body ends, so the head, which is still in the socket's
+ * input buffer when a handler runs, is read again here. Linear time, no allocation, bounded by the bytes
+ * given. Pure.
  */
 #ifndef WEIR_ROUTER_RAWHEAD_H
 #define WEIR_ROUTER_RAWHEAD_H
@@ -13,11 +14,12 @@ struct rawhead {
     size_t bytes; /* request line and headers, the blank line included */
     unsigned n_headers;
     unsigned n_content_length, n_transfer_encoding, n_host;
-    bool folded; /* one of these three goes on in a second line */
+    bool folded;     /* one of these three goes on in a second line */
     struct str host; /* trimmed; of the last one */
 };
 
-/* rawhead_scan: false if there is no blank line in p[0..n). Empty lines before the request line are skipped. */
+/* rawhead_scan: false if there is no blank line in p[0..n). Empty lines before the request line are skipped.
+ */
 bool rawhead_scan(const char *p, size_t n, struct rawhead *out);
 
 /* What is wrong with a head that libh2o let pass. */

@@ -73,7 +73,8 @@ void reply_body(h2o_req_t *req, int status, const char *content_type, struct buf
     *body = (struct buf){0};
     begin(req, status, suffix);
     req->res.content_length = r->body.len;
-    h2o_add_header(&req->pool, &req->res.headers, H2O_TOKEN_CONTENT_TYPE, NULL, content_type, strlen(content_type));
+    h2o_add_header(&req->pool, &req->res.headers, H2O_TOKEN_CONTENT_TYPE, NULL, content_type,
+                   strlen(content_type));
     h2o_start_response(req, &r->super);
     h2o_iovec_t v = h2o_iovec_init(r->body.data, r->body.len);
     bool empty = r->body.len == 0 || str_eqz(str_of_iovec(req->input.method), "HEAD");
@@ -100,14 +101,15 @@ void reply_error(h2o_req_t *req, const struct err *e, unsigned retry_after_s, st
     reply_json(req, api_status(e->rc), &body, suffix);
 }
 
-/* ---- h2o's own errors ------------------------------------------------------------------------------- */
+/* ---- h2o's own errors -------------------------------------------------------------------------------- */
 
 struct own_error {
     h2o_ostream_t super;
     h2o_iovec_t body;
 };
 
-static void own_error_send(h2o_ostream_t *self, h2o_req_t *req, h2o_iovec_t *bufs, size_t n, h2o_send_state_t state) {
+static void own_error_send(h2o_ostream_t *self, h2o_req_t *req, h2o_iovec_t *bufs, size_t n,
+                           h2o_send_state_t state) {
     struct own_error *o = (struct own_error *)self;
     (void)bufs;
     /* h2o sends such a body in one piece; HEAD has none. */
@@ -118,10 +120,12 @@ static void own_error_send(h2o_ostream_t *self, h2o_req_t *req, h2o_iovec_t *buf
 static void own_error_body(int status, uint64_t limit_bytes, struct buf *out) {
     char message[160];
     if (status == 413)
-        snprintf(message, sizeof message, "The request body is over %llu bytes (--max-body-bytes)", (unsigned long long)limit_bytes);
+        snprintf(message, sizeof message, "The request body is over %llu bytes (--max-body-bytes)",
+                 (unsigned long long)limit_bytes);
     else
         snprintf(message, sizeof message, "The request cannot be read: %s",
-                 status == 417 ? "it expects what this server does not know" : "its head or its chunks are malformed");
+                 status == 417 ? "it expects what this server does not know"
+                               : "its head or its chunks are malformed");
     buf_addz(out, "{\"error\":{\"message\":");
     jw_strz(out, message);
     buf_addz(out, ",\"type\":");
@@ -133,7 +137,8 @@ static void own_error_setup(h2o_filter_t *self, h2o_req_t *req, h2o_ostream_t **
     (void)self;
     ssize_t i = h2o_find_header(&req->res.headers, H2O_TOKEN_CONTENT_TYPE, -1);
     /* Only h2o answers an error in plain text. */
-    if (req->res.status >= 400 && i >= 0 && str_starts(str_of_iovec(req->res.headers.entries[i].value), STR_LIT("text/plain"))) {
+    if (req->res.status >= 400 && i >= 0 &&
+        str_starts(str_of_iovec(req->res.headers.entries[i].value), STR_LIT("text/plain"))) {
         const struct router_opts *opts = loop_of(req)->router->opts;
         struct buf body = {0};
         if (req->res.status == 413)

@@ -1,6 +1,10 @@
 #include "router/route.h"
 
-#define R(path_, id_, methods_, flags_) {.path = {path_, sizeof(path_) - 1}, .id = (id_), .methods = (methods_), .flags = (flags_), .label = (path_)}
+#define R(path_, id_, methods_, flags_)                                                                      \
+    {                                                                                                        \
+        .path = {path_, sizeof(path_) - 1}, .id = (id_), .methods = (methods_), .flags = (flags_),           \
+        .label = (path_)                                                                                     \
+    }
 #define LATER(path_, methods_) R(path_, ROUTE_NOT_BUILT, methods_, 0)
 
 const struct route routes[] = {
@@ -9,7 +13,11 @@ const struct route routes[] = {
     R("/tokenize", ROUTE_TOKENIZE, METHOD_POST, ROUTE_JSON),
     R("/detokenize", ROUTE_DETOKENIZE, METHOD_POST, ROUTE_JSON),
     R("/v1/models", ROUTE_MODELS, METHOD_GET, 0),
-    {.path = {"/v1/models/", 11}, .id = ROUTE_MODEL, .methods = METHOD_GET, .flags = ROUTE_PREFIX, .label = "/v1/models/{name}"},
+    {.path = {"/v1/models/", 11},
+     .id = ROUTE_MODEL,
+     .methods = METHOD_GET,
+     .flags = ROUTE_PREFIX,
+     .label = "/v1/models/{name}"},
     R("/health", ROUTE_HEALTH, METHOD_GET, ROUTE_QUIET),
     R("/readyz", ROUTE_HEALTH, METHOD_GET, ROUTE_QUIET),
     R("/livez", ROUTE_LIVEZ, METHOD_GET, ROUTE_QUIET),

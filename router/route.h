@@ -1,5 +1,6 @@
-/* route.h: which paths there are, and what each one wants. A table, so that 404, 405, Allow, HEAD and OPTIONS are decided in one
- * place. Matching is exact, on the path as the client wrote it: no normalising, no redirects. Pure. */
+/* route.h: which paths there are, and what each one wants. A table, so that 404, 405, Allow, HEAD and OPTIONS
+ * are decided in one place. Matching is exact, on the path as the client wrote it: no normalising, no
+ * redirects. Pure. */
 #ifndef WEIR_ROUTER_ROUTE_H
 #define WEIR_ROUTER_ROUTE_H
 
@@ -44,7 +45,8 @@ extern const size_t n_routes;
 unsigned route_method(struct str method);
 /* route_allow: the value of the Allow header: "GET, HEAD, OPTIONS". */
 const char *route_allow(const struct route *r);
-/* route_name: the rest of a ROUTE_PREFIX path, percent-decoded into out. False: a bad escape, a NUL, or nothing. */
+/* route_name: the rest of a ROUTE_PREFIX path, percent-decoded into out. False: a bad escape, a NUL, or
+ * nothing. */
 bool route_name(const struct route *r, struct str path, struct buf *out);
 
 #endif

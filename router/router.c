@@ -19,11 +19,14 @@
 
 enum { POOL_QUEUE_MAX = 8192, DRAIN_TICK_MS = 20, TOKEN_FILE_BYTES_MAX = 4096 };
 
-/* ---- set-up ------------------------------------------------------------------------------------------- */
+/* ---- set-up ------------------------------------------------------------------------------------------ */
 
 static enum rc listen_on(struct router *r, struct err *e) {
     const struct router_opts *o = r->opts;
-    struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV}, *list;
+    struct addrinfo hints = {.ai_family = AF_UNSPEC,
+                             .ai_socktype = SOCK_STREAM,
+                             .ai_flags = AI_PASSIVE | AI_NUMERICSERV},
+                    *list;
     char port[16];
     snprintf(port, sizeof port, "%lld", (long long)o->port);
     int rc = getaddrinfo(o->host, port, &hints, &list);
@@ -49,7 +52,8 @@ static enum rc listen_on(struct router *r, struct err *e) {
     struct sockaddr_storage at;
     socklen_t n = sizeof at;
     CHECK(getsockname(fd, (struct sockaddr *)&at, &n) == 0);
-    r->port = ntohs(at.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&at)->sin6_port : ((struct sockaddr_in *)&at)->sin_port);
+    r->port = ntohs(at.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&at)->sin6_port
+                                             : ((struct sockaddr_in *)&at)->sin_port);
     r->listen_fd = fd;
     return RC_OK;
 }
@@ -70,7 +74,8 @@ static enum rc read_secret(struct router *r, struct err *e) {
     while (n && (text[n - 1] == '\n' || text[n - 1] == '\r' || text[n - 1] == ' '))
         n--;
     if (n == 0 || n > TOKEN_FILE_BYTES_MAX)
-        return err_set(e, RC_INVALID, NULL, "--cluster-token-file %s: empty, or over %d bytes", path, TOKEN_FILE_BYTES_MAX);
+        return err_set(e, RC_INVALID, NULL, "--cluster-token-file %s: empty, or over %d bytes", path,
+                       TOKEN_FILE_BYTES_MAX);
     r->secret = xstrndup(text, n);
     return RC_OK;
 }
@@ -183,7 +188,7 @@ int router_port(const struct router *r) {
     return r->port;
 }
 
-/* ---- running and draining -------------------------------------------------------------------------------- */
+/* ---- running and draining ---------------------------------------------------------------------------- */
 
 struct expire {
     struct loop_msg msg;
@@ -238,7 +243,8 @@ bool router_run(struct router *r) {
         CHECK(pthread_create(&r->loops[i].thread, NULL, loop_main, &r->loops[i]) == 0);
     for (size_t i = 0; i < r->opts->workers.n; i++) {
         if (router_dial(r, r->opts->workers.v[i], &e) != RC_OK)
-            LOG(LOG_ERROR, "a worker's address cannot be used", F_STR("address", r->opts->workers.v[i]), F_STR("reason", e.msg));
+            LOG(LOG_ERROR, "a worker's address cannot be used", F_STR("address", r->opts->workers.v[i]),
+                F_STR("reason", e.msg));
     }
     while (atomic_load(&r->n_shutdowns) == 0) {
         wait_signal(r, 1000);
@@ -260,7 +266,7 @@ void router_shutdown(struct router *r) {
     errno = saved;
 }
 
-/* ---- the launcher's side ---------------------------------------------------------------------------------- */
+/* ---- the launcher's side ----------------------------------------------------------------------------- */
 
 enum rc router_dial(struct router *r, const char *url, struct err *e) {
     return fleet_dial(r->fleet, url, e);

@@ -1,4 +1,5 @@
-/* The handler: what every request goes through before a route has it, in the order of api.md 3.3; and the routes that need no worker. */
+/* The handler: what every request goes through before a route has it, in the order of api.md 3.3; and the
+ * routes that need no worker. */
 #include <stdio.h>
 
 #include "common/version.h"
@@ -9,10 +10,10 @@
 #include "router/reply.h"
 #include "router/session.h"
 
-/* ---- checks ------------------------------------------------------------------------------------------- */
+/* ---- checks ------------------------------------------------------------------------------------------ */
 
-/* check_head: what h2o has let pass. A head with a fault is answered and its connection closed: what follows it cannot be told from
- * its body. */
+/* check_head: what h2o has let pass. A head with a fault is answered and its connection closed: what follows
+ * it cannot be told from its body. */
 static bool check_head(h2o_req_t *req, struct err *e) {
     const struct router_limits *limit = &loop_of(req)->router->opts->limit;
     struct conn *c = conn_of(req);
@@ -84,8 +85,8 @@ static bool check_body_headers(const h2o_req_t *req, struct err *e) {
     bool has = header(req, "content-type", &v);
     if (!has || !same(word(v), "application/json")) {
         struct str w = has ? word(v) : (struct str){0};
-        err_set(e, RC_INVALID, NULL, "Unsupported Media Type: '%.*s'; this path takes application/json", (int)MIN(w.n, 200),
-                w.p ? w.p : "");
+        err_set(e, RC_INVALID, NULL, "Unsupported Media Type: '%.*s'; this path takes application/json",
+                (int)MIN(w.n, 200), w.p ? w.p : "");
         return false;
     }
     if (header(req, "content-encoding", &v) && !same(word(v), "identity")) {
@@ -95,7 +96,7 @@ static bool check_body_headers(const h2o_req_t *req, struct err *e) {
     return true;
 }
 
-/* ---- routes that need no worker ------------------------------------------------------------------------ */
+/* ---- routes that need no worker ---------------------------------------------------------------------- */
 
 static void health(h2o_req_t *req, struct str suffix) {
     struct router *r = loop_of(req)->router;
@@ -151,7 +152,8 @@ static void model(h2o_req_t *req, const struct route *route, struct str path, st
         model_info_drop(m);
         reply_json(req, 200, &b, suffix);
     } else {
-        err_set(&e, RC_NOT_FOUND, "model", "The model '%.*s' does not exist", (int)MIN(name.len, 200), name.data ? name.data : "");
+        err_set(&e, RC_NOT_FOUND, "model", "The model '%.*s' does not exist", (int)MIN(name.len, 200),
+                name.data ? name.data : "");
         reply_error(req, &e, 0, suffix);
     }
     buf_fini(&name);
@@ -169,7 +171,7 @@ static void version(h2o_req_t *req, struct str suffix) {
     reply_json(req, 200, &b, suffix);
 }
 
-/* ---- the handler ---------------------------------------------------------------------------------------- */
+/* ---- the handler ------------------------------------------------------------------------------------- */
 
 static void dispatch(h2o_req_t *req, const struct route *route, struct str path, struct str suffix) {
     struct err e;
@@ -250,7 +252,8 @@ static int on_req(h2o_handler_t *self, h2o_req_t *req) {
         goto fail;
     }
     if (!reply_request_id(req, &suffix)) {
-        err_set(&e, RC_INVALID, NULL, "X-Request-Id must be 1 to 128 printable ASCII characters without blanks");
+        err_set(&e, RC_INVALID, NULL,
+                "X-Request-Id must be 1 to 128 printable ASCII characters without blanks");
         goto fail;
     }
     if (route->flags & ROUTE_JSON && atomic_load(&r->draining)) {
@@ -288,7 +291,8 @@ void server_init(struct router *r) {
     h2o_config_init(conf);
     conf->server_name = h2o_iovec_init(H2O_STRLIT("weir"));
     conf->max_request_entity_size = o->limit.body_bytes;
-    /* h2o has one timer from one response to the end of the next request; conn.c keeps the two apart, this is the backstop. */
+    /* h2o has one timer from one response to the end of the next request; conn.c keeps the two apart, this is
+     * the backstop. */
     conf->http1.req_timeout = (uint64_t)((o->keep_alive_s + (double)o->limit.body_timeout_s + 5) * 1000);
     conf->http1.upgrade_to_http2 = 0;
     h2o_socket_buffer_mmap_settings.threshold = SIZE_MAX; /* prompts never reach the disk */

@@ -26,7 +26,7 @@ void session_unavailable(struct router *r, struct err *e) {
     err_set(e, RC_UNAVAILABLE, NULL, "The service is not ready: %s%s%s", why, note[0] ? "; " : "", note);
 }
 
-/* ---- the end --------------------------------------------------------------------------------------- */
+/* ---- the end ----------------------------------------------------------------------------------------- */
 
 void session_maybe_free(struct session *s) {
     if (!s->over || s->job_out || s->ticket_out || s->work_queued)
@@ -73,9 +73,10 @@ static void log_end(const struct session *s, int status, const char *reason) {
     struct id128 none = {{0}}, id = s->n_legs ? s->legs[0].id : none;
     LOG(LOG_INFO, "request", F_STR("id", s->suffix), F_ID("internal", id),
         F_STR("route", s->route == GEN_CHAT ? "chat" : "completions"),
-        F_BYTES("model", s->req ? s->req->model_name.p : "", s->req ? s->req->model_name.n : 0), F_I64("status", status),
-        F_STR("end", reason), F_U64("prompt_tokens", c.prompt_tokens), F_U64("cached_tokens", c.cached_tokens),
-        F_U64("completion_tokens", c.completion_tokens), F_F64("seconds", (double)(clock_ns() - s->begin_ns) * 1e-9));
+        F_BYTES("model", s->req ? s->req->model_name.p : "", s->req ? s->req->model_name.n : 0),
+        F_I64("status", status), F_STR("end", reason), F_U64("prompt_tokens", c.prompt_tokens),
+        F_U64("cached_tokens", c.cached_tokens), F_U64("completion_tokens", c.completion_tokens),
+        F_F64("seconds", (double)(clock_ns() - s->begin_ns) * 1e-9));
 }
 
 static void count_end(const struct session *s, enum finished how) {
@@ -215,7 +216,7 @@ static void on_keepalive(h2o_timeout_entry_t *entry) {
     session_flush(s);
 }
 
-/* ---- the beginning --------------------------------------------------------------------------------------- */
+/* ---- the beginning ----------------------------------------------------------------------------------- */
 
 /* on_prepared: the job is back. */
 static void on_prepared(struct loop *l, void *owner, struct gen_req *req, const struct err *e) {

@@ -1,9 +1,9 @@
 /* session.h: an inference request from its arrival to its last byte.
  *
- * preparing (a job on the pool) -> dispatching (prompt after prompt gets a worker, or waits for one) -> running (outputs become text) ->
- * over. The client may leave, a worker may go, and time may run out in any of them; the end is one function, which aborts what
- * workers still do. What is out with other threads (the job, a ticket in the fleet's line) keeps the session's memory until it
- * is back, and nothing else of it.
+ * preparing (a job on the pool) -> dispatching (prompt after prompt gets a worker, or waits for one) ->
+ * running (outputs become text) -> over. The client may leave, a worker may go, and time may run out in any
+ * of them; the end is one function, which aborts what workers still do. What is out with other threads (the
+ * job, a ticket in the fleet's line) keeps the session's memory until it is back, and nothing else of it.
  *
  * Threads: the loop's; a session never leaves it. The job on the pool has copies.
  */
@@ -12,7 +12,8 @@
 
 #include "router/core.h"
 
-/* session_begin: takes the request; every check up to the body's content is done. suffix: a valid X-Request-Id, or empty. */
+/* session_begin: takes the request; every check up to the body's content is done. suffix: a valid
+ * X-Request-Id, or empty. */
 void session_begin(h2o_req_t *req, enum gen_route route, struct str suffix);
 
 /* What the fleet posts (fleet.h). */

@@ -1,4 +1,5 @@
-/* session_private.h: the pieces of a session: session.c (life), dispatch.c (prompts to workers), outputs.c (workers' answers). */
+/* session_private.h: the pieces of a session: session.c (life), dispatch.c (prompts to workers), outputs.c
+ * (workers' answers). */
 #ifndef WEIR_ROUTER_SESSION_PRIVATE_H
 #define WEIR_ROUTER_SESSION_PRIVATE_H
 
@@ -19,35 +20,36 @@ struct leg {
     struct session *s;
     uint32_t prompt;
     enum { LEG_NEW = 0, LEG_SUBMITTED, LEG_OVER } state;
-    struct id128 id;       /* minted for each try */
-    uint64_t handle;       /* of sample 0 */
-    struct worker *worker; /* held while submitted */
-    uint32_t n_live;       /* samples not finished */
+    struct id128 id;        /* minted for each try */
+    uint64_t handle;        /* of sample 0 */
+    struct worker *worker;  /* held while submitted */
+    uint32_t n_live;        /* samples not finished */
     uint32_t credit_tokens; /* prompt tokens whose prefill is not known to be over */
     uint32_t n_tries;
-    bool touched;          /* something of it has reached the run: it cannot begin again elsewhere */
+    bool touched;           /* something of it has reached the run: it cannot begin again elsewhere */
     struct choice *choices; /* [n] */
 };
 
 struct session {
     struct loop *loop;
     struct session *prev, *next;
-    struct stream *stream;   /* NULL: the client is gone, or the answer is complete */
-    struct gen_run *run;     /* NULL until prepared */
+    struct stream *stream;     /* NULL: the client is gone, or the answer is complete */
+    struct gen_run *run;       /* NULL until prepared */
     const struct gen_req *req; /* the run's */
-    struct leg *legs;        /* [n_prompts] */
-    uint32_t n_legs, n_new;  /* legs still to be submitted */
+    struct leg *legs;          /* [n_prompts] */
+    uint32_t n_legs, n_new;    /* legs still to be submitted */
     enum gen_route route;
     bool over;
     bool job_out, ticket_out, work_queued; /* each keeps the memory */
-    struct loop_msg work;    /* dispatching, bit by bit */
+    struct loop_msg work;                  /* dispatching, bit by bit */
     struct fleet_ticket ticket;
     struct leg *ticket_leg;
     h2o_timeout_entry_t queue_entry, request_entry, keepalive_entry;
     uint64_t begin_ns, first_ns, last_ns, wait_us, prefill_us;
-    struct engine_metrics *metrics; /* of the worker that took the first prompt; lives as long as the worker is held */
-    struct worker *metrics_worker;  /* held for that */
-    char suffix[129];        /* of the client-visible id, once known */
+    struct engine_metrics
+        *metrics; /* of the worker that took the first prompt; lives as long as the worker is held */
+    struct worker *metrics_worker; /* held for that */
+    char suffix[129];              /* of the client-visible id, once known */
 };
 
 /* session.c */
@@ -55,13 +57,15 @@ struct session {
 void session_fail(struct session *s, const struct err *e, unsigned retry_after_s);
 /* session_complete: every choice has finished. */
 void session_complete(struct session *s);
-/* session_flush: sends what has gathered. The session may be over afterwards (a client that reads too slowly). */
+/* session_flush: sends what has gathered. The session may be over afterwards (a client that reads too
+ * slowly). */
 void session_flush(struct session *s);
 void session_maybe_free(struct session *s);
 
 /* dispatch.c */
 void dispatch_start(struct session *s);
-/* leg_choice_over: a sample has finished or was cut; gives its credit back, and closes the leg after the last. */
+/* leg_choice_over: a sample has finished or was cut; gives its credit back, and closes the leg after the
+ * last. */
 void leg_choice_over(struct leg *g, uint32_t k);
 /* leg_cut: a stop string ended a sample: the worker is told, and it is over. */
 void leg_cut(struct leg *g, uint32_t k);

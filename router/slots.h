@@ -1,8 +1,9 @@
 /* slots.h: stream handles: a worker's short name for a sample, and the table that turns it back into a leg.
  *
- * A handle is 64 bits: generation (24), loop (8), slot (24), sample (8). Sample k of a prompt is handle + k (weir.proto,
- * Submit.stream). The generation changes each time a slot is used again, so that what a worker says late about a stream that is gone
- * finds nothing. Slots are reused oldest first, which makes a generation's return (after 2^24 uses of one slot) rarer still.
+ * A handle is 64 bits: generation (24), loop (8), slot (24), sample (8). Sample k of a prompt is handle + k
+ * (weir.proto, Submit.stream). The generation changes each time a slot is used again, so that what a worker
+ * says late about a stream that is gone finds nothing. Slots are reused oldest first, which makes a
+ * generation's return (after 2^24 uses of one slot) rarer still.
  *
  * Threads: a table belongs to one loop. handle_loop and the like are pure.
  */

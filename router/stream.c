@@ -58,8 +58,12 @@ static void proceed(h2o_generator_t *self, h2o_req_t *req) {
 
 struct stream *stream_new(h2o_req_t *req, bool inference, void *owner, void (*on_gone)(void *owner)) {
     struct stream *s = h2o_mem_alloc_shared(&req->pool, sizeof *s, dispose);
-    *s = (struct stream){
-        .super = {.proceed = proceed}, .req = req, .conn = conn_of(req), .owner = owner, .on_gone = on_gone, .inference = inference};
+    *s = (struct stream){.super = {.proceed = proceed},
+                         .req = req,
+                         .conn = conn_of(req),
+                         .owner = owner,
+                         .on_gone = on_gone,
+                         .inference = inference};
     CHECK(!s->conn->waiting);
     s->conn->waiting = s;
     if (inference)
@@ -73,7 +77,8 @@ void stream_events(struct stream *s, struct str suffix) {
     s->events = true;
     req->res.status = 200;
     req->res.reason = api_reason(200);
-    h2o_add_header(&req->pool, &req->res.headers, H2O_TOKEN_CONTENT_TYPE, NULL, H2O_STRLIT("text/event-stream; charset=utf-8"));
+    h2o_add_header(&req->pool, &req->res.headers, H2O_TOKEN_CONTENT_TYPE, NULL,
+                   H2O_STRLIT("text/event-stream; charset=utf-8"));
     h2o_add_header(&req->pool, &req->res.headers, H2O_TOKEN_CACHE_CONTROL, NULL, H2O_STRLIT("no-cache"));
     reply_header(req, "x-accel-buffering", STR_LIT("no"));
     reply_id_header(req, suffix);

@@ -1,8 +1,9 @@
 /* stream.h: the answer to a request that is not answered at once: a body later, or events one by one.
  *
- * A stream lives in its request's memory: from the handler until the last byte is out or the client is gone, whichever comes
- * first. Its owner is told of a departure once, and must let go of the stream then; after stream_finish or a
- * reply the owner has no stream any more. h2o allows one send in flight: what is written meanwhile gathers and goes out together.
+ * A stream lives in its request's memory: from the handler until the last byte is out or the client is gone,
+ * whichever comes first. Its owner is told of a departure once, and must let go of the stream then; after
+ * stream_finish or a reply the owner has no stream any more. h2o allows one send in flight: what is written
+ * meanwhile gathers and goes out together.
  *
  * Threads: the request's loop.
  */
@@ -17,25 +18,29 @@ struct stream {
     h2o_generator_t super;
     h2o_req_t *req;
     struct conn *conn;
-    void *owner;                 /* NULL: nobody waits for it any more */
+    void *owner; /* NULL: nobody waits for it any more */
     void (*on_gone)(void *owner);
     struct buf pending, inflight;
-    bool inference;              /* counted by /load */
-    bool events;                 /* the headers of an event stream are set */
+    bool inference; /* counted by /load */
+    bool events;    /* the headers of an event stream are set */
     bool started, sending, finishing;
 };
 
-/* stream_new: on_gone(owner) comes if the client leaves before the answer was finished; not from within stream_new. */
+/* stream_new: on_gone(owner) comes if the client leaves before the answer was finished; not from within
+ * stream_new. */
 struct stream *stream_new(h2o_req_t *req, bool inference, void *owner, void (*on_gone)(void *owner));
 
-/* stream_events: makes it an event stream (api.md 2.9); the status line goes out with the first flush that has bytes. */
+/* stream_events: makes it an event stream (api.md 2.9); the status line goes out with the first flush that
+ * has bytes. */
 void stream_events(struct stream *s, struct str suffix);
-/* stream_flush: sends what is in s->pending unless a send is in flight. False: more than --max-stream-buffer waits for this
- * client; its connection is cut and the owner, which is not told, must end what feeds the stream. */
+/* stream_flush: sends what is in s->pending unless a send is in flight. False: more than --max-stream-buffer
+ * waits for this client; its connection is cut and the owner, which is not told, must end what feeds the
+ * stream. */
 bool stream_flush(struct stream *s);
 /* stream_finish: flushes and ends an event stream. The owner has no stream any more. */
 void stream_finish(struct stream *s);
-/* stream_take: for a whole reply (reply.h) instead: the request, free of its owner. Not after the first flush of events. */
+/* stream_take: for a whole reply (reply.h) instead: the request, free of its owner. Not after the first flush
+ * of events. */
 h2o_req_t *stream_take(struct stream *s);
 
 /* stream_client_gone: conn.c: the client will not read the answer. */

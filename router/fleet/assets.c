@@ -1,4 +1,5 @@
-/* A model's files, asked from a worker one after the other, checked, and made into a model_info on the pool. */
+/* A model's files, asked from a worker one after the other, checked, and made into a model_info on the pool.
+ */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -8,11 +9,12 @@
 
 enum { NAMES_MAX = 64, NAME_BYTES_MAX = 1024, EOS_MAX = 64 };
 static const size_t asset_bytes_max[N_MODEL_ASSET] = {
-    [ASSET_TOKENIZER] = 64 << 20,     [ASSET_TOKENIZER_CONFIG] = 16 << 20, [ASSET_SPECIAL_TOKENS] = 1 << 20,
+    [ASSET_TOKENIZER] = 64 << 20,    [ASSET_TOKENIZER_CONFIG] = 16 << 20, [ASSET_SPECIAL_TOKENS] = 1 << 20,
     [ASSET_CHAT_TEMPLATE] = 4 << 20, [ASSET_GENERATION] = 1 << 20,
 };
 
-/* asset_fetch: one model's files on their way. First the connection's callbacks own it, then the job that builds. */
+/* asset_fetch: one model's files on their way. First the connection's callbacks own it, then the job that
+ * builds. */
 struct asset_fetch {
     struct pool_job job;
     struct fleet *fleet;
@@ -74,7 +76,8 @@ static void build(struct pool_job *job) {
     t->model->building = false;
     t->model->error[0] = '\0';
     pthread_mutex_unlock(&f->lock);
-    LOG(LOG_INFO, "model can be served", F_STR("model", info->facts.names[0]), F_STR("fingerprint", info->fingerprint));
+    LOG(LOG_INFO, "model can be served", F_STR("model", info->facts.names[0]),
+        F_STR("fingerprint", info->fingerprint));
     if (f->o.on_change)
         f->o.on_change(f->o.arg);
 out:
@@ -88,7 +91,8 @@ static bool ask_next(struct worker_state *s, const char **why) {
         t->at++;
     if (t->at < N_MODEL_ASSET) {
         Weir__AssetGet m = WEIR__ASSET_GET__INIT;
-        m.name = (char *)(uintptr_t)model_asset_name[t->at]; /* protobuf-c's strings are not const; only read */
+        m.name =
+            (char *)(uintptr_t)model_asset_name[t->at]; /* protobuf-c's strings are not const; only read */
         if (link_send(s->w.conn, LINK_CONTROL, WEIR__ENVELOPE__BODY_ASSET_GET, &m) == RC_AGAIN) {
             *why = "it does not read";
             return false;
@@ -115,7 +119,8 @@ bool assets_chunk(struct worker_state *s, const Weir__AssetChunk *m, const char 
         return false;
     }
     struct buf *b = &t->file[t->at].data;
-    if (m->missing || m->total_bytes != t->file[t->at].n || m->offset != b->len || m->data.len > m->total_bytes - b->len) {
+    if (m->missing || m->total_bytes != t->file[t->at].n || m->offset != b->len ||
+        m->data.len > m->total_bytes - b->len) {
         *why = "a file other than announced";
         return false;
     }
@@ -158,13 +163,15 @@ void assets_gone(struct worker_state *s) {
     s->fetch = NULL;
 }
 
-/* ---- facts --------------------------------------------------------------------------------------- */
+/* ---- facts ------------------------------------------------------------------------------------------- */
 
-static bool facts_of(const struct router_opts *o, const Weir__WorkerInfo *m, struct arena *a, struct model_facts *out) {
+static bool facts_of(const struct router_opts *o, const Weir__WorkerInfo *m, struct arena *a,
+                     struct model_facts *out) {
     size_t n_names = o->served_names.n ? o->served_names.n : m->n_served_names;
     char **from = o->served_names.n ? o->served_names.v : m->served_names;
-    if (!m->has_revision || m->revision.len != sizeof out->revision || !m->model || n_names == 0 || n_names > NAMES_MAX ||
-        m->vocab_size == 0 || m->max_model_len == 0 || m->n_eos_ids > EOS_MAX || m->block_tokens != HASH_BLOCK_TOKENS)
+    if (!m->has_revision || m->revision.len != sizeof out->revision || !m->model || n_names == 0 ||
+        n_names > NAMES_MAX || m->vocab_size == 0 || m->max_model_len == 0 || m->n_eos_ids > EOS_MAX ||
+        m->block_tokens != HASH_BLOCK_TOKENS)
         return false;
     const char **names = arena_zalloc(a, n_names, sizeof *names);
     for (size_t i = 0; i < n_names; i++) {
@@ -196,8 +203,8 @@ static bool facts_of(const struct router_opts *o, const Weir__WorkerInfo *m, str
 static void key_of(const struct model_facts *x, uint8_t key[32]) {
     struct buf b = {0};
     buf_add(&b, x->revision, sizeof x->revision);
-    const uint32_t numbers[] = {x->max_model_len, x->vocab_size, x->max_logprobs, x->block_tokens, x->priority_scheduling,
-                                (uint32_t)x->n_eos};
+    const uint32_t numbers[] = {x->max_model_len, x->vocab_size,          x->max_logprobs,
+                                x->block_tokens,  x->priority_scheduling, (uint32_t)x->n_eos};
     buf_add(&b, numbers, sizeof numbers);
     buf_add(&b, x->eos, x->n_eos * sizeof *x->eos);
     buf_add(&b, x->root, strlen(x->root) + 1);

@@ -26,7 +26,8 @@ static enum rc check(const Weir__StepOutputs *m, const struct batch_limits *l, s
             return err_set(e, RC_PROTO, NULL, "alternatives for no token");
         last = t->entry;
         if (t->n_ids != t->n_logprobs || t->n_ids > l->n_top_max)
-            return err_set(e, RC_PROTO, NULL, "%zu alternatives with %zu log-probabilities", t->n_ids, t->n_logprobs);
+            return err_set(e, RC_PROTO, NULL, "%zu alternatives with %zu log-probabilities", t->n_ids,
+                           t->n_logprobs);
         for (size_t k = 0; k < t->n_ids; k++) {
             if (t->ids[k] >= l->vocab_size)
                 return err_set(e, RC_PROTO, NULL, "an alternative that is out of vocabulary");
@@ -34,13 +35,15 @@ static enum rc check(const Weir__StepOutputs *m, const struct batch_limits *l, s
     }
     for (size_t i = 0; i < m->n_finish; i++) {
         const Weir__Finish *f = m->finish[i];
-        if (!f->has_stream || !f->has_reason || f->reason < WEIR__FINISH__REASON__STOP || f->reason > WEIR__FINISH__REASON__ERROR)
+        if (!f->has_stream || !f->has_reason || f->reason < WEIR__FINISH__REASON__STOP ||
+            f->reason > WEIR__FINISH__REASON__ERROR)
             return err_set(e, RC_PROTO, NULL, "a finish without stream or reason");
     }
     return RC_OK;
 }
 
-/* last_tokens: a table from stream to the last column with a token of it; finishes look themselves up in it. */
+/* last_tokens: a table from stream to the last column with a token of it; finishes look themselves up in it.
+ */
 struct last_tokens {
     uint32_t *v; /* column, or none */
     size_t mask;
@@ -60,7 +63,8 @@ static void last_tokens_init(struct last_tokens *t, const Weir__StepOutputs *m) 
     size_t cap = 16;
     while (cap < m->n_stream * 2)
         cap *= 2;
-    *t = (struct last_tokens){.v = xreallocarray(NULL, cap, sizeof *t->v), .mask = cap - 1, .stream = m->stream};
+    *t = (struct last_tokens){
+        .v = xreallocarray(NULL, cap, sizeof *t->v), .mask = cap - 1, .stream = m->stream};
     fill_random(&t->seed, sizeof t->seed);
     memset(t->v, 0xff, cap * sizeof *t->v);
     for (size_t i = 0; i < m->n_stream; i++)
@@ -88,8 +92,8 @@ static struct str message_of(const Weir__Finish *f) {
     return s;
 }
 
-static void count(const Weir__StepOutputs *m, uint32_t n_loops, const uint32_t *finish_column, struct counts *c,
-                  uint32_t *n_foreign) {
+static void count(const Weir__StepOutputs *m, uint32_t n_loops, const uint32_t *finish_column,
+                  struct counts *c, uint32_t *n_foreign) {
     for (size_t i = 0; i < m->n_first; i++) {
         uint32_t loop = handle_loop(m->first[i]->stream);
         if (loop < n_loops && m->first[i]->has_stream)
@@ -156,7 +160,8 @@ static void set_finish(struct batch_entry *t, struct filling *f, const Weir__Fin
     }
 }
 
-static void fill_tokens(const Weir__StepOutputs *m, uint32_t n_loops, struct filling *fill, uint32_t *entry_of) {
+static void fill_tokens(const Weir__StepOutputs *m, uint32_t n_loops, struct filling *fill,
+                        uint32_t *entry_of) {
     size_t top = 0;
     for (size_t i = 0; i < m->n_stream; i++) {
         const Weir__TopLogprobs *alt = top < m->n_top && m->top[top]->entry == i ? m->top[top++] : NULL;
@@ -189,13 +194,14 @@ static void fill_tokens(const Weir__StepOutputs *m, uint32_t n_loops, struct fil
     }
 }
 
-enum rc batch_split(const Weir__StepOutputs *m, const struct batch_limits *l, struct batch **out, uint32_t *n_foreign,
-                    struct err *e) {
+enum rc batch_split(const Weir__StepOutputs *m, const struct batch_limits *l, struct batch **out,
+                    uint32_t *n_foreign, struct err *e) {
     CHECK(l->n_loops <= HANDLE_LOOPS_MAX);
     enum rc rc = check(m, l, e);
     if (rc != RC_OK)
         return rc;
-    /* finish_column[i]: the column whose token finish i belongs to. A second finish of the same stream stands alone. */
+    /* finish_column[i]: the column whose token finish i belongs to. A second finish of the same stream stands
+     * alone. */
     uint32_t *finish_column = xreallocarray(NULL, m->n_finish + m->n_stream + 1, sizeof *finish_column);
     uint32_t *entry_of = finish_column + m->n_finish;
     if (m->n_finish) {

@@ -1,8 +1,8 @@
 /* batch.h: one StepOutputs of a worker, checked and split by owning loop.
  *
- * Runs on a link's thread, once a step, while the message is borrowed. What comes out belongs to the loops: one batch each, an
- * array of entries in the order in which they are worked off: first notes, then tokens (a finish rides on the last token of its
- * stream), then finishes without a token.
+ * Runs on a link's thread, once a step, while the message is borrowed. What comes out belongs to the loops:
+ * one batch each, an array of entries in the order in which they are worked off: first notes, then tokens (a
+ * finish rides on the last token of its stream), then finishes without a token.
  */
 #ifndef WEIR_ROUTER_FLEET_BATCH_H
 #define WEIR_ROUTER_FLEET_BATCH_H
@@ -19,7 +19,7 @@ struct batch_entry {
     uint64_t stream;
     uint32_t token, rank;
     float logprob;
-    uint32_t top_at, n_top;              /* into batch.top_ids and top_logprobs */
+    uint32_t top_at, n_top;                       /* into batch.top_ids and top_logprobs */
     uint32_t cached_tokens, queue_us, prefill_us; /* ENTRY_FIRST */
     uint32_t stop_id, status, n_preempted;        /* ENTRY_FINISH */
     uint8_t flags, reason;                        /* reason: Weir__Finish__Reason */
@@ -42,10 +42,11 @@ struct batch_limits {
     uint32_t n_loops, vocab_size, n_top_max;
 };
 
-/* batch_split: out[n_loops] gets a batch or NULL per loop (one allocation each, free()). RC_PROTO: a message no correct worker
- * sends (columns of different lengths, a token outside the vocabulary, an index outside its table); nothing is allocated then. *n_foreign
- * counts entries whose handle names no loop; they are left out. */
-MUST_USE enum rc batch_split(const Weir__StepOutputs *m, const struct batch_limits *l, struct batch **out, uint32_t *n_foreign,
-                             struct err *e);
+/* batch_split: out[n_loops] gets a batch or NULL per loop (one allocation each, free()). RC_PROTO: a message
+ * no correct worker sends (columns of different lengths, a token outside the vocabulary, an index outside its
+ * table); nothing is allocated then. *n_foreign counts entries whose handle names no loop; they are left out.
+ */
+MUST_USE enum rc batch_split(const Weir__StepOutputs *m, const struct batch_limits *l, struct batch **out,
+                             uint32_t *n_foreign, struct err *e);
 
 #endif

@@ -24,7 +24,7 @@ void worker_drop(struct worker *w) {
     free(w->state);
 }
 
-/* ---- life ---------------------------------------------------------------------------------------- */
+/* ---- life -------------------------------------------------------------------------------------------- */
 
 struct fleet *fleet_new(const struct fleet_opts *o) {
     struct fleet *f = xcalloc(1, sizeof *f);
@@ -64,7 +64,7 @@ void fleet_undial(struct fleet *f, const char *url) {
     link_undial(f->link, url);
 }
 
-/* ---- models -------------------------------------------------------------------------------------- */
+/* ---- models ------------------------------------------------------------------------------------------ */
 
 bool worker_is_ready(const struct worker_state *s) {
     return s->up && s->state == WEIR__WORKER_STATE__READY && s->model && s->model->info;
@@ -129,10 +129,12 @@ void fleet_first_name(struct fleet *f, struct buf *out) {
     pthread_mutex_unlock(&f->lock);
 }
 
-/* ---- choice and line ------------------------------------------------------------------------------ */
+/* ---- choice and line --------------------------------------------------------------------------------- */
 
-/* take: a worker with credit for the prompt, its credit taken and held; NULL: none. *any: some ready worker serves the model. */
-static struct worker *take(struct fleet *f, struct model_info *info, uint32_t n_seqs, uint32_t n_tokens, bool *any) {
+/* take: a worker with credit for the prompt, its credit taken and held; NULL: none. *any: some ready worker
+ * serves the model. */
+static struct worker *take(struct fleet *f, struct model_info *info, uint32_t n_seqs, uint32_t n_tokens,
+                           bool *any) {
     const struct pick_load *loads[FLEET_WORKERS_MAX];
     struct worker_state *of[FLEET_WORKERS_MAX];
     *any = false;
@@ -258,7 +260,7 @@ unsigned fleet_retry_after_s(struct fleet *f) {
     return (unsigned)fmin(fmax(s, RETRY_AFTER_MIN_S), RETRY_AFTER_MAX_S);
 }
 
-/* ---- what others ask -------------------------------------------------------------------------------- */
+/* ---- what others ask --------------------------------------------------------------------------------- */
 
 static bool is_stalled(const struct fleet *f, const struct worker_state *s, uint64_t now) {
     double limit_s = f->o.opts->engine_stall_timeout_s;
@@ -330,8 +332,8 @@ void fleet_progress(struct fleet *f, struct router_progress *out) {
     pthread_mutex_unlock(&f->lock);
 }
 
-/* set_gauges: workers by model and state, and the lines. What waits here is added to the first engine's waiting gauge, so that who
- * scales by it sees all that wait. */
+/* set_gauges: workers by model and state, and the lines. What waits here is added to the first engine's
+ * waiting gauge, so that who scales by it sees all that wait. */
 static void set_gauges(struct fleet *f, struct fleet_model *m, uint64_t now) {
     static const char *const states[] = {"loading", "ready", "draining", "stalled", "dead"};
     unsigned count[ARRAY_LEN(states)] = {0};

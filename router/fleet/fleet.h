@@ -1,12 +1,13 @@
 /* fleet.h: the workers this router knows, the models they serve, and who may submit where.
  *
- * A worker is a connection: it appears when one comes up, and a connection that ends is a worker that is gone. Its model's tokenizer
- * and templates are fetched from it once per revision and built on the pool; from then on the model stays known, with or without
- * workers. A prompt gets a worker by fleet_acquire: the least loaded ready one within its credit, else it waits here, first
- * come first served, and its loop is told when its turn has come.
+ * A worker is a connection: it appears when one comes up, and a connection that ends is a worker that is
+ * gone. Its model's tokenizer and templates are fetched from it once per revision and built on the pool; from
+ * then on the model stays known, with or without workers. A prompt gets a worker by fleet_acquire: the least
+ * loaded ready one within its credit, else it waits here, first come first served, and its loop is told when
+ * its turn has come.
  *
- * Threads: every function from any thread; one mutex, held for some hundred nanoseconds, never across a send. Answers come to
- * loops as messages (inbox.h).
+ * Threads: every function from any thread; one mutex, held for some hundred nanoseconds, never across a send.
+ * Answers come to loops as messages (inbox.h).
  */
 #ifndef WEIR_ROUTER_FLEET_FLEET_H
 #define WEIR_ROUTER_FLEET_FLEET_H
@@ -55,7 +56,8 @@ struct fleet_opts {
     struct rmetrics *metrics;
     unsigned n_loops;
     void *arg;
-    /* post: to a loop's inbox. post_batch: likewise, for outputs; false: the loop has too many waiting, and the worker is cut. */
+    /* post: to a loop's inbox. post_batch: likewise, for outputs; false: the loop has too many waiting, and
+     * the worker is cut. */
     void (*post)(void *arg, unsigned loop, struct loop_msg *m);
     bool (*post_batch)(void *arg, unsigned loop, struct batch *b);
     /* What loops do with batches, rejects and lost workers. */
@@ -81,7 +83,8 @@ struct fleet_lost {
 };
 
 struct fleet *fleet_new(const struct fleet_opts *o);
-/* fleet_stop: closes every connection; no callback and no post comes afterwards, but jobs may still be in the pool. */
+/* fleet_stop: closes every connection; no callback and no post comes afterwards, but jobs may still be in the
+ * pool. */
 void fleet_stop(struct fleet *f);
 /* fleet_free: after fleet_stop and after the pool is gone. */
 void fleet_free(struct fleet *f);
@@ -89,23 +92,27 @@ void fleet_free(struct fleet *f);
 MUST_USE enum rc fleet_dial(struct fleet *f, const char *url, struct err *e);
 void fleet_undial(struct fleet *f, const char *url);
 
-/* fleet_find_model: by served name; empty: the first model. Held, or NULL. *serving: whether a worker could take work for it. */
+/* fleet_find_model: by served name; empty: the first model. Held, or NULL. *serving: whether a worker could
+ * take work for it. */
 struct model_info *fleet_find_model(struct fleet *f, struct str name, bool *serving);
 /* fleet_models: up to max, held, in the order in which they appeared. */
 size_t fleet_models(struct fleet *f, struct model_info **out, size_t max);
 
-/* fleet_acquire: RC_OK: t->worker. RC_AGAIN: queued, the answer comes as t->msg. RC_OVERLOAD: the queue is full. RC_UNAVAILABLE: no
- * ready worker serves the model. front: a request that is partly submitted goes ahead of the line and past its limit. */
+/* fleet_acquire: RC_OK: t->worker. RC_AGAIN: queued, the answer comes as t->msg. RC_OVERLOAD: the queue is
+ * full. RC_UNAVAILABLE: no ready worker serves the model. front: a request that is partly submitted goes
+ * ahead of the line and past its limit. */
 MUST_USE enum rc fleet_acquire(struct fleet *f, struct fleet_ticket *t, bool front);
 /* fleet_cancel: true: t was taken out of the line. False: it was not in it, so its answer has been posted. */
 bool fleet_cancel(struct fleet *f, struct fleet_ticket *t);
-/* fleet_release: gives credit back: sequences that ended, prompt tokens that were prefilled. May let the line move. */
+/* fleet_release: gives credit back: sequences that ended, prompt tokens that were prefilled. May let the line
+ * move. */
 void fleet_release(struct fleet *f, struct worker *w, uint32_t n_seqs, uint32_t n_tokens);
 /* fleet_done: a request ended; feeds the completion rate behind Retry-After. */
 void fleet_done(struct fleet *f);
 unsigned fleet_retry_after_s(struct fleet *f);
 
-/* fleet_health: whether some worker is ready and makes progress; else *why (up to n bytes) says what is the matter. */
+/* fleet_health: whether some worker is ready and makes progress; else *why (up to n bytes) says what is the
+ * matter. */
 bool fleet_health(struct fleet *f, char *why, size_t n);
 void fleet_progress(struct fleet *f, struct router_progress *out);
 /* fleet_first_name: the first served name known, for labels; "" before any. Copied to out. */

@@ -91,7 +91,8 @@ static void on_silent(void *arg, struct link_conn *c, bool suspect) {
     if (s->model)
         fleet_pump(f, s->model);
     pthread_mutex_unlock(&f->lock);
-    LOG(suspect ? LOG_WARN : LOG_INFO, suspect ? "worker is silent" : "worker answers again", F_U64("engine", s->w.engine));
+    LOG(suspect ? LOG_WARN : LOG_INFO, suspect ? "worker is silent" : "worker answers again",
+        F_U64("engine", s->w.engine));
 }
 
 static void on_info(struct fleet *f, struct worker_state *s, struct link_conn *c, const Weir__WorkerInfo *m) {
@@ -129,8 +130,10 @@ static void on_info(struct fleet *f, struct worker_state *s, struct link_conn *c
     changed(f);
 }
 
-static void on_outputs(struct fleet *f, struct worker_state *s, struct link_conn *c, const Weir__StepOutputs *m) {
-    struct batch_limits limits = {.n_loops = f->o.n_loops, .vocab_size = s->vocab_size, .n_top_max = s->n_top_max};
+static void on_outputs(struct fleet *f, struct worker_state *s, struct link_conn *c,
+                       const Weir__StepOutputs *m) {
+    struct batch_limits limits = {
+        .n_loops = f->o.n_loops, .vocab_size = s->vocab_size, .n_top_max = s->n_top_max};
     struct batch *out[256];
     uint32_t n_foreign;
     struct err e;
@@ -218,7 +221,8 @@ static void on_message(void *arg, struct link_conn *c, const Weir__Envelope *m) 
             link_cut(c, why);
         break;
     case WEIR__ENVELOPE__BODY_FAULT:
-        LOG(LOG_WARN, "worker reports", F_U64("engine", s->w.engine), F_STR("fault", m->fault->message ? m->fault->message : ""));
+        LOG(LOG_WARN, "worker reports", F_U64("engine", s->w.engine),
+            F_STR("fault", m->fault->message ? m->fault->message : ""));
         break;
     default: /* of a newer peer, or for a feature this build has not: ignored (proto/README.md) */
         break;

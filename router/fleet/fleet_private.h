@@ -1,5 +1,5 @@
-/* fleet_private.h: what fleet.c (table and line), fleet_link.c (the link's callbacks) and assets.c (fetching and building models)
- * share. Everything here is under fleet.lock unless it says otherwise. */
+/* fleet_private.h: what fleet.c (table and line), fleet_link.c (the link's callbacks) and assets.c (fetching
+ * and building models) share. Everything here is under fleet.lock unless it says otherwise. */
 #ifndef WEIR_ROUTER_FLEET_FLEET_PRIVATE_H
 #define WEIR_ROUTER_FLEET_FLEET_PRIVATE_H
 
@@ -12,9 +12,9 @@ struct asset_fetch;
 /* A model this router has seen: one for each set of facts. Never removed. */
 struct fleet_model {
     uint8_t key[32];
-    struct model_info *info; /* held; NULL: not built yet */
-    bool building;           /* a worker is being asked for files, or a job builds */
-    char error[256];         /* why the last try failed */
+    struct model_info *info;           /* held; NULL: not built yet */
+    bool building;                     /* a worker is being asked for files, or a job builds */
+    char error[256];                   /* why the last try failed */
     struct fleet_ticket *first, *last; /* the line */
     uint32_t n_waiting;
 };
@@ -30,12 +30,14 @@ struct worker_state {
     uint32_t ready_ms;
     struct fleet_model *model;
     struct pick_load load;
-    uint32_t n_waiting;         /* of its last Load */
-    uint64_t step_ago_ns, step_at_ns; /* of its last Load: time without progress, and when it said so; 0: none pending */
+    uint32_t n_waiting; /* of its last Load */
+    uint64_t step_ago_ns,
+        step_at_ns; /* of its last Load: time without progress, and when it said so; 0: none pending */
     /* Only in the connection's callbacks: */
     uint32_t vocab_size, n_top_max;
-    struct asset_fetch *fetch;  /* files on their way */
-    struct asset_fetch *spare;  /* the same, not begun: another worker fetches the model, and may be lost before it is done */
+    struct asset_fetch *fetch; /* files on their way */
+    struct asset_fetch
+        *spare; /* the same, not begun: another worker fetches the model, and may be lost before it is done */
 };
 
 struct fleet {
@@ -45,8 +47,8 @@ struct fleet {
     struct worker_state *workers[FLEET_WORKERS_MAX];
     struct fleet_model *models[FLEET_MODELS_MAX];
     unsigned n_models;
-    uint32_t n_waiting;  /* of all models */
-    unsigned turn;       /* round robin among equals */
+    uint32_t n_waiting; /* of all models */
+    unsigned turn;      /* round robin among equals */
     uint64_t n_done, n_done_ticked;
     double done_per_s;
     bool stopped;
@@ -61,8 +63,8 @@ bool worker_is_ready(const struct worker_state *s);
 struct link *fleet_link_new(struct fleet *f);
 
 /* assets.c. All in the connection's callbacks, without the lock. */
-/* assets_want: a worker became READY: finds or makes its model, and starts fetching unless it is known or under way. False: there
- * are too many models, or facts that cannot be; *why says so. */
+/* assets_want: a worker became READY: finds or makes its model, and starts fetching unless it is known or
+ * under way. False: there are too many models, or facts that cannot be; *why says so. */
 bool assets_want(struct worker_state *s, const Weir__WorkerInfo *info, char why[128]);
 /* assets_chunk: a piece arrived. False: it does not fit, and the connection must be cut with *why. */
 bool assets_chunk(struct worker_state *s, const Weir__AssetChunk *m, const char **why);

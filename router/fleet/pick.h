@@ -4,18 +4,21 @@
 
 #include "common/base.h"
 
-/* What counts of a worker. Credits are what this router may have submitted and not yet finished; absent credit (0) takes nothing. */
+/* What counts of a worker. Credits are what this router may have submitted and not yet finished; absent
+ * credit (0) takes nothing. */
 struct pick_load {
-    uint32_t n_seqs, n_tokens;             /* in flight from this router: sequences, prompt tokens not yet prefilled */
+    uint32_t n_seqs, n_tokens; /* in flight from this router: sequences, prompt tokens not yet prefilled */
     uint32_t credit_seqs, credit_tokens;
 };
-/* pick_fits: whether one more prompt stays within the credit. What alone is above the whole credit fits an idle worker: it would wait
- * for ever otherwise, and the worker decides. */
+/* pick_fits: whether one more prompt stays within the credit. What alone is above the whole credit fits an
+ * idle worker: it would wait for ever otherwise, and the worker decides. */
 bool pick_fits(const struct pick_load *w, uint32_t n_seqs, uint32_t n_tokens);
-/* pick_cost: what to compare: prompt tokens ahead, and PICK_SEQ_TOKENS for each running sequence, which slows every step a little. */
+/* pick_cost: what to compare: prompt tokens ahead, and PICK_SEQ_TOKENS for each running sequence, which slows
+ * every step a little. */
 enum { PICK_SEQ_TOKENS = 64 };
 uint64_t pick_cost(const struct pick_load *w);
-/* pick_least: the index of the cheapest that fits, the first one from `start` on among equals (round robin by the caller); -1: none fits. */
+/* pick_least: the index of the cheapest that fits, the first one from `start` on among equals (round robin by
+ * the caller); -1: none fits. */
 int pick_least(const struct pick_load *const *w, size_t n, size_t start, uint32_t n_seqs, uint32_t n_tokens);
 
 #endif

@@ -1,12 +1,13 @@
-/* What the router costs: CPU a short request and an event, latency it adds, memory. A `weir router` and a `weir-worker --mock`, real
- * processes, from build/plain; clients are threads of this one with blocking keep-alive sockets. CPU is user and system time of
- * the router's process alone, from /proc/PID/stat. Run from the project's root.
+/* What the router costs: CPU a short request and an event, latency it adds, memory. A `weir router` and a
+ * `weir-worker --mock`, real processes, from build/plain; clients are threads of this one with blocking
+ * keep-alive sockets. CPU is user and system time of the router's process alone, from /proc/PID/stat. Run
+ * from the project's root.
  *
  *   router.request_cpu_us        a chat request of 16 words, not streamed, 4 tokens; 32 connections
  *   router.event_cpu_us          an event of a stream; 64 streams that get a token every 5 ms
- *   router.added_latency_*_us    one connection, one token at a time; the mock answers at once, so all of the time between
- *                                sending a request and its answer is the router's and the link's
- *   router.rss_mib               resident memory after these
+ *   router.added_latency_*_us    one connection, one token at a time; the mock answers at once, so all of the
+ * time between sending a request and its answer is the router's and the link's router.rss_mib resident memory
+ * after these
  */
 #include <netinet/in.h>
 #include <poll.h>
@@ -23,11 +24,21 @@
 #include "tests/support/bench.h"
 #include "tests/support/router_rig.h"
 
-enum { CONNECTIONS = 32, REQUESTS = 16000, STREAMS = 64, TOKENS = 800, STEP_MS = 5, SINGLES = 2000, READY_S = 30 };
+enum {
+    CONNECTIONS = 32,
+    REQUESTS = 16000,
+    STREAMS = 64,
+    TOKENS = 800,
+    STEP_MS = 5,
+    SINGLES = 2000,
+    READY_S = 30
+};
 static const char model[] = "deploy/tiny-model";
-static const char chat[] = "{\"messages\":[{\"role\":\"user\",\"content\":\"one two three four five six seven eight nine ten "
-                           "eleven twelve thirteen fourteen fifteen sixteen\"}],\"max_tokens\":4}";
-static const char single[] = "{\"messages\":[{\"role\":\"user\",\"content\":\"one two three\"}],\"max_tokens\":1}";
+static const char chat[] =
+    "{\"messages\":[{\"role\":\"user\",\"content\":\"one two three four five six seven eight nine ten "
+    "eleven twelve thirteen fourteen fifteen sixteen\"}],\"max_tokens\":4}";
+static const char single[] =
+    "{\"messages\":[{\"role\":\"user\",\"content\":\"one two three\"}],\"max_tokens\":1}";
 
 struct pair {
     pid_t router, worker;
@@ -64,7 +75,8 @@ static void sleep_ms(long ms) {
 }
 
 static bool answers(int port) {
-    struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sockaddr_in at = {
+        .sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     bool up = connect(fd, (struct sockaddr *)&at, sizeof at) == 0;
     close(fd);
@@ -82,8 +94,10 @@ static struct pair start(const char *step_ms) {
     struct pair p = {.port = free_port()};
     snprintf(url, sizeof url, "ipc:///tmp/weir-bench-%d", (int)getpid());
     snprintf(port, sizeof port, "%d", p.port);
-    p.worker = spawn((const char *const[]){"build/plain/weir-worker", model, "--mock", "--mock-step-ms", step_ms, "--listen", url, NULL});
-    p.router = spawn((const char *const[]){"build/plain/weir", "router", "--port", port, "--worker", url, NULL});
+    p.worker = spawn((const char *const[]){"build/plain/weir-worker", model, "--mock", "--mock-step-ms",
+                                           step_ms, "--listen", url, NULL});
+    p.router =
+        spawn((const char *const[]){"build/plain/weir", "router", "--port", port, "--worker", url, NULL});
     for (double end = bench_now_s() + READY_S; !answers(p.port);) {
         if (bench_now_s() > end || waitpid(p.router, NULL, WNOHANG) || waitpid(p.worker, NULL, WNOHANG)) {
             fprintf(stderr, "bench_router: no router with a worker in %d s\n", READY_S);
@@ -130,7 +144,7 @@ static double rss_mib(pid_t pid) {
     return kib / 1024;
 }
 
-/* ---- requests ------------------------------------------------------------------------------------------- */
+/* ---- requests ---------------------------------------------------------------------------------------- */
 
 struct client {
     pthread_t thread;
@@ -184,8 +198,9 @@ static void bench_requests(const struct pair *p) {
     double cpu = cpu_s(p->router), t0 = bench_now_s();
     run_clients(p->port, CONNECTIONS, REQUESTS / CONNECTIONS, chat);
     cpu = cpu_s(p->router) - cpu;
-    snprintf(params, sizeof params, "{\"connections\":%d,\"requests\":%d,\"max_tokens\":4,\"requests_per_s\":%.0f}", CONNECTIONS, REQUESTS,
-             REQUESTS / (bench_now_s() - t0));
+    snprintf(params, sizeof params,
+             "{\"connections\":%d,\"requests\":%d,\"max_tokens\":4,\"requests_per_s\":%.0f}", CONNECTIONS,
+             REQUESTS, REQUESTS / (bench_now_s() - t0));
     bench_emit("router.request_cpu_us", cpu * 1e6 / REQUESTS, "us", params);
 }
 
@@ -200,7 +215,7 @@ static void bench_latency(const struct pair *p) {
     bench_emit("router.added_latency_p99_us", seconds[SINGLES * 99 / 100] * 1e6, "us", params);
 }
 
-/* ---- events ----------------------------------------------------------------------------------------------- */
+/* ---- events ------------------------------------------------------------------------------------------ */
 
 /* drain: what a socket has now; returns whether the stream is over, and adds its events. */
 static bool drain(int fd, char tail[8], long *n_events) {
@@ -225,7 +240,9 @@ static void bench_events(const struct pair *p) {
     int live = STREAMS;
     memset(tail, 0, sizeof tail);
     snprintf(json, sizeof json,
-             "{\"messages\":[{\"role\":\"user\",\"content\":\"one two three\"}],\"max_tokens\":%d,\"stream\":true}", TOKENS);
+             "{\"messages\":[{\"role\":\"user\",\"content\":\"one two "
+             "three\"}],\"max_tokens\":%d,\"stream\":true}",
+             TOKENS);
     http_post_text("/v1/chat/completions", json, &text);
     double cpu = cpu_s(p->router), t0 = bench_now_s();
     for (int i = 0; i < STREAMS; i++) {
@@ -241,13 +258,14 @@ static void bench_events(const struct pair *p) {
             fds[i].fd = -1;
             live--;
         }
-        sleep_ms(1); /* what arrives together is read together: the router's cost is measured, not this one's */
+        sleep_ms(
+            1); /* what arrives together is read together: the router's cost is measured, not this one's */
     }
     cpu = cpu_s(p->router) - cpu;
     double took = bench_now_s() - t0;
     CHECK(n_events >= (long)STREAMS * TOKENS);
-    snprintf(params, sizeof params, "{\"streams\":%d,\"step_ms\":%d,\"events\":%ld,\"events_per_s\":%.0f}", STREAMS, STEP_MS, n_events,
-             (double)n_events / took);
+    snprintf(params, sizeof params, "{\"streams\":%d,\"step_ms\":%d,\"events\":%ld,\"events_per_s\":%.0f}",
+             STREAMS, STEP_MS, n_events, (double)n_events / took);
     bench_emit("router.event_cpu_us", cpu * 1e6 / (double)n_events, "us", params);
     buf_fini(&text);
 }

@@ -13,7 +13,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
     if (rawhead_scan(p, n, &h)) {
         /* What was read is decided by the head alone: bytes behind it change nothing. */
         CHECK(h.bytes <= n && rawhead_scan(p, h.bytes, &again) && again.bytes == h.bytes);
-        CHECK(again.n_headers == h.n_headers && again.n_content_length == h.n_content_length && again.n_host == h.n_host);
+        CHECK(again.n_headers == h.n_headers && again.n_content_length == h.n_content_length &&
+              again.n_host == h.n_host);
         CHECK(h.bytes == 0 || !rawhead_scan(p, h.bytes - 1, &again));
         CHECK(h.host.n == 0 || (h.host.p >= p && h.host.p + h.host.n <= p + h.bytes));
         (void)rawhead_check(&h, 65536, 100);

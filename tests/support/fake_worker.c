@@ -9,8 +9,8 @@
 #include "common/hash.h"
 
 enum { N_ASSET = 4, VOCAB = 2048 };
-static const char *const asset_names[N_ASSET] = {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja",
-                                                 "generation_config.json"};
+static const char *const asset_names[N_ASSET] = {"tokenizer.json", "tokenizer_config.json",
+                                                 "chat_template.jinja", "generation_config.json"};
 
 struct seq {
     struct link_conn *conn; /* held */
@@ -39,7 +39,7 @@ uint32_t fake_worker_vocab(const struct fake_worker *w) {
     return VOCAB;
 }
 
-/* ---- what it says of itself ---------------------------------------------------------------------------- */
+/* ---- what it says of itself -------------------------------------------------------------------------- */
 
 static void send_info(struct fake_worker *w, struct link_conn *c) {
     Weir__WorkerInfo m = WEIR__WORKER_INFO__INIT;
@@ -115,7 +115,7 @@ static void send_asset(struct fake_worker *w, struct link_conn *c, const char *n
     }
 }
 
-/* ---- work --------------------------------------------------------------------------------------------- */
+/* ---- work -------------------------------------------------------------------------------------------- */
 
 void fake_send(struct link_conn *c, uint64_t stream, uint32_t token, Weir__Finish__Reason reason) {
     Weir__StepOutputs m = WEIR__STEP_OUTPUTS__INIT;
@@ -231,7 +231,7 @@ static void *step_loop(void *arg) {
     return NULL;
 }
 
-/* ---- the link ----------------------------------------------------------------------------------------- */
+/* ---- the link ---------------------------------------------------------------------------------------- */
 
 static void on_up(void *arg, struct link_conn *c, const struct link_peer *peer) {
     struct fake_worker *w = arg;
@@ -284,7 +284,8 @@ void fake_worker_state(struct fake_worker *w, Weir__WorkerState state, const cha
 
 static void load_asset(struct fake_worker *w, int i) {
     char path[512], part[65536];
-    snprintf(path, sizeof path, "%s/%s", w->o.model_dir ? w->o.model_dir : "deploy/tiny-model", asset_names[i]);
+    snprintf(path, sizeof path, "%s/%s", w->o.model_dir ? w->o.model_dir : "deploy/tiny-model",
+             asset_names[i]);
     FILE *f = fopen(path, "re");
     for (size_t n; f && (n = fread(part, 1, sizeof part, f)) > 0;)
         buf_add(&w->asset[i], part, n);

@@ -1,8 +1,8 @@
-/* fake_worker.h: the worker's side of the link without an engine, for tests of routers: scripted tokens, and whatever a broken or
- * hostile worker could say.
+/* fake_worker.h: the worker's side of the link without an engine, for tests of routers: scripted tokens, and
+ * whatever a broken or hostile worker could say.
  *
- * One thread steps: each step gives one token to every live sample and ends it at its limit. Callbacks come on the link's threads.
- * fake_worker_free closes the connections at once, as a worker that is killed does.
+ * One thread steps: each step gives one token to every live sample and ends it at its limit. Callbacks come
+ * on the link's threads. fake_worker_free closes the connections at once, as a worker that is killed does.
  */
 #ifndef WEIR_TESTS_SUPPORT_FAKE_WORKER_H
 #define WEIR_TESTS_SUPPORT_FAKE_WORKER_H
@@ -14,12 +14,12 @@ enum { FAKE_SEQS_MAX = 8192 };
 struct fake_worker;
 struct fake_opts {
     const char *url;
-    const char *model_dir;    /* tokenizer.json and what else is there; NULL: deploy/tiny-model */
-    const char *name;         /* served name; NULL: "fake" */
-    uint32_t step_us;         /* pause between steps; 0: 1000 */
-    uint32_t credit_seqs;     /* 0: FAKE_SEQS_MAX */
-    bool start_loading;       /* stay LOADING until fake_worker_state says otherwise */
-    bool bad_digest;          /* announce another digest than the tokenizer has */
+    const char *model_dir; /* tokenizer.json and what else is there; NULL: deploy/tiny-model */
+    const char *name;      /* served name; NULL: "fake" */
+    uint32_t step_us;      /* pause between steps; 0: 1000 */
+    uint32_t credit_seqs;  /* 0: FAKE_SEQS_MAX */
+    bool start_loading;    /* stay LOADING until fake_worker_state says otherwise */
+    bool bad_digest;       /* announce another digest than the tokenizer has */
     void *arg;
     /* Sees every Submit first. True: it was dealt with, no tokens come from the script. */
     bool (*on_submit)(void *arg, struct fake_worker *w, struct link_conn *c, const Weir__Submit *m);
@@ -29,7 +29,7 @@ struct fake_worker *fake_worker_new(const struct fake_opts *o);
 void fake_worker_free(struct fake_worker *w);
 void fake_worker_state(struct fake_worker *w, Weir__WorkerState state, const char *detail);
 
-unsigned fake_worker_live(struct fake_worker *w);   /* samples that still run */
+unsigned fake_worker_live(struct fake_worker *w); /* samples that still run */
 unsigned fake_worker_submits(struct fake_worker *w);
 unsigned fake_worker_aborts(struct fake_worker *w);
 uint32_t fake_worker_vocab(const struct fake_worker *w);

@@ -15,7 +15,7 @@
 #include "common/log.h"
 #include "router/flags.h"
 
-/* ---- a router ------------------------------------------------------------------------------------------ */
+/* ---- a router ---------------------------------------------------------------------------------------- */
 
 void router_rig_init(struct router_rig *r) {
     static int serial;
@@ -83,7 +83,7 @@ void router_rig_fini(struct router_rig *r) {
     free(r->opts.log_level); /* a flag of both programs, in neither's table alone */
 }
 
-/* ---- a client -------------------------------------------------------------------------------------------- */
+/* ---- a client ---------------------------------------------------------------------------------------- */
 
 int http_open(int port) {
     struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
@@ -120,7 +120,8 @@ static bool more(int fd, struct buf *b) {
 
 bool http_header(const struct http_answer *a, const char *begins) {
     size_t n = strlen(begins);
-    for (const char *p = a->head.data; p && p < a->head.data + a->head.len; p = strchr(p, '\n') ? strchr(p, '\n') + 1 : NULL) {
+    for (const char *p = a->head.data; p && p < a->head.data + a->head.len;
+         p = strchr(p, '\n') ? strchr(p, '\n') + 1 : NULL) {
         if (!strncasecmp(p, begins, n))
             return true;
     }
@@ -200,8 +201,10 @@ void http_answer_fini(struct http_answer *a) {
 }
 
 void http_post_text(const char *path, const char *json, struct buf *out) {
-    buf_addf(out, "POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n\r\n%s", path,
-             strlen(json), json);
+    buf_addf(out,
+             "POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: "
+             "%zu\r\n\r\n%s",
+             path, strlen(json), json);
 }
 
 void http_post(int port, const char *path, const char *json, struct http_answer *out) {

@@ -31,7 +31,8 @@ static void test_split(void **state) {
     float logprob[] = {-1, -2, -INFINITY, NAN, -5}, top_lp[] = {-0.5f, -0.7f};
     Weir__First first = WEIR__FIRST__INIT, *firsts[] = {&first};
     Weir__TopLogprobs top = WEIR__TOP_LOGPROBS__INIT, *tops[] = {&top};
-    Weir__Finish a = WEIR__FINISH__INIT, b = WEIR__FINISH__INIT, c = WEIR__FINISH__INIT, *fins[] = {&a, &b, &c};
+    Weir__Finish a = WEIR__FINISH__INIT, b = WEIR__FINISH__INIT, c = WEIR__FINISH__INIT,
+                 *fins[] = {&a, &b, &c};
     Weir__StepOutputs m = WEIR__STEP_OUTPUTS__INIT;
     first.has_stream = true;
     first.stream = h(0, 1, 1);

@@ -29,14 +29,17 @@ static void test_faults(void **state) {
         {"GET / HTTP/1.1\r\nhost: a\r\nHOST: a\r\n\r\n", RAWHEAD_HOST},
         {"GET / HTTP/1.1\r\nContent-Length: 1\r\n\r\n", RAWHEAD_OK},
         {"GET / HTTP/1.1\r\nContent-Length: 1\r\ncontent-length: 1\r\n\r\n", RAWHEAD_LENGTH_REPEATED},
-        {"GET / HTTP/1.1\r\nContent-Length: 1\r\nX: y\r\nCONTENT-LENGTH : 2\r\n\r\n", RAWHEAD_LENGTH_REPEATED},
+        {"GET / HTTP/1.1\r\nContent-Length: 1\r\nX: y\r\nCONTENT-LENGTH : 2\r\n\r\n",
+         RAWHEAD_LENGTH_REPEATED},
         {"GET / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", RAWHEAD_LENGTH_AND_TE},
-        {"GET / HTTP/1.1\r\nTransfer-Encoding: a\r\nTransfer-Encoding: chunked\r\n\r\n", RAWHEAD_LENGTH_AND_TE},
+        {"GET / HTTP/1.1\r\nTransfer-Encoding: a\r\nTransfer-Encoding: chunked\r\n\r\n",
+         RAWHEAD_LENGTH_AND_TE},
         {"GET / HTTP/1.1\r\nContent-Length: 1\r\n 2\r\n\r\n", RAWHEAD_FOLDED},
         {"GET / HTTP/1.1\r\nX: 1\r\n\t2\r\n\r\n", RAWHEAD_OK},
         {"GET / HTTP/1.1\r\nContent-Length: 1\r\nX: 1\r\n 2\r\n\r\n", RAWHEAD_OK},
         {"GET / HTTP/1.1\r\na:1\r\nb:1\r\nc:1\r\nd:1\r\ne:1\r\nf:1\r\n\r\n", RAWHEAD_TOO_MANY},
-        {"GET / HTTP/1.1\r\nX-Content-Length: 1\r\nContent-Length: 2\r\n\r\nContent-Length: 3\r\n\r\n", RAWHEAD_OK},
+        {"GET / HTTP/1.1\r\nX-Content-Length: 1\r\nContent-Length: 2\r\n\r\nContent-Length: 3\r\n\r\n",
+         RAWHEAD_OK},
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         enum rawhead_fault got = check(cases[i].text);

@@ -14,8 +14,17 @@ static void test_find(void **state) {
     assert_int_equal(route_find(STR_LIT("/v1/models"))->id, ROUTE_MODELS);
     assert_int_equal(route_find(STR_LIT("/v1/models/a/b"))->id, ROUTE_MODEL);
     assert_int_equal(route_find(STR_LIT("/v1/embeddings"))->id, ROUTE_NOT_BUILT);
-    static const char *const none[] = {"", "/", "*", "/v1/models/", "/v1/chat/completions/", "/V1/models", "//v1/models",
-                                       "/v1/../v1/models", "/%761/models", "/healthz", "/v1/chat"};
+    static const char *const none[] = {"",
+                                       "/",
+                                       "*",
+                                       "/v1/models/",
+                                       "/v1/chat/completions/",
+                                       "/V1/models",
+                                       "//v1/models",
+                                       "/v1/../v1/models",
+                                       "/%761/models",
+                                       "/healthz",
+                                       "/v1/chat"};
     for (size_t i = 0; i < ARRAY_LEN(none); i++)
         assert_null(route_find(str_of(none[i])));
     for (size_t i = 0; i < n_routes; i++) {
@@ -38,9 +47,10 @@ static void test_names(void **state) {
     (void)state;
     static const struct {
         const char *path, *name; /* NULL: refused */
-    } cases[] = {{"/v1/models/m", "m"},       {"/v1/models/org/m", "org/m"}, {"/v1/models/org%2Fm", "org/m"},
-                 {"/v1/models/%c3%A9", "\xc3\xa9"}, {"/v1/models/a%0", NULL},    {"/v1/models/%", NULL},
-                 {"/v1/models/a%zz", NULL},   {"/v1/models/a%00b", NULL}};
+    } cases[] = {{"/v1/models/m", "m"},           {"/v1/models/org/m", "org/m"},
+                 {"/v1/models/org%2Fm", "org/m"}, {"/v1/models/%c3%A9", "\xc3\xa9"},
+                 {"/v1/models/a%0", NULL},        {"/v1/models/%", NULL},
+                 {"/v1/models/a%zz", NULL},       {"/v1/models/a%00b", NULL}};
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         struct str path = str_of(cases[i].path);
         struct buf b = {0};
@@ -53,6 +63,7 @@ static void test_names(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_find), cmocka_unit_test(test_methods), cmocka_unit_test(test_names)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_find), cmocka_unit_test(test_methods),
+                                       cmocka_unit_test(test_names)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -74,21 +74,25 @@ static void expect(int port, const char *path, const char *json, int status, con
     http_answer_fini(&a);
 }
 
-/* ---- the plain path --------------------------------------------------------------------------------------- */
+/* ---- the plain path ---------------------------------------------------------------------------------- */
 
 static void test_completion(void **state) {
-    expect(port_of(state), "/v1/completions", "{\"model\":\"fake\",\"prompt\":\"hello\",\"max_tokens\":5}", 200,
-           "\"completion_tokens\":5");
-    expect(port_of(state), "/v1/completions", "{\"prompt\":[\"a\",\"b\",\"c\"],\"n\":2,\"temperature\":1,\"max_tokens\":3}", 200,
+    expect(port_of(state), "/v1/completions", "{\"model\":\"fake\",\"prompt\":\"hello\",\"max_tokens\":5}",
+           200, "\"completion_tokens\":5");
+    expect(port_of(state), "/v1/completions",
+           "{\"prompt\":[\"a\",\"b\",\"c\"],\"n\":2,\"temperature\":1,\"max_tokens\":3}", 200,
            "\"completion_tokens\":18");
     expect(port_of(state), "/v1/chat/completions",
-           "{\"messages\":[{\"role\":\"user\",\"content\":\"hello\"}],\"max_tokens\":4}", 200, "\"finish_reason\":\"length\"");
+           "{\"messages\":[{\"role\":\"user\",\"content\":\"hello\"}],\"max_tokens\":4}", 200,
+           "\"finish_reason\":\"length\"");
 }
 
 static void test_stream(void **state) {
     struct http_answer a;
     http_post(port_of(state), "/v1/completions",
-              "{\"prompt\":\"hello\",\"max_tokens\":20,\"stream\":true,\"stream_options\":{\"include_usage\":true}}", &a);
+              "{\"prompt\":\"hello\",\"max_tokens\":20,\"stream\":true,\"stream_options\":{\"include_usage\":"
+              "true}}",
+              &a);
     assert_int_equal(a.status, 200);
     assert_true(http_header(&a, "content-type: text/event-stream; charset=utf-8"));
     assert_true(http_header(&a, "cache-control: no-cache"));
@@ -149,7 +153,7 @@ static void test_pages(void **state) {
     expect(port, "/ping", "", 200, NULL);
 }
 
-/* ---- heads ------------------------------------------------------------------------------------------------ */
+/* ---- heads ------------------------------------------------------------------------------------------- */
 
 static void raw(int port, const char *text, int status, bool keep_alive, const char *piece) {
     struct http_answer a;
@@ -159,8 +163,8 @@ static void raw(int port, const char *text, int status, bool keep_alive, const c
     http_read(fd, &rest, !strncmp(text, "HEAD", 4), &a);
     bool has = !piece || http_header(&a, piece) || (a.body.data && strstr(a.body.data, piece));
     if (a.status != status || a.keep_alive != keep_alive || !has)
-        fprintf(stderr, "%s -> %d keep-alive %d closed %d\n%s%s\n", text, a.status, a.keep_alive, a.closed, a.head.data ? a.head.data : "",
-                a.body.data ? a.body.data : "");
+        fprintf(stderr, "%s -> %d keep-alive %d closed %d\n%s%s\n", text, a.status, a.keep_alive, a.closed,
+                a.head.data ? a.head.data : "", a.body.data ? a.body.data : "");
     assert_int_equal(a.status, status);
     assert_int_equal(a.keep_alive, keep_alive);
     assert_true(has);
@@ -181,15 +185,20 @@ static void test_heads(void **state) {
     raw(port, "OPTIONS /v1/models HTTP/1.1\r\nHost: x\r\n\r\n", 204, true, "allow: GET, HEAD, OPTIONS");
     raw(port, "FOO /v1/completions HTTP/1.1\r\nHost: x\r\n\r\n", 405, true, "allow: POST, OPTIONS");
     raw(port, "GET /version HTTP/1.1\r\nHost: x\r\nX-Request-Id: a b\r\n\r\n", 400, true, "X-Request-Id");
-    raw(port, "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}", 400, true, "Unsupported Media Type");
+    raw(port, "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}", 400, true,
+        "Unsupported Media Type");
     raw(port,
-        "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Encoding: gzip\r\nContent-Length: "
+        "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Encoding: "
+        "gzip\r\nContent-Length: "
         "2\r\n\r\n{}",
         400, true, "Content-Encoding");
-    raw(port, "POST /tokenize HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}x",
+    raw(port,
+        "POST /tokenize HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: "
+        "2\r\nContent-Length: 3\r\n\r\n{}x",
         400, false, "Content-Length");
     raw(port,
-        "POST /tokenize HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 5\r\nTransfer-Encoding: "
+        "POST /tokenize HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: "
+        "5\r\nTransfer-Encoding: "
         "chunked\r\n\r\n0\r\n\r\nGET /version HTTP/1.1\r\nHost: x\r\n\r\n",
         400, false, "Transfer-Encoding");
     raw(port,
@@ -199,9 +208,10 @@ static void test_heads(void **state) {
     raw(port, "GET /version HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n", 400, false, "Host");
     raw(port, "GET /version HTTP/1.1\r\nHost: a/v1?x\r\n\r\n", 400, false, "Host");
     raw(port, "GET /version HTTP/1.0\r\n\r\n", 200, false, "version");
-    raw(port, "POST /tokenize HTTP/1.1\r\nHost: x\r\nExpect: banana\r\nContent-Length: 2\r\n\r\n{}", 417, false,
-        "BadRequestError");
-    raw(port, "POST /tokenize HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n{}", 413, false, "PayloadTooLargeError");
+    raw(port, "POST /tokenize HTTP/1.1\r\nHost: x\r\nExpect: banana\r\nContent-Length: 2\r\n\r\n{}", 417,
+        false, "BadRequestError");
+    raw(port, "POST /tokenize HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n{}", 413, false,
+        "PayloadTooLargeError");
 }
 
 static void test_header_limit(void **state) {
@@ -237,7 +247,8 @@ static void test_pipelined(void **state) {
     buf_fini(&rest);
 }
 
-/* ---- departures --------------------------------------------------------------------------------------------- */
+/* ---- departures
+ * --------------------------------------------------------------------------------------------- */
 
 static void test_clients_leave(void **state) {
     struct world *w = *state;
@@ -246,7 +257,8 @@ static void test_clients_leave(void **state) {
         struct buf text = {0};
         fds[i] = http_open(port_of(state));
         http_post_text("/v1/completions",
-                       i % 2 ? "{\"prompt\":\"x\",\"max_tokens\":3000,\"stream\":true}" : "{\"prompt\":\"x\",\"max_tokens\":3000}",
+                       i % 2 ? "{\"prompt\":\"x\",\"max_tokens\":3000,\"stream\":true}"
+                             : "{\"prompt\":\"x\",\"max_tokens\":3000}",
                        &text);
         http_send(fds[i], text.data, text.len);
         buf_fini(&text);
@@ -262,7 +274,8 @@ static void test_clients_leave(void **state) {
     bool quiet = rig_until(idle, w);
     if (!quiet)
         fprintf(stderr, "live %u, requests %u, submits %u, aborts %u\n", fake_worker_live(w->worker),
-                router_request_count(w->rig.router), fake_worker_submits(w->worker), fake_worker_aborts(w->worker));
+                router_request_count(w->rig.router), fake_worker_submits(w->worker),
+                fake_worker_aborts(w->worker));
     assert_true(quiet);
     expect(port_of(state), "/v1/completions", "{\"prompt\":\"x\",\"max_tokens\":2}", 200, NULL);
 }

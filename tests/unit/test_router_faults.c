@@ -1,4 +1,5 @@
-/* The router when workers break, lie, refuse or are busy, when clients are slow, and when time runs out. threads: tsan */
+/* The router when workers break, lie, refuse or are busy, when clients are slow, and when time runs out.
+ * threads: tsan */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -48,8 +49,8 @@ static void expect_fd(int fd, int status, const char *piece) {
     answer(fd, &rest, &a);
     bool has = !piece || http_header(&a, piece) || (a.body.data && strstr(a.body.data, piece));
     if (a.status != status || !has)
-        fprintf(stderr, "got %d, not %d with %s\n%s%s\n", a.status, status, piece ? piece : "", a.head.data ? a.head.data : "",
-                a.body.data ? a.body.data : "");
+        fprintf(stderr, "got %d, not %d with %s\n%s%s\n", a.status, status, piece ? piece : "",
+                a.head.data ? a.head.data : "", a.body.data ? a.body.data : "");
     assert_int_equal(a.status, status);
     assert_true(has);
     http_answer_fini(&a);
@@ -100,14 +101,15 @@ static void world_stop(struct world *w) {
     fake_worker_free(w->worker);
 }
 
-/* ---- a worker that is lost ------------------------------------------------------------------------------- */
+/* ---- a worker that is lost --------------------------------------------------------------------------- */
 
 static void test_killed_in_mid_stream(void **state) {
     (void)state;
     struct world w;
     router_rig_init(&w.rig);
     world_start(&w, (struct fake_opts){0});
-    int fd = open_post(w.port, "/v1/completions", long_stream), whole = open_post(w.port, "/v1/completions", long_whole);
+    int fd = open_post(w.port, "/v1/completions", long_stream),
+        whole = open_post(w.port, "/v1/completions", long_whole);
     struct buf got = {0};
     read_until(fd, &got, "data: {");
     fake_worker_free(w.worker);
@@ -163,14 +165,25 @@ static void test_retried_elsewhere(void **state) {
     world_stop(&w);
 }
 
-/* ---- lies ---------------------------------------------------------------------------------------------- */
+/* ---- lies -------------------------------------------------------------------------------------------- */
 
 struct liar {
     _Atomic int what;
     uint64_t other; /* a handle of another request */
 };
 
-enum { LIE_TOKEN = 1, LIE_TWICE, LIE_FOREIGN, LIE_COLUMNS, LIE_ERROR, LIE_REJECT, LIE_REASON, LIE_ABORT, LIE_NAN, LIE_TOP };
+enum {
+    LIE_TOKEN = 1,
+    LIE_TWICE,
+    LIE_FOREIGN,
+    LIE_COLUMNS,
+    LIE_ERROR,
+    LIE_REJECT,
+    LIE_REASON,
+    LIE_ABORT,
+    LIE_NAN,
+    LIE_TOP
+};
 
 static bool lie(void *arg, struct fake_worker *f, struct link_conn *c, const Weir__Submit *m) {
     struct liar *x = arg;
@@ -259,10 +272,16 @@ static void test_lies(void **state) {
         int lie, status;
         const char *piece;
     } cases[] = {
-        {LIE_TOKEN, 503, "Retry-After"},   {LIE_TWICE, 200, "\"completion_tokens\":2"},
-        {LIE_FOREIGN, 200, "\"completion_tokens\":3"}, {LIE_COLUMNS, 503, NULL},
-        {LIE_ERROR, 400, "no token satisfies the constraints"}, {LIE_REJECT, 400, "\"param\":\"prompt\""},
-        {LIE_REASON, 503, NULL}, {LIE_ABORT, 503, "stopped"}, {LIE_NAN, 500, "not a number"}, {LIE_TOP, 503, NULL},
+        {LIE_TOKEN, 503, "Retry-After"},
+        {LIE_TWICE, 200, "\"completion_tokens\":2"},
+        {LIE_FOREIGN, 200, "\"completion_tokens\":3"},
+        {LIE_COLUMNS, 503, NULL},
+        {LIE_ERROR, 400, "no token satisfies the constraints"},
+        {LIE_REJECT, 400, "\"param\":\"prompt\""},
+        {LIE_REASON, 503, NULL},
+        {LIE_ABORT, 503, "stopped"},
+        {LIE_NAN, 500, "not a number"},
+        {LIE_TOP, 503, NULL},
     };
     struct liar x = {0};
     struct world w;
@@ -279,7 +298,7 @@ static void test_lies(void **state) {
     world_stop(&w);
 }
 
-/* ---- lines and limits ------------------------------------------------------------------------------------ */
+/* ---- lines and limits -------------------------------------------------------------------------------- */
 
 static void test_line(void **state) {
     (void)state;
@@ -301,7 +320,8 @@ static void test_line(void **state) {
     expect_fd(fd[0], 200, NULL);
     expect_fd(fd[1], 200, NULL);
     /* many prompts in one request trickle through the one credit, however short the line may be */
-    expect(w.port, "{\"prompt\":[\"a\",\"b\",\"c\",\"d\",\"e\",\"f\"],\"max_tokens\":2}", 200, "\"completion_tokens\":12");
+    expect(w.port, "{\"prompt\":[\"a\",\"b\",\"c\",\"d\",\"e\",\"f\"],\"max_tokens\":2}", 200,
+           "\"completion_tokens\":12");
     world_stop(&w);
 }
 
@@ -388,7 +408,7 @@ static void test_bad_digest(void **state) {
     world_stop(&w);
 }
 
-/* ---- clients --------------------------------------------------------------------------------------------- */
+/* ---- clients ----------------------------------------------------------------------------------------- */
 
 static void test_slow_reader(void **state) {
     (void)state;
@@ -397,8 +417,9 @@ static void test_slow_reader(void **state) {
     w.rig.opts.limit.stream_buffer_bytes = 64 * 1024;
     world_start(&w, (struct fake_opts){.step_us = 20});
     /* 128 samples fill the socket's buffers soon; nobody reads */
-    int fd = open_post(w.port, "/v1/completions",
-                       "{\"prompt\":\"hello\",\"max_tokens\":3000,\"stream\":true,\"n\":128,\"temperature\":1}");
+    int fd =
+        open_post(w.port, "/v1/completions",
+                  "{\"prompt\":\"hello\",\"max_tokens\":3000,\"stream\":true,\"n\":128,\"temperature\":1}");
     assert_true(rig_until(has_submits, w.worker));
     assert_true(rig_until(nothing_live, w.worker));
     assert_true(rig_until(no_requests, &w.rig));
@@ -416,7 +437,9 @@ static void test_stalled_write(void **state) {
     int fd = http_open(w.port), small_buffer = 4096;
     assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &small_buffer, sizeof small_buffer), 0);
     struct buf text = {0};
-    http_post_text("/v1/completions", "{\"prompt\":\"hello\",\"max_tokens\":1000,\"n\":120,\"temperature\":1,\"stream\":true}", &text);
+    http_post_text("/v1/completions",
+                   "{\"prompt\":\"hello\",\"max_tokens\":1000,\"n\":120,\"temperature\":1,\"stream\":true}",
+                   &text);
     http_send(fd, text.data, text.len);
     buf_fini(&text);
     assert_true(rig_until(has_submits, w.worker));
@@ -469,7 +492,9 @@ static void test_body_limit(void **state) {
     buf_addz(&text, "\"}");
     expect(w.port, buf_cstr(&text), 413, "--max-body-bytes");
     struct buf chunked = {0};
-    buf_addf(&chunked, "POST /tokenize HTTP/1.1\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n%zx\r\n%s\r\n0\r\n\r\n",
+    buf_addf(&chunked,
+             "POST /tokenize HTTP/1.1\r\nContent-Type: application/json\r\nTransfer-Encoding: "
+             "chunked\r\n\r\n%zx\r\n%s\r\n0\r\n\r\n",
              text.len, buf_cstr(&text));
     int fd = http_open(w.port);
     http_send(fd, chunked.data, chunked.len);
@@ -486,7 +511,9 @@ static void test_ids_and_old_http(void **state) {
     w.rig.opts.request_id_headers = true;
     world_start(&w, (struct fake_opts){0});
     struct buf text = {0};
-    buf_addf(&text, "POST /v1/completions HTTP/1.1\r\nX-Request-Id: abc\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n\r\n%s",
+    buf_addf(&text,
+             "POST /v1/completions HTTP/1.1\r\nX-Request-Id: abc\r\nContent-Type: "
+             "application/json\r\nContent-Length: %zu\r\n\r\n%s",
              strlen(small), small);
     int fd = http_open(w.port);
     http_send(fd, text.data, text.len);
@@ -494,13 +521,17 @@ static void test_ids_and_old_http(void **state) {
     fd = http_open(w.port);
     http_send(fd, text.data, text.len);
     expect_fd(fd, 200, "x-request-id: abc\r");
-    expect(w.port, "{\"prompt\":\"x\",\"max_tokens\":1,\"request_id\":\"from-body\",\"stream\":true}", 200, "x-request-id: from-body\r");
-    expect(w.port, "{\"prompt\":\"x\",\"max_tokens\":1,\"request_id\":\"from-body\"}", 200, "x-request-id: from-body\r");
+    expect(w.port, "{\"prompt\":\"x\",\"max_tokens\":1,\"request_id\":\"from-body\",\"stream\":true}", 200,
+           "x-request-id: from-body\r");
+    expect(w.port, "{\"prompt\":\"x\",\"max_tokens\":1,\"request_id\":\"from-body\"}", 200,
+           "x-request-id: from-body\r");
     expect(w.port, "{", 400, "x-request-id: ");
     expect(w.port, "{\"prompt\":\"x\",\"request_id\":\"two words\"}", 400, "request_id");
     text.len = 0;
     const char *json = "{\"prompt\":\"x\",\"max_tokens\":4,\"stream\":true}";
-    buf_addf(&text, "POST /v1/completions HTTP/1.0\r\nConnection: keep-alive\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n\r\n%s",
+    buf_addf(&text,
+             "POST /v1/completions HTTP/1.0\r\nConnection: keep-alive\r\nContent-Type: "
+             "application/json\r\nContent-Length: %zu\r\n\r\n%s",
              strlen(json), json);
     fd = http_open(w.port);
     http_send(fd, text.data, text.len);
@@ -529,7 +560,8 @@ static void test_keepalive_comments(void **state) {
     world_stop(&w);
 }
 
-/* ---- the end ----------------------------------------------------------------------------------------------- */
+/* ---- the end
+ * ----------------------------------------------------------------------------------------------- */
 
 static void test_drain_waits(void **state) {
     (void)state;
@@ -563,7 +595,8 @@ static void test_drain_runs_out(void **state) {
     router_rig_init(&w.rig);
     w.rig.opts.shutdown_timeout_s = 0.1;
     world_start(&w, (struct fake_opts){0});
-    int fd = open_post(w.port, "/v1/completions", long_stream), whole = open_post(w.port, "/v1/completions", long_whole);
+    int fd = open_post(w.port, "/v1/completions", long_stream),
+        whole = open_post(w.port, "/v1/completions", long_whole);
     struct buf got = {0};
     read_until(fd, &got, "data: {");
     usleep(20000);
@@ -616,15 +649,24 @@ static void test_port_taken(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_killed_in_mid_stream), cmocka_unit_test(test_retried_elsewhere),
-        cmocka_unit_test(test_lies),                 cmocka_unit_test(test_line),
-        cmocka_unit_test(test_waiting_client_leaves), cmocka_unit_test(test_timeouts),
-        cmocka_unit_test(test_loading_and_failures), cmocka_unit_test(test_bad_digest),
-        cmocka_unit_test(test_slow_reader),          cmocka_unit_test(test_stalled_write),
-        cmocka_unit_test(test_idle_and_slow_connections), cmocka_unit_test(test_body_limit),
-        cmocka_unit_test(test_ids_and_old_http),     cmocka_unit_test(test_keepalive_comments),
-        cmocka_unit_test(test_drain_waits),          cmocka_unit_test(test_drain_runs_out),
-        cmocka_unit_test(test_second_shutdown),      cmocka_unit_test(test_port_taken),
+        cmocka_unit_test(test_killed_in_mid_stream),
+        cmocka_unit_test(test_retried_elsewhere),
+        cmocka_unit_test(test_lies),
+        cmocka_unit_test(test_line),
+        cmocka_unit_test(test_waiting_client_leaves),
+        cmocka_unit_test(test_timeouts),
+        cmocka_unit_test(test_loading_and_failures),
+        cmocka_unit_test(test_bad_digest),
+        cmocka_unit_test(test_slow_reader),
+        cmocka_unit_test(test_stalled_write),
+        cmocka_unit_test(test_idle_and_slow_connections),
+        cmocka_unit_test(test_body_limit),
+        cmocka_unit_test(test_ids_and_old_http),
+        cmocka_unit_test(test_keepalive_comments),
+        cmocka_unit_test(test_drain_waits),
+        cmocka_unit_test(test_drain_runs_out),
+        cmocka_unit_test(test_second_shutdown),
+        cmocka_unit_test(test_port_taken),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,5 @@
-/* Handles and inboxes: what comes back late finds nothing; what is posted arrives once and in order. threads: tsan */
+/* Handles and inboxes: what comes back late finds nothing; what is posted arrives once and in order. threads:
+ * tsan */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -97,6 +98,7 @@ static void test_inbox(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_handles), cmocka_unit_test(test_table), cmocka_unit_test(test_inbox)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_handles), cmocka_unit_test(test_table),
+                                       cmocka_unit_test(test_inbox)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
