@@ -1,6 +1,8 @@
 #include "router/launch.h"
 
+#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -9,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
+#include <sys/file.h>
 #include <sys/pidfd.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -32,6 +35,7 @@ struct child {
 struct launch {
     struct launch_opts o;
     char worker_path[4096], dir[96];
+    int dir_fd; /* locked as long as this process lives */
     struct child child[LAUNCH_WORKERS_MAX];
     pthread_t thread;
     int events; /* eventfd: progress, or the order to stop */
@@ -80,6 +84,8 @@ static void show(struct launch *l) {
             router_note_worker_state(l->o.router, NULL);
         return;
     }
+    if (p.worker_failed)
+        return; /* it has said why, and ends: on_end */
     if (p.failed && p.n_ready == 0 && p.detail[0]) {
         end_line(l);
         fprintf(stderr, "weir: cannot serve %s: %s\n", l->o.model, p.detail);
@@ -158,8 +164,8 @@ static void on_end(struct launch *l, struct child *c, int status) {
         if (WIFSIGNALED(status))
             fprintf(stderr, "weir: the worker %s while loading%s\n", why,
                     WTERMSIG(status) == SIGKILL ? "; was there enough memory?" : "");
-        else
-            fprintf(stderr, "weir: the worker could not start\n");
+        else if (WEXITSTATUS(status) != 1) /* with 1 it has said why */
+            fprintf(stderr, "weir: the worker %s while loading\n", why);
         atomic_store(&l->refused, true);
         router_shutdown(l->o.router);
         return;
@@ -283,12 +289,71 @@ static enum rc find_worker(struct launch *l, struct err *e) {
     return RC_OK;
 }
 
+/* Sockets lie in a folder of their own. A killed `weir serve` leaves it behind; the next one, seeing by the
+ * lock that nobody is there any more, takes it away. */
+#define DIR_PREFIX "weir-serve-"
+
+/* lock_dir: a descriptor of a folder of ours, locked; -1 if somebody has it, or it is not ours. */
+static int lock_dir(const char *path) {
+    struct stat st;
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd >= 0 && !fstat(fd, &st) && st.st_uid == geteuid() && !flock(fd, LOCK_EX | LOCK_NB))
+        return fd;
+    if (fd >= 0)
+        close(fd);
+    return -1;
+}
+
+static void sweep(void) {
+    DIR *tmp = opendir("/tmp");
+    struct dirent *entry;
+    while (tmp && (entry = readdir(tmp))) {
+        char path[sizeof "/tmp/" + sizeof entry->d_name];
+        snprintf(path, sizeof path, "/tmp/%s", entry->d_name);
+        int fd = strncmp(entry->d_name, DIR_PREFIX, strlen(DIR_PREFIX)) ? -1 : lock_dir(path);
+        if (fd < 0)
+            continue;
+        for (unsigned i = 0; i < LAUNCH_WORKERS_MAX; i++) {
+            char name[32];
+            snprintf(name, sizeof name, "worker-%u.sock", i);
+            unlinkat(fd, name, 0);
+        }
+        rmdir(path);
+        close(fd);
+    }
+    if (tmp)
+        closedir(tmp);
+}
+
+static enum rc make_dir(struct launch *l, struct err *e) {
+    enum { TRIES = 8 };
+    struct stat st;
+    sweep();
+    for (int i = 0; i < TRIES; i++) {
+        strcpy(l->dir, "/tmp/" DIR_PREFIX "XXXXXX");
+        if (!mkdtemp(l->dir)) {
+            l->dir[0] = 0;
+            return err_io(e, "cannot make a folder in /tmp");
+        }
+        l->dir_fd = lock_dir(l->dir);
+        if (l->dir_fd >= 0 && !stat(l->dir, &st))
+            return RC_OK;
+        if (l->dir_fd >= 0) /* a sweep of another process came between mkdtemp and the lock */
+            close(l->dir_fd);
+        l->dir_fd = -1;
+    }
+    l->dir[0] = 0;
+    return err_set(e, RC_IO, NULL, "cannot lock a folder in /tmp");
+}
+
 static void clean(struct launch *l) {
     for (unsigned i = 0; i < l->o.n_workers; i++)
         if (l->child[i].url[0])
             unlink(l->child[i].url + strlen("ipc://"));
     if (l->dir[0])
         rmdir(l->dir);
+    if (l->dir_fd >= 0)
+        close(l->dir_fd);
     if (l->events >= 0)
         close(l->events);
     free(l);
@@ -301,14 +366,10 @@ enum rc launch_start(struct launch **out, const struct launch_opts *o, struct er
     l->events = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     l->is_terminal = isatty(STDERR_FILENO);
     l->shown_ns = clock_ns();
-    strcpy(l->dir, "/tmp/weir-XXXXXX");
+    l->dir_fd = -1;
     enum rc rc = find_worker(l, e);
-    if (rc == RC_OK && !mkdtemp(l->dir)) {
-        rc = err_io(e, "cannot make a folder in /tmp");
-        l->dir[0] = 0;
-    } else if (rc != RC_OK) {
-        l->dir[0] = 0;
-    }
+    if (rc == RC_OK)
+        rc = make_dir(l, e);
     for (unsigned i = 0; i < o->n_workers && rc == RC_OK; i++) {
         struct child *c = &l->child[i];
         c->pidfd = -1;

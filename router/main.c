@@ -125,6 +125,14 @@ static void catch_signals(struct router *r) {
     sigaction(SIGTERM, &sa, NULL);
     sigaction(SIGINT, &sa, NULL);
     signal(SIGPIPE, SIG_IGN);
+    /* A parent may have left these ignored or blocked: then children could not be waited for, nor this process
+     * be told to end. */
+    sigset_t told;
+    sigemptyset(&told);
+    sigaddset(&told, SIGTERM);
+    sigaddset(&told, SIGINT);
+    sigprocmask(SIG_UNBLOCK, &told, NULL);
+    signal(SIGCHLD, SIG_DFL);
 }
 
 static bool is_loopback(const char *host) {

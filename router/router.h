@@ -50,6 +50,7 @@ struct router_progress {
     uint64_t load_done_bytes, load_total_bytes;
     uint32_t ready_ms; /* of the last worker to become ready, as it says */
     bool failed;       /* a worker reported FAILED; detail says why */
+    bool worker_failed; /* of these, the worker itself */
     char detail[256];  /* or why the model's files cannot be served */
 };
 void router_progress(struct router *r, struct router_progress *out);

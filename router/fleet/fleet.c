@@ -322,7 +322,7 @@ void fleet_progress(struct fleet *f, struct router_progress *out) {
             out->ready_ms = s->ready_ms;
         }
         if (s->state == WEIR__WORKER_STATE__FAILED) {
-            out->failed = true;
+            out->failed = out->worker_failed = true;
             memcpy(out->detail, s->detail, sizeof out->detail);
         } else if (s->model && s->model->error[0]) {
             out->failed = true;
