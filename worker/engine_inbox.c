@@ -43,8 +43,10 @@ uint32_t inbox_take(struct inbox *b, bool wait, uint32_t *drop_below, uint32_t n
     return n;
 }
 
-/* put: RC_AGAIN when full. Under the lock. */
+/* put: RC_AGAIN when full, RC_UNAVAILABLE when nobody will empty it again. Under the lock. */
 static enum rc put(struct inbox *b, const struct cmd *c) {
+    if (b->stopping)
+        return RC_UNAVAILABLE;
     if (b->n_in == b->n_max)
         return RC_AGAIN;
     b->in[b->n_in++] = *c;

@@ -84,7 +84,8 @@ static void send_credit(struct io *io, struct link_conn *c) {
     Weir__Credit m = WEIR__CREDIT__INIT;
     m.has_sequences = m.has_prefill_tokens = true;
     m.sequences = 2 * io->facts.max_seqs + 128;
-    m.prefill_tokens = MAX(2 * io->facts.n_blocks * HASH_BLOCK_TOKENS, 2 * io->facts.max_model_len);
+    uint64_t tokens = 2ull * MAX((uint64_t)io->facts.n_blocks * HASH_BLOCK_TOKENS, io->facts.max_model_len);
+    m.prefill_tokens = (uint32_t)MIN(tokens, UINT32_MAX);
     send_soft(c, LINK_CONTROL, WEIR__ENVELOPE__BODY_CREDIT, &m);
 }
 
@@ -142,7 +143,7 @@ static void *report_loop(void *arg) {
     pthread_mutex_lock(&io->lock);
     while (!io->stopping) {
         struct timespec until;
-        clock_gettime(CLOCK_REALTIME, &until);
+        clock_gettime(CLOCK_MONOTONIC, &until);
         until.tv_nsec += REPORT_MS * 1000000l;
         until.tv_sec += until.tv_nsec / 1000000000l;
         until.tv_nsec %= 1000000000l;
@@ -324,8 +325,10 @@ static void on_message(void *arg, struct link_conn *c, const Weir__Envelope *m) 
 enum rc io_new(struct io **out, const struct conf_list *listen, struct str secret, const char *model,
                void (*on_drain)(void *arg), void *arg, struct err *e) {
     struct io *io = xcalloc(1, sizeof *io);
-    pthread_mutex_init(&io->lock, NULL);
-    pthread_cond_init(&io->tick, NULL);
+    pthread_condattr_t attr;
+    CHECK(pthread_condattr_init(&attr) == 0 && pthread_condattr_setclock(&attr, CLOCK_MONOTONIC) == 0);
+    CHECK(pthread_mutex_init(&io->lock, NULL) == 0 && pthread_cond_init(&io->tick, &attr) == 0);
+    pthread_condattr_destroy(&attr);
     io->state = WEIR__WORKER_STATE__LOADING;
     io->model = xstrdup(model);
     io->on_drain = on_drain;
@@ -420,6 +423,24 @@ void io_on_control(void *arg, uint32_t router, uint32_t router_epoch, uint64_t i
     m.ok = ok;
     send_soft(c, LINK_CONTROL, WEIR__ENVELOPE__BODY_CONTROL_REPLY, &m);
     link_drop(c);
+}
+
+void io_flush(struct io *io, unsigned ms) {
+    uint64_t end_ns = clock_ns() + ms * NS_PER_MS;
+    for (bool waiting = true; waiting && clock_ns() < end_ns;) {
+        struct link_conn *held[IO_ROUTERS_MAX];
+        struct timespec pause = {0, 1000000};
+        pthread_mutex_lock(&io->lock);
+        size_t n = hold_all(io, held);
+        pthread_mutex_unlock(&io->lock);
+        waiting = false;
+        for (size_t i = 0; i < n; i++) {
+            waiting |= link_queue_bytes(held[i]) > 0;
+            link_drop(held[i]);
+        }
+        if (waiting)
+            nanosleep(&pause, NULL);
+    }
 }
 
 void io_free(struct io *io) {

@@ -60,7 +60,10 @@ void io_failed(struct io *io, const char *why);
 /* The engine's callbacks. */
 void io_on_step(void *io, const struct step_out *out);
 void io_on_control(void *io, uint32_t router, uint32_t router_epoch, uint64_t id, bool ok);
-/* io_free: closes every connection. The engine must be stopped by then. */
+/* io_flush: waits until all that was said to routers is on its way, at most so long. */
+void io_flush(struct io *io, unsigned ms);
+/* io_free: closes every connection; what is not on its way is lost. The engine must be stopped by then, but not freed: until this
+ * returns, connections may call it. */
 void io_free(struct io *io);
 
 #endif

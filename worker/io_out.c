@@ -178,8 +178,12 @@ static void send_router(struct io *io, uint64_t step, const struct router_out *r
     m.first = o->first_ptr;
     m.top = o->top_ptr;
     m.finish = o->finish_ptr;
-    if (link_send(c, LINK_DATA, WEIR__ENVELOPE__BODY_STEP_OUTPUTS, &m) == RC_AGAIN)
+    /* Without these outputs its streams would wait for ever: the router must learn that they are lost. */
+    enum rc rc = link_send(c, LINK_DATA, WEIR__ENVELOPE__BODY_STEP_OUTPUTS, &m);
+    if (rc == RC_AGAIN)
         link_cut(c, "the router does not read its outputs");
+    else if (rc == RC_TOO_LARGE)
+        link_cut(c, "the outputs of a step are larger than a message");
 }
 
 void io_on_step(void *arg, const struct step_out *out) {

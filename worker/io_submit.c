@@ -5,7 +5,7 @@
 #include "common/clock.h"
 #include "worker/io_private.h"
 
-enum { SAMPLES_MAX = 128, STOP_IDS_MAX = 1024, BIAS_MAX = 4096, RESUME_MAX = SAMPLES_MAX };
+enum { SAMPLES_MAX = 128, STOP_IDS_MAX = 1024, BIAS_MAX = 4096, RESUME_MAX = SAMPLES_MAX, PROMPT_ROWS_BYTES_MAX = 48 << 20 };
 
 static uint32_t status_of(enum rc rc) {
     switch (rc) {
@@ -135,6 +135,11 @@ static enum rc check_submit(const Weir__Submit *m, const struct io_facts *f, str
     if (m->n_tokens + m->sampling->max_tokens > f->max_model_len)
         return err_set(e, RC_INVALID, "max_tokens", "prompt and max_tokens exceed the maximum context length of %u",
                        f->max_model_len);
+    /* About what the answer's rows take: packed id, logprob and rank, and 10 bytes for each of the top. */
+    if (m->sampling->has_n_prompt_logprobs && m->sampling->n_prompt_logprobs >= 0 &&
+        (uint64_t)m->n_tokens * (24 + 10 * (uint64_t)m->sampling->n_prompt_logprobs) > PROMPT_ROWS_BYTES_MAX)
+        return err_set(e, RC_INVALID, "n_prompt_logprobs", "%lld prompt logprobs for each of %zu tokens are more than a message holds",
+                       (long long)m->sampling->n_prompt_logprobs, m->n_tokens);
     if (m->has_domain && m->domain.len != 16)
         return err_set(e, RC_INVALID, "domain", "domain has 16 bytes");
     rc = check_ids(m->tokens, m->n_tokens, f->vocab_size, "tokens", e);

@@ -26,7 +26,7 @@ static enum rc read_file(const char *dir, const char *name, size_t limit, char *
     struct stat st;
     if ((size_t)snprintf(path, sizeof path, "%s/%s", dir, name) >= sizeof path)
         return err_set(e, RC_INVALID, NULL, "the path of %s is too long", name);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* never waits on a pipe */
     if (fd < 0)
         return err_set(e, errno == ENOENT ? RC_NOT_FOUND : RC_IO, NULL, "%s: %s", name, strerror(errno));
     enum rc rc = RC_OK;
@@ -97,12 +97,12 @@ enum rc load_find(const char *model, char **dir, struct err *e) {
                    is_repo ? ", and no repository of that name in the local Hugging Face cache" : "");
 }
 
-/* Files routers want; all but the first may be missing. */
+/* Files routers want; all but the first may be missing. A router asks for them one by one, and each fits its connection's queue. */
 static const struct {
     const char *name;
     size_t limit;
 } asset_files[] = {
-    {"tokenizer.json", 128 * MIB},         {"tokenizer_config.json", 16 * MIB}, {"special_tokens_map.json", MIB},
+    {"tokenizer.json", 48 * MIB},          {"tokenizer_config.json", 16 * MIB}, {"special_tokens_map.json", MIB},
     {"chat_template.jinja", 4 * MIB},      {"generation_config.json", MIB},
 };
 
@@ -144,12 +144,21 @@ static void revision_of(const struct load *l, struct str config, uint8_t out[32]
     buf_fini(&b);
 }
 
-static void fill_eos(struct load *l) {
+static enum rc fill_eos(struct load *l, struct err *e) {
     struct io_facts *f = &l->facts;
     const uint32_t *eos = l->generation.n_eos ? l->generation.eos : l->config.eos;
     f->n_eos = l->generation.n_eos ? l->generation.n_eos : l->config.n_eos;
     CHECK(f->n_eos <= ARRAY_LEN(f->eos));
+    if (!f->n_eos)
+        return err_set(e, RC_INVALID, "eos_token_id",
+                       "config.json: eos_token_id: missing, in generation_config.json too: no answer would ever end; name it with "
+                       "--hf-overrides '{\"eos_token_id\": ID}'");
+    for (uint32_t i = 0; i < f->n_eos; i++) /* config.json's are in range; generation_config.json knows no vocabulary */
+        if (eos[i] >= l->config.vocab)
+            return err_set(e, RC_INVALID, "eos_token_id", "generation_config.json: eos_token_id: id %u is not in the vocabulary of %u",
+                           eos[i], l->config.vocab);
     memcpy(f->eos, eos, f->n_eos * sizeof *eos);
+    return RC_OK;
 }
 
 static enum rc context_length(const struct load *l, const struct worker_flags *f, uint32_t *out, struct err *e) {
@@ -170,11 +179,14 @@ static enum rc read_config(struct load *l, const struct worker_flags *f, struct 
         return err_set(e, rc, NULL, "config.json is missing from the model's folder");
     if (rc != RC_OK)
         return rc;
+    *text = (struct str){data, n};
     if (f->hf_overrides)
         overrides = json_loads(f->hf_overrides, 0, NULL);
-    rc = hf_config_parse((struct str){data, n}, overrides, &l->config, e);
+    if (f->hf_overrides && !json_is_object(overrides))
+        rc = err_set(e, RC_INVALID, "hf-overrides", "--hf-overrides must be a JSON object");
+    if (rc == RC_OK)
+        rc = hf_config_parse(*text, overrides, &l->config, e);
     json_decref(overrides);
-    *text = (struct str){data, n};
     return rc;
 }
 
@@ -188,6 +200,8 @@ enum rc load_files(struct load *l, const char *model, const struct worker_flags 
     const struct io_asset *gen = rc == RC_OK ? find_asset(l, "generation_config.json") : NULL;
     if (gen)
         rc = hf_generation_parse((struct str){gen->data, gen->n}, &l->generation, e);
+    if (rc == RC_OK)
+        rc = fill_eos(l, e);
     if (rc == RC_OK && strcmp(f->load_format, "dummy"))
         rc = st_open(&l->weights, l->dir, e);
     if (rc == RC_OK)
@@ -195,7 +209,6 @@ enum rc load_files(struct load *l, const char *model, const struct worker_flags 
     if (rc == RC_OK) {
         revision_of(l, config, l->facts.revision);
         l->facts.vocab_size = l->config.vocab;
-        fill_eos(l);
     }
     free((char *)(uintptr_t)config.p);
     return rc;
@@ -244,6 +257,19 @@ static uint64_t kv_budget(const struct load *l, const struct worker_flags *f, ui
     return MIN(now.memory_free_bytes / 4, blocks * block_bytes);
 }
 
+/* check_kv_memory: pages come when they are first written, so the system would grant any size and kill the worker later. */
+static enum rc check_kv_memory(const struct load *l, const struct worker_flags *f, struct err *e) {
+    struct be_info now;
+    l->ops->info(l->be, &now);
+    uint64_t most = f->n_blocks_override ? now.memory_total_bytes : now.memory_free_bytes;
+    if (l->kv_bytes <= most)
+        return RC_OK;
+    return err_set(e, RC_INVALID, "kv_cache_memory_bytes",
+                   "the KV cache would take %.1f GiB and the machine has %.1f GiB%s: lower %s", (double)l->kv_bytes / (double)GIB,
+                   (double)most / (double)GIB, f->n_blocks_override ? "" : " free",
+                   f->n_blocks_override ? "--num-gpu-blocks-override" : "--kv-cache-memory-bytes");
+}
+
 static enum rc size_pools(struct load *l, const struct worker_flags *f, struct engine_opts *o, struct err *e) {
     uint64_t block_bytes = 0;
     for (uint32_t g = 0; g < o->n_groups; g++)
@@ -259,7 +285,7 @@ static enum rc size_pools(struct load *l, const struct worker_flags *f, struct e
             return rc;
     }
     l->facts.n_blocks = o->n_blocks[0];
-    return RC_OK;
+    return check_kv_memory(l, f, e);
 }
 
 static uint32_t logprobs_mode(const char *word) {

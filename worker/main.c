@@ -16,7 +16,7 @@
 #include "worker/load.h"
 #include "worker/mock.h"
 
-enum { EXIT_USAGE = 2 };
+enum { EXIT_USAGE = 2, FLUSH_MS = 500 };
 
 struct worker_main_opts {
     struct worker_flags w;
@@ -80,8 +80,17 @@ static void on_control(void *arg, uint32_t router, uint32_t router_epoch, uint64
     io_on_control(((struct worker *)arg)->io, router, router_epoch, id, ok);
 }
 
+/* on_progress: on the main thread, between tensors. A signal ends loading here: there is nothing to drain, and a large model
+ * takes minutes. */
 static void on_progress(void *arg, uint64_t done, uint64_t total) {
-    io_progress(((struct worker *)arg)->io, done, total);
+    struct worker *w = arg;
+    struct pollfd p = {.fd = w->signals, .events = POLLIN};
+    if (poll(&p, 1, 0) == 1) {
+        LOG(LOG_INFO, "stopped while loading");
+        io_free(w->io); /* takes its socket away */
+        _exit(0);
+    }
+    io_progress(w->io, done, total);
 }
 
 /* on_sigbus: a mapped file lost its pages. Nothing can be saved: one line, and the end. */
@@ -157,14 +166,16 @@ static enum rc read_secret(const char *path, struct buf *out, struct err *e) {
         return RC_OK;
     FILE *f = fopen(path, "re");
     char line[512];
-    if (!f || !fgets(line, sizeof line, f)) {
-        enum rc rc = err_set(e, RC_IO, "cluster-token-file", "the cluster token file cannot be read: %s", strerror(errno));
-        if (f)
-            fclose(f);
-        return rc;
-    }
+    if (!f)
+        return err_set(e, RC_IO, "cluster-token-file", "the cluster token file cannot be read: %s", strerror(errno));
+    errno = 0;
+    bool got = fgets(line, sizeof line, f) != NULL;
+    int saved = errno;
     fclose(f);
-    buf_add(out, line, strcspn(line, "\r\n"));
+    if (!got && saved)
+        return err_set(e, RC_IO, "cluster-token-file", "the cluster token file cannot be read: %s", strerror(saved));
+    if (got)
+        buf_add(out, line, strcspn(line, "\r\n"));
     return out->len ? RC_OK : err_set(e, RC_INVALID, "cluster-token-file", "the cluster token file is empty");
 }
 
@@ -236,11 +247,16 @@ static int serve(struct worker *w) {
     }
 }
 
+/* stop: the engine before io, which it reports to; both are freed when no connection can call them any more. */
 static void stop(struct worker *w) {
     if (w->load.engine && w->engine.arg)
         engine_stop(w->load.engine);
-    mock_free(w->mock);
+    if (w->mock)
+        mock_stop(w->mock);
+    if (w->io)
+        io_flush(w->io, FLUSH_MS);
     io_free(w->io);
+    mock_free(w->mock);
     load_free(&w->load);
     close(w->events);
     close(w->signals);

@@ -269,14 +269,20 @@ struct mock *mock_new(const struct mock_opts *o) {
     return m;
 }
 
-void mock_free(struct mock *m) {
-    if (!m)
-        return;
+void mock_stop(struct mock *m) {
     pthread_mutex_lock(&m->lock);
+    bool running = !m->stopping;
     m->stopping = true;
     pthread_cond_signal(&m->wake);
     pthread_mutex_unlock(&m->lock);
-    pthread_join(m->thread, NULL);
+    if (running)
+        pthread_join(m->thread, NULL);
+}
+
+void mock_free(struct mock *m) {
+    if (!m)
+        return;
+    mock_stop(m);
     for (size_t i = 0; i < m->n; i++)
         drop_req(m->runs[i].req);
     free(m->runs);

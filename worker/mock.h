@@ -23,6 +23,8 @@ struct mock_opts {
     void (*on_drained)(void *arg);
 };
 struct mock *mock_new(const struct mock_opts *o); /* starts its thread */
+/* mock_stop: the thread ends; calls are still allowed and refused, as an engine's after engine_stop. */
+void mock_stop(struct mock *m);
 void mock_free(struct mock *m);
 /* mock_engine: its face for io. */
 struct io_engine mock_engine(struct mock *m);

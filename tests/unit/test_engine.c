@@ -463,6 +463,10 @@ static void test_stop(void **state) {
         rig_submit(&f->rig, &q);
     }
     rig_wait_tokens(&f->rig, 0, 2);
+    engine_stop(f->rig.engine);
+    /* Nobody empties the inbox now: who retries while it is full must not wait for ever. */
+    for (uint32_t i = 0; i < 100000; i++)
+        assert_int_equal(engine_abort(f->rig.engine, 0, 1, (struct id128){{1}}, true, 0), RC_UNAVAILABLE);
     rig_stop(&f->rig);
     assert_int_equal(f->rig.n_ends, 10);
 }

@@ -18,7 +18,7 @@
 #include "worker/io.h"
 #include "worker/mock.h"
 
-enum { VOCAB = 100, CONTEXT = 256, WAIT_MS = 5000 };
+enum { VOCAB = 100, CONTEXT = 256, WAIT_MS = 5000, TOP_MAX = 2000000 };
 
 /* peer: the router's end. Everything under its lock. */
 struct peer {
@@ -145,7 +145,7 @@ static int setup(void **state) {
                              .n_blocks = 64,
                              .max_seqs = 8,
                              .max_batched_tokens = 64,
-                             .max_logprobs = 5,
+                             .max_logprobs = TOP_MAX,
                              .device = "mock",
                              .dtype = "none",
                              .kv_dtype = "none"};
@@ -169,8 +169,9 @@ static int setup(void **state) {
 static int teardown(void **state) {
     struct rig *r = *state;
     link_free(r->peer.link);
-    mock_free(r->mock);
+    mock_stop(r->mock);
     io_free(r->io);
+    mock_free(r->mock);
     unlink(r->url + 6);
     rmdir(r->dir);
     pthread_cond_destroy(&r->peer.changed);
@@ -277,7 +278,7 @@ static void spoil(struct good *g, int kind) {
     case 7: g->s.n_bias_ids = 2; g->s.bias_ids = g->ids; g->s.n_bias_values = 1; g->s.bias_values = g->values; break;
     case 8: g->ids[1] = VOCAB; g->s.n_bias_ids = g->s.n_bias_values = 2; g->s.bias_ids = g->ids; g->s.bias_values = g->values; break;
     case 9: g->s.has_n_samples = true; g->s.n_samples = 100000; break;
-    case 10: g->s.has_n_logprobs = true; g->s.n_logprobs = 6; break;
+    case 10: g->s.has_n_logprobs = true; g->s.n_logprobs = TOP_MAX + 1; break;
     case 11: g->s.n_allowed_ids = 2; g->ids[0] = VOCAB; g->s.allowed_ids = g->ids; break;
     case 12: g->m.has_domain = true; g->m.domain.len = 3; break;
     case 13: g->m.sampling = NULL; break;
@@ -285,6 +286,8 @@ static void spoil(struct good *g, int kind) {
     case 15: g->m.constraint = &a_constraint; break;
     case 16: g->m.pooling = &a_pooling; break;
     case 17: g->s.has_min_tokens = true; g->s.min_tokens = 6; break;
+    case 18: g->s.has_n_prompt_logprobs = true; g->s.n_prompt_logprobs = TOP_MAX + 1; break;
+    case 19: g->s.has_n_prompt_logprobs = true; g->s.n_prompt_logprobs = TOP_MAX; break; /* more than a message */
     default: fail();
     }
 }
@@ -295,6 +298,7 @@ static const struct {
     {"tokens", 400},    {"tokens", 400},    {"max_tokens", 400}, {"temperature", 400}, {"top_p", 400},       {"min_p", 400},
     {"repetition_penalty", 400}, {"bias_ids", 400}, {"bias_ids", 400},   {"n_samples", 400},   {"n_logprobs", 400}, {"allowed_ids", 400},
     {"domain", 400},    {"sampling", 400},  {"task", 501},       {"constraint", 501},  {"pooling", 501},    {"max_tokens", 400},
+    {"n_prompt_logprobs", 400}, {"n_prompt_logprobs", 400},
 };
 
 static void test_bad_submits_are_rejected(void **state) {
