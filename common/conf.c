@@ -59,7 +59,8 @@ struct run {
 static const struct conf_flag *find(const struct run *r, const char *norm) {
     for (size_t i = 0; i < r->t->n_flags; i++) {
         const struct conf_flag *f = &r->t->flags[i];
-        if (strcmp(f->name, norm) == 0 || (f->synonym && f->synonym[0] != '-' && strcmp(f->synonym, norm) == 0))
+        if (strcmp(f->name, norm) == 0 ||
+            (f->synonym && f->synonym[0] != '-' && strcmp(f->synonym, norm) == 0))
             return f;
     }
     return NULL;
@@ -77,11 +78,13 @@ static const struct conf_flag *find_short(const struct run *r, const char *token
 
 static enum rc unknown(const struct run *r, const char *shown, const char *name) {
     const char *nearest = conf_nearest(r->t, name);
-    return err_set(r->e, RC_INVALID, name, "unknown flag %.100s; the closest is --%s", shown, nearest ? nearest : "help");
+    return err_set(r->e, RC_INVALID, name, "unknown flag %.100s; the closest is --%s", shown,
+                   nearest ? nearest : "help");
 }
 
 static bool has_value(const struct conf_flag *f) {
-    return f->kind == CONF_IGNORED || f->kind == CONF_REFUSED ? f->flags & CONF_TAKES_VALUE : f->kind != CONF_BOOL;
+    return f->kind == CONF_IGNORED || f->kind == CONF_REFUSED ? f->flags & CONF_TAKES_VALUE
+                                                              : f->kind != CONF_BOOL;
 }
 
 static enum rc apart(const struct run *r, const struct conf_flag *f) {
@@ -143,8 +146,9 @@ static enum rc file_apply(const struct run *r, const char *path) {
     for (size_t i = 0; i < file.n && !rc; i++) {
         for (size_t k = 0; k < i && !rc; k++)
             if (strcmp(file.pairs[k].key, file.pairs[i].key) == 0)
-                rc = err_set(r->e, RC_INVALID, file.pairs[i].key, "%.200s: line %zu: %.100s stands there twice", path,
-                             file.pairs[i].line, file.pairs[i].key);
+                rc = err_set(r->e, RC_INVALID, file.pairs[i].key,
+                             "%.200s: line %zu: %.100s stands there twice", path, file.pairs[i].line,
+                             file.pairs[i].key);
         if (rc)
             break;
         rc = pair_apply(r, &file.pairs[i]);
@@ -183,9 +187,9 @@ static bool is_flag(const char *word) {
 /* token: a flag as written, taken apart. */
 struct token {
     const struct conf_flag *f;
-    bool no;            /* --no-f */
-    const char *value;  /* behind '=', or NULL */
-    const char *path;   /* --f.PATH; borrowed from text */
+    bool no;           /* --no-f */
+    const char *value; /* behind '=', or NULL */
+    const char *path;  /* --f.PATH; borrowed from text */
     char text[512];
 };
 
@@ -294,10 +298,11 @@ static enum rc line_apply(const struct run *r, int argc, char **argv, struct con
     return rc;
 }
 
-enum rc conf_parse(const struct conf_table *t, int argc, char **argv, void *opts, struct conf_list *positional,
-                   struct err *e) {
+enum rc conf_parse(const struct conf_table *t, int argc, char **argv, void *opts,
+                   struct conf_list *positional, struct err *e) {
     struct err local;
-    struct run r = {.t = t, .opts = opts, .sources = xcalloc(t->n_flags, sizeof(enum source)), .e = e ? e : &local};
+    struct run r = {
+        .t = t, .opts = opts, .sources = xcalloc(t->n_flags, sizeof(enum source)), .e = e ? e : &local};
     struct conf_list words = {0};
     const char *path;
     enum rc rc = config_path(argc, argv, &path, r.e);
@@ -341,9 +346,9 @@ bool conf_has(int argc, char **argv, const char *flag) {
 /* ---- showing ---------------------------------------------------------------------------------------- */
 
 void conf_help(const struct conf_table *t, struct buf *out) {
-    static const char *const values[] = {[CONF_INT] = " N",       [CONF_SIZE] = " SIZE",  [CONF_FLOAT] = " X",
-                                         [CONF_STR] = " VALUE",   [CONF_LIST] = " VALUE...", [CONF_JSON] = " JSON",
-                                         [CONF_ENUM] = NULL,      [CONF_BOOL] = ""};
+    static const char *const values[] = {
+        [CONF_INT] = " N",         [CONF_SIZE] = " SIZE", [CONF_FLOAT] = " X", [CONF_STR] = " VALUE",
+        [CONF_LIST] = " VALUE...", [CONF_JSON] = " JSON", [CONF_ENUM] = NULL,  [CONF_BOOL] = ""};
     buf_addf(out, "usage: %s\n\n", t->usage);
     for (size_t i = 0; i < t->n_flags; i++) {
         const struct conf_flag *f = &t->flags[i];
@@ -360,7 +365,8 @@ void conf_help(const struct conf_table *t, struct buf *out) {
         buf_addf(out, "%-44s%s%s\n", buf_cstr(&left), left.len >= 44 ? "  " : "", f->help);
         buf_fini(&left);
     }
-    buf_addz(out, "  --config FILE                             flags from a flat YAML or JSON mapping; the command line wins\n");
+    buf_addz(out, "  --config FILE                             flags from a flat YAML or JSON mapping; the "
+                  "command line wins\n");
 }
 
 static void show_text(struct buf *out, const char *text) {

@@ -7,8 +7,8 @@
 #include "common/json.h"
 #include "common/utf8.h"
 
-/* A reader of flat mappings: the part of YAML that configuration files of flags use. Anything else of YAML (nesting, anchors,
- * tags, block text) is refused with its line, never misread. */
+/* A reader of flat mappings: the part of YAML that configuration files of flags use. Anything else of YAML
+ * (nesting, anchors, tags, block text) is refused with its line, never misread. */
 
 void conf_file_free(struct conf_file *f) {
     for (size_t i = 0; i < f->n; i++) {
@@ -54,16 +54,14 @@ static enum rc parse_json(struct str text, struct conf_file *out, struct err *e)
     enum rc rc = json_parse(text, NULL, &root, e);
     if (rc)
         return rc;
-    json_object_foreach (root, key, v) {
+    json_object_foreach(root, key, v) {
         struct conf_pair *p = add_pair(out, key, strlen(key), 1);
         if (json_is_null(v))
             continue;
         p->value.is_bool = json_is_boolean(v);
         p->value.is_list = json_is_array(v);
         if (json_is_array(v)) {
-            json_array_foreach (v, i, item)
-                if (!rc)
-                    rc = json_scalar(&p->value, key, item, e);
+            json_array_foreach(v, i, item) if (!rc) rc = json_scalar(&p->value, key, item, e);
         } else if (!rc) {
             rc = json_scalar(&p->value, key, v, e);
         }
@@ -128,7 +126,8 @@ static bool is_word(struct str s, const char *const *words, size_t n) {
 }
 
 /* read_scalar: one value at the front of s; *used is behind it. */
-static enum rc read_scalar(struct str s, const char *ends, size_t line, struct conf_value *out, size_t *used, struct err *e) {
+static enum rc read_scalar(struct str s, const char *ends, size_t line, struct conf_value *out, size_t *used,
+                           struct err *e) {
     static const char *const bools[] = {"true", "false", "yes", "no", "on", "off"};
     static const char *const nulls[] = {"null", "~"};
     if (s.n && (s.p[0] == '"' || s.p[0] == '\'')) {
@@ -140,7 +139,8 @@ static enum rc read_scalar(struct str s, const char *ends, size_t line, struct c
         return rc;
     }
     if (s.n && strchr("&*!|>%@`", s.p[0]))
-        return at_line(line, "only plain, quoted and [list] values are supported; put quotes around this one", e);
+        return at_line(line, "only plain, quoted and [list] values are supported; put quotes around this one",
+                       e);
     struct str v = read_plain(s, ends, used);
     if (!*ends)
         out->is_bool = is_word(v, bools, ARRAY_LEN(bools));
@@ -173,7 +173,8 @@ static enum rc read_flow_list(struct str s, size_t line, struct conf_value *out,
         else if (at >= s.n || s.p[at] != ']')
             return at_line(line, "a list that does not end with ']' on its line", e);
     }
-    return only_comment((struct str){s.p + at + 1, s.n - at - 1}) ? RC_OK : at_line(line, "text behind a list", e);
+    return only_comment((struct str){s.p + at + 1, s.n - at - 1}) ? RC_OK
+                                                                  : at_line(line, "text behind a list", e);
 }
 
 static enum rc read_value(struct str s, size_t line, struct conf_value *out, struct err *e) {
@@ -198,7 +199,8 @@ static enum rc read_pair(struct str s, size_t line, struct conf_file *out, struc
     if (s.p[0] == '"' || s.p[0] == '\'') {
         rc = read_quoted(s, line, &key, &colon, e);
     } else {
-        while (colon < s.n && !(s.p[colon] == ':' && (colon + 1 == s.n || s.p[colon + 1] == ' ' || s.p[colon + 1] == '\t')))
+        while (colon < s.n &&
+               !(s.p[colon] == ':' && (colon + 1 == s.n || s.p[colon + 1] == ' ' || s.p[colon + 1] == '\t')))
             colon++;
         struct str k = trim((struct str){s.p, colon});
         buf_add_str(&key, k);

@@ -6,7 +6,8 @@
 
 enum { CONF_FILE_BYTES_MAX = 1 << 20, CONF_NAME_BYTES_MAX = 64 };
 
-/* conf_value: one value, or several (a list), as text; what it may become is the flag's business. NULL text: null. */
+/* conf_value: one value, or several (a list), as text; what it may become is the flag's business. NULL text:
+ * null. */
 struct conf_value {
     char **texts; /* heap */
     size_t n;
@@ -35,14 +36,18 @@ void conf_value_add(struct conf_value *v, const char *text, size_t n);
 static inline void *conf_place(const struct conf_flag *f, void *opts) {
     return (char *)opts + f->offset;
 }
-/* conf_set: one value of a flag that has a place. For a CONF_LIST it is appended. name: as written, for messages. */
-MUST_USE enum rc conf_set(const struct conf_flag *f, void *opts, const char *name, const char *text, struct err *e);
+/* conf_set: one value of a flag that has a place. For a CONF_LIST it is appended. name: as written, for
+ * messages. */
+MUST_USE enum rc conf_set(const struct conf_flag *f, void *opts, const char *name, const char *text,
+                          struct err *e);
 /* conf_merge: --flag.path text: into the JSON that is there. */
-MUST_USE enum rc conf_merge(const struct conf_flag *f, void *opts, const char *path, const char *text, struct err *e);
+MUST_USE enum rc conf_merge(const struct conf_flag *f, void *opts, const char *path, const char *text,
+                            struct err *e);
 /* conf_clear: back to nothing: heap places only. */
 void conf_clear(const struct conf_flag *f, void *opts);
 
-/* conf_norm: name in lower case of dashes: underscores become dashes. out has CONF_NAME_BYTES_MAX + 1 bytes; longer names are cut. */
+/* conf_norm: name in lower case of dashes: underscores become dashes. out has CONF_NAME_BYTES_MAX + 1 bytes;
+ * longer names are cut. */
 void conf_norm(char *out, const char *name, size_t n);
 /* conf_nearest: the flag whose name is closest to name by edit distance; NULL for an empty table. */
 const char *conf_nearest(const struct conf_table *t, const char *name);

@@ -35,10 +35,12 @@ static enum rc bad(const char *name, const char *want, const char *text, struct 
     return err_set(e, RC_INVALID, name, "--%s must be %s, not \"%.100s\"", name, want, text);
 }
 
-static enum rc check_bounds(const struct conf_flag *f, const char *name, double v, const char *text, struct err *e) {
+static enum rc check_bounds(const struct conf_flag *f, const char *name, double v, const char *text,
+                            struct err *e) {
     if ((f->min == 0 && f->max == 0) || (v >= f->min && v <= f->max))
         return RC_OK;
-    return err_set(e, RC_INVALID, name, "--%s must be between %.15g and %.15g, not %.60s", name, f->min, f->max, text);
+    return err_set(e, RC_INVALID, name, "--%s must be between %.15g and %.15g, not %.60s", name, f->min,
+                   f->max, text);
 }
 
 static bool parse_int(const char *text, int64_t *out) {
@@ -63,8 +65,9 @@ static bool parse_size(const char *text, uint64_t *out) {
     static const struct {
         const char *suffix;
         uint64_t unit;
-    } units[] = {{"", 1},           {"k", 1000},        {"m", 1000000},     {"g", 1000000000},  {"K", 1ull << 10}, {"M", 1ull << 20},
-                 {"G", 1ull << 30}, {"KiB", 1ull << 10}, {"MiB", 1ull << 20}, {"GiB", 1ull << 30}};
+    } units[] = {
+        {"", 1},           {"k", 1000},       {"m", 1000000},      {"g", 1000000000},   {"K", 1ull << 10},
+        {"M", 1ull << 20}, {"G", 1ull << 30}, {"KiB", 1ull << 10}, {"MiB", 1ull << 20}, {"GiB", 1ull << 30}};
     size_t n = strspn(text, "0123456789"), n_fraction = 0;
     uint64_t whole = 0, unit = 0;
     const char *suffix = text + n;
@@ -157,7 +160,8 @@ enum rc conf_set(const struct conf_flag *f, void *opts, const char *name, const 
         return rc;
     case CONF_ENUM:
         if (!is_choice(f->choices, text))
-            return err_set(e, RC_INVALID, name, "--%s must be one of %.200s, not \"%.100s\"", name, f->choices, text);
+            return err_set(e, RC_INVALID, name, "--%s must be one of %.200s, not \"%.100s\"", name,
+                           f->choices, text);
         /* fall through */
     case CONF_STR:
         free(*(char **)place);
@@ -198,8 +202,8 @@ enum rc conf_merge(const struct conf_flag *f, void *opts, const char *path, cons
         size_t n = strcspn(path, ".");
         char key[CONF_NAME_BYTES_MAX + 1];
         if (n == 0 || n > CONF_NAME_BYTES_MAX || depth == MERGE_DEPTH_MAX) {
-            rc = err_set(e, RC_INVALID, f->name, "--%s.%.80s: a path is 1 to %d names of at most %d bytes", f->name, path,
-                         MERGE_DEPTH_MAX, CONF_NAME_BYTES_MAX);
+            rc = err_set(e, RC_INVALID, f->name, "--%s.%.80s: a path is 1 to %d names of at most %d bytes",
+                         f->name, path, MERGE_DEPTH_MAX, CONF_NAME_BYTES_MAX);
         } else if (!json_is_object(at)) {
             rc = err_set(e, RC_INVALID, f->name, "--%s.%.80s: the value there is no object", f->name, path);
         } else {

@@ -18,8 +18,8 @@ static void seed_tables(void) {
     json_object_seed(seed);
 }
 
-/* widen_ints: a copy of well-formed text in which integers beyond int64 end in ".0". Jansson refuses such an integer but reads
- * the same digits as a double, which is what the specification asks for. */
+/* widen_ints: a copy of well-formed text in which integers beyond int64 end in ".0". Jansson refuses such an
+ * integer but reads the same digits as a double, which is what the specification asks for. */
 static void widen_ints(struct str text, struct buf *out) {
     size_t at = 0, copied = 0;
     bool in_string = false;
@@ -65,8 +65,8 @@ enum rc json_parse(struct str text, const struct json_limits *l, json_t **out, s
     buf_fini(&wide);
     /* What the scan let through and jansson does not take: "\u0000" inside a key. */
     if (!v)
-        return err_set(e, RC_INVALID, NULL, "JSON decode error: %.100s at line %d column %d (byte %d)", why.text, why.line,
-                       why.column, why.position);
+        return err_set(e, RC_INVALID, NULL, "JSON decode error: %.100s at line %d column %d (byte %d)",
+                       why.text, why.line, why.column, why.position);
     *out = v;
     return RC_OK;
 }
@@ -110,7 +110,8 @@ static const json_t *member(const json_t *obj, const char *key, bool *present) {
     return v;
 }
 
-static enum rc wrong_kind(const char *path, const char *key, const char *want, const json_t *v, struct err *e) {
+static enum rc wrong_kind(const char *path, const char *key, const char *want, const json_t *v,
+                          struct err *e) {
     char param[160];
     join(param, path, key);
     return err_set(e, RC_INVALID, param, "%s must be %s, not %s", param, want,
@@ -121,7 +122,8 @@ static enum rc beyond_int64(const char *path, const char *key, bool negative, st
     char param[160];
     join(param, path, key);
     if (negative)
-        return err_set(e, RC_INVALID, param, "%s must be greater_than_equal %lld", param, (long long)INT64_MIN);
+        return err_set(e, RC_INVALID, param, "%s must be greater_than_equal %lld", param,
+                       (long long)INT64_MIN);
     return err_set(e, RC_INVALID, param, "%s must be less_than_equal %lld", param, (long long)INT64_MAX);
 }
 
@@ -132,7 +134,8 @@ static enum json_number number_text(const json_t *v, double *value) {
     return len == n ? kind : JSON_NUMBER_BAD;
 }
 
-enum rc json_get_int(const json_t *obj, const char *path, const char *key, int64_t *out, bool *present, struct err *e) {
+enum rc json_get_int(const json_t *obj, const char *path, const char *key, int64_t *out, bool *present,
+                     struct err *e) {
     const json_t *v = member(obj, key, present);
     double d;
     if (!v)
@@ -173,7 +176,8 @@ enum rc json_get_int(const json_t *obj, const char *path, const char *key, int64
     return RC_OK;
 }
 
-enum rc json_get_float(const json_t *obj, const char *path, const char *key, double *out, bool *present, struct err *e) {
+enum rc json_get_float(const json_t *obj, const char *path, const char *key, double *out, bool *present,
+                       struct err *e) {
     const json_t *v = member(obj, key, present);
     if (!v)
         return RC_OK;
@@ -193,13 +197,15 @@ enum rc json_get_float(const json_t *obj, const char *path, const char *key, dou
     return RC_OK;
 }
 
-enum rc json_get_bool(const json_t *obj, const char *path, const char *key, bool *out, bool *present, struct err *e) {
+enum rc json_get_bool(const json_t *obj, const char *path, const char *key, bool *out, bool *present,
+                      struct err *e) {
     static const struct {
         struct str word;
         bool value;
-    } words[] = {{STR_LIT("true"), true}, {STR_LIT("t"), true}, {STR_LIT("yes"), true}, {STR_LIT("y"), true},
-                 {STR_LIT("on"), true},   {STR_LIT("1"), true}, {STR_LIT("false"), false}, {STR_LIT("f"), false},
-                 {STR_LIT("no"), false},  {STR_LIT("n"), false}, {STR_LIT("off"), false},  {STR_LIT("0"), false}};
+    } words[] = {{STR_LIT("true"), true},   {STR_LIT("t"), true},    {STR_LIT("yes"), true},
+                 {STR_LIT("y"), true},      {STR_LIT("on"), true},   {STR_LIT("1"), true},
+                 {STR_LIT("false"), false}, {STR_LIT("f"), false},   {STR_LIT("no"), false},
+                 {STR_LIT("n"), false},     {STR_LIT("off"), false}, {STR_LIT("0"), false}};
     const json_t *v = member(obj, key, present);
     if (!v)
         return RC_OK;
@@ -221,7 +227,8 @@ enum rc json_get_bool(const json_t *obj, const char *path, const char *key, bool
     return wrong_kind(path, key, "a boolean", v, e);
 }
 
-enum rc json_get_str(const json_t *obj, const char *path, const char *key, struct str *out, bool *present, struct err *e) {
+enum rc json_get_str(const json_t *obj, const char *path, const char *key, struct str *out, bool *present,
+                     struct err *e) {
     const json_t *v = member(obj, key, present);
     if (!v)
         return RC_OK;
@@ -242,8 +249,8 @@ enum rc json_get_list(const json_t *obj, const char *path, const char *key, cons
     return RC_OK;
 }
 
-enum rc json_get_object(const json_t *obj, const char *path, const char *key, const json_t **out, bool *present,
-                        struct err *e) {
+enum rc json_get_object(const json_t *obj, const char *path, const char *key, const json_t **out,
+                        bool *present, struct err *e) {
     const json_t *v = member(obj, key, present);
     if (!v)
         return RC_OK;
@@ -255,11 +262,11 @@ enum rc json_get_object(const json_t *obj, const char *path, const char *key, co
 
 enum rc json_range_int(const char *param, int64_t v, int64_t lo, int64_t hi, struct err *e) {
     if (v < lo)
-        return err_set(e, RC_INVALID, param, "%s must be greater_than_equal %lld, not %lld", param, (long long)lo,
-                       (long long)v);
+        return err_set(e, RC_INVALID, param, "%s must be greater_than_equal %lld, not %lld", param,
+                       (long long)lo, (long long)v);
     if (v > hi)
-        return err_set(e, RC_INVALID, param, "%s must be less_than_equal %lld, not %lld", param, (long long)hi,
-                       (long long)v);
+        return err_set(e, RC_INVALID, param, "%s must be less_than_equal %lld, not %lld", param,
+                       (long long)hi, (long long)v);
     return RC_OK;
 }
 

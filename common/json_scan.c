@@ -8,8 +8,8 @@
 
 const struct json_limits json_limits_default = {.depth_max = 64, .nodes_max = 1 << 20};
 
-/* A scanner of the whole grammar of RFC 8259. It keeps one bit per open level (array or object), so that it needs neither
- * recursion nor memory, and jansson only ever sees well-formed text within the limits. */
+/* A scanner of the whole grammar of RFC 8259. It keeps one bit per open level (array or object), so that it
+ * needs neither recursion nor memory, and jansson only ever sees well-formed text within the limits. */
 struct scan {
     const char *p;
     size_t n, at;
@@ -27,8 +27,8 @@ static enum rc malformed(const struct scan *s, size_t at, const char *what) {
             line++;
             start = i + 1;
         }
-    return err_set(s->e, RC_INVALID, NULL, "JSON decode error: %s at line %zu column %zu (byte %zu)", what, line,
-                   at - start + 1, at);
+    return err_set(s->e, RC_INVALID, NULL, "JSON decode error: %s at line %zu column %zu (byte %zu)", what,
+                   line, at - start + 1, at);
 }
 
 /* ---- numbers ---------------------------------------------------------------------------------------- */
@@ -39,7 +39,8 @@ static size_t skip_digits(const char *p, size_t n, size_t at) {
     return at;
 }
 
-/* number_value: strtod on a terminated copy; long numbers, which only an attacker sends, take memory for a moment. */
+/* number_value: strtod on a terminated copy; long numbers, which only an attacker sends, take memory for a
+ * moment. */
 static double number_value(const char *p, size_t n) {
     char small[64], *text = n < sizeof small ? small : xmalloc(n + 1);
     memcpy(text, p, n);
@@ -143,7 +144,9 @@ static enum rc scan_escape(struct scan *s) {
     s->at += 5;
     if (unit < 0xD800 || unit > 0xDFFF)
         return RC_OK;
-    int low = unit <= 0xDBFF && s->n - s->at >= 6 && s->p[s->at] == '\\' && s->p[s->at + 1] == 'u' ? hex4(s, s->at + 2) : -1;
+    int low = unit <= 0xDBFF && s->n - s->at >= 6 && s->p[s->at] == '\\' && s->p[s->at + 1] == 'u'
+                  ? hex4(s, s->at + 2)
+                  : -1;
     if (low < 0xDC00 || low > 0xDFFF)
         return malformed(s, s->at - 6, "unpaired surrogate escape");
     s->at += 6;
@@ -180,7 +183,8 @@ static enum rc scan_string(struct scan *s) {
 /* ---- structure -------------------------------------------------------------------------------------- */
 
 static void skip_space(struct scan *s) {
-    while (s->at < s->n && (s->p[s->at] == ' ' || s->p[s->at] == '\n' || s->p[s->at] == '\t' || s->p[s->at] == '\r'))
+    while (s->at < s->n &&
+           (s->p[s->at] == ' ' || s->p[s->at] == '\n' || s->p[s->at] == '\t' || s->p[s->at] == '\r'))
         s->at++;
 }
 
@@ -191,7 +195,8 @@ static bool in_object(const struct scan *s) {
 static enum rc open_level(struct scan *s, bool object) {
     size_t depth_max = MIN(s->limits->depth_max, (size_t)JSON_DEPTH_MAX);
     if (s->depth >= depth_max)
-        return err_set(s->e, RC_INVALID, NULL, "JSON is nested deeper than %zu levels (--max-json-depth)", depth_max);
+        return err_set(s->e, RC_INVALID, NULL, "JSON is nested deeper than %zu levels (--max-json-depth)",
+                       depth_max);
     uint64_t bit = (uint64_t)1 << (s->depth % 64), *word = &s->is_object[s->depth / 64];
     *word = object ? *word | bit : *word & ~bit;
     s->depth++;
@@ -249,7 +254,8 @@ static enum rc scan_value(struct scan *s, bool *opened) {
     if (s->at >= s->n)
         return malformed(s, s->at, s->n_nodes ? "unexpected end" : "empty text");
     if (s->n_nodes >= s->limits->nodes_max)
-        return err_set(s->e, RC_INVALID, NULL, "JSON has more than %zu values (--max-json-nodes)", s->limits->nodes_max);
+        return err_set(s->e, RC_INVALID, NULL, "JSON has more than %zu values (--max-json-nodes)",
+                       s->limits->nodes_max);
     s->n_nodes++;
     char c = s->p[s->at];
     if (c == '{' || c == '[') {
@@ -263,8 +269,9 @@ static enum rc scan_value(struct scan *s, bool *opened) {
     return scan_word(s);
 }
 
-/* close_levels: after a value: closes what ends here, and stops behind a comma or at the end of the text. *more: another
- * value must come (in an object its key was read). fresh: the level was opened just now, so it may close at once. */
+/* close_levels: after a value: closes what ends here, and stops behind a comma or at the end of the text.
+ * *more: another value must come (in an object its key was read). fresh: the level was opened just now, so it
+ * may close at once. */
 static enum rc close_levels(struct scan *s, bool fresh, bool *more) {
     *more = true;
     for (;; fresh = false) {

@@ -114,9 +114,10 @@ static bool reads_as(const struct decimal *d, double v, bool single) {
     return single ? strtof(text, NULL) == (float)v : strtod(text, NULL) == v;
 }
 
-/* shortest: the fewest digits that read back as v. The closest decimal of n digits is the one to try, but at a power of two the gap
- * below is half the gap above, so there the next larger one may do when the closest does not. Starting at
- * FLT_DIG or DBL_DIG digits is enough for normal numbers: shorter ones come out of that with zeros, which are trimmed. */
+/* shortest: the fewest digits that read back as v. The closest decimal of n digits is the one to try, but at
+ * a power of two the gap below is half the gap above, so there the next larger one may do when the closest
+ * does not. Starting at FLT_DIG or DBL_DIG digits is enough for normal numbers: shorter ones come out of that
+ * with zeros, which are trimmed. */
 static struct decimal shortest(double v, bool single) {
     int most = single ? FLT_DECIMAL_DIG : DBL_DECIMAL_DIG;
     bool normal = v >= (single ? (double)FLT_MIN : DBL_MIN);
@@ -186,7 +187,8 @@ void jw_i64(struct buf *b, int64_t v) {
 
 /* ---- trees ------------------------------------------------------------------------------------------ */
 
-/* put_tree: recursion is bounded: json_parse lets nothing deeper through, and a tree built in C is checked here. */
+/* put_tree: recursion is bounded: json_parse lets nothing deeper through, and a tree built in C is checked
+ * here. */
 static void put_tree(struct buf *b, const json_t *v, unsigned depth) {
     CHECK(depth <= JSON_DEPTH_MAX);
     const char *key, *comma = "";
@@ -195,7 +197,7 @@ static void put_tree(struct buf *b, const json_t *v, unsigned depth) {
     switch (json_typeof(v)) {
     case JSON_OBJECT:
         buf_addc(b, '{');
-        json_object_foreach (tree, key, item) {
+        json_object_foreach(tree, key, item) {
             buf_addz(b, comma);
             jw_strz(b, key);
             buf_addc(b, ':');
@@ -206,7 +208,7 @@ static void put_tree(struct buf *b, const json_t *v, unsigned depth) {
         break;
     case JSON_ARRAY:
         buf_addc(b, '[');
-        json_array_foreach (v, i, item) {
+        json_array_foreach(v, i, item) {
             buf_addz(b, comma);
             put_tree(b, item, depth + 1);
             comma = ",";

@@ -10,8 +10,8 @@
 #include "common/clock.h"
 
 /* A ring of slots, each with a ticket: slot i of round r is free for the poster when ticket == r*cap + i and
- * filled for the taker when ticket == r*cap + i + 1. A poster claims a place by moving `tail`, writes the message, then
- * publishes the ticket; a slow poster therefore holds back only those behind it. */
+ * filled for the taker when ticket == r*cap + i + 1. A poster claims a place by moving `tail`, writes the
+ * message, then publishes the ticket; a slow poster therefore holds back only those behind it. */
 struct slot {
     _Atomic size_t ticket;
     void *message;
@@ -105,7 +105,8 @@ void mbox_clear(struct mbox *m) {
     uint64_t n;
     while (read(m->fd, &n, sizeof n) < 0 && errno == EINTR)
         ;
-    /* After the read: a post from now on writes again; one that found 1 before is visible to the takes to come. */
+    /* After the read: a post from now on writes again; one that found 1 before is visible to the takes to
+     * come. */
     atomic_exchange_explicit(&m->woken, 0, memory_order_acq_rel);
 }
 

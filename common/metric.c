@@ -14,7 +14,7 @@ enum { SERIES_BUCKETS = 256, LABEL_BYTES_MAX = 256, FAMILY_BUCKETS_MAX = 128 };
 
 /* A double in the bits of an atomic integer: value of a counter or gauge, sum of a histogram or summary. */
 struct metric {
-    struct metric *next;        /* in the family, in order of creation */
+    struct metric *next; /* in the family, in order of creation */
     struct metric *next_hashed;
     const struct metric_family *f;
     char *labels; /* rendered: a="x",b="y"; the key */
@@ -89,9 +89,9 @@ static struct metric *series_new(struct metric_family *f, struct str labels, uin
     return m;
 }
 
-struct metric_family *metric_family(struct metrics *r, enum metric_type type, const char *name, const char *alias,
-                                    const char *help, const char *const *labels, size_t n_labels, const double *buckets,
-                                    size_t n_buckets) {
+struct metric_family *metric_family(struct metrics *r, enum metric_type type, const char *name,
+                                    const char *alias, const char *help, const char *const *labels,
+                                    size_t n_labels, const double *buckets, size_t n_buckets) {
     CHECK(is_name(name) && (!alias || is_name(alias)) && help && n_labels <= METRIC_LABELS_MAX);
     CHECK(n_buckets <= FAMILY_BUCKETS_MAX && (type == METRIC_HISTOGRAM) == (n_buckets > 0));
     struct metric_family *f = xcalloc(1, sizeof *f);
@@ -249,7 +249,8 @@ static void put_value(struct buf *b, double v) {
 }
 
 /* put_series: NAME SUFFIX {labels, le}, without the value. le NULL: none. */
-static void put_series(struct buf *b, const char *name, const char *suffix, const struct metric *m, const char *le) {
+static void put_series(struct buf *b, const char *name, const char *suffix, const struct metric *m,
+                       const char *le) {
     buf_addz(b, name);
     buf_addz(b, suffix);
     if (m->labels_n || le) {
@@ -281,7 +282,8 @@ static void put_histogram(struct buf *b, const char *name, const struct metric *
     for (size_t i = 0; i <= m->f->n_buckets; i++) {
         le.len = 0;
         if (i < m->f->n_buckets)
-            jw_f64(&le, m->f->buckets[i]); /* 1.0, as the Python client prints it: dashboards match the text */
+            jw_f64(&le,
+                   m->f->buckets[i]); /* 1.0, as the Python client prints it: dashboards match the text */
         else
             buf_addz(&le, "+Inf");
         count += atomic_load_explicit(&m->counts[i], memory_order_relaxed);
@@ -293,8 +295,10 @@ static void put_histogram(struct buf *b, const char *name, const struct metric *
 }
 
 static void put_head(struct buf *b, const char *name, const char *help, enum metric_type type) {
-    static const char *const types[] = {
-        [METRIC_COUNTER] = "counter", [METRIC_GAUGE] = "gauge", [METRIC_HISTOGRAM] = "histogram", [METRIC_SUMMARY] = "summary"};
+    static const char *const types[] = {[METRIC_COUNTER] = "counter",
+                                        [METRIC_GAUGE] = "gauge",
+                                        [METRIC_HISTOGRAM] = "histogram",
+                                        [METRIC_SUMMARY] = "summary"};
     buf_addf(b, "# HELP %s ", name);
     put_escaped(b, str_of(help), false);
     buf_addf(b, "\n# TYPE %s %s\n", name, types[type]);
@@ -322,7 +326,8 @@ void metrics_write(struct metrics *r, struct buf *out) {
         put_family(out, f, f->name);
         if (!f->alias)
             continue;
-        /* The second spelling is the same text under another name, so the two never differ within a scrape. */
+        /* The second spelling is the same text under another name, so the two never differ within a scrape.
+         */
         size_t n = out->len - from;
         char *text = xstrndup(out->data + from, n);
         struct str name = str_of(f->name);

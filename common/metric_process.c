@@ -7,7 +7,8 @@
 #include "common/json.h"
 #include "common/metric.h"
 
-/* The process_* series that Prometheus' own clients export, from /proc (proc(5)). What cannot be read is left out. */
+/* The process_* series that Prometheus' own clients export, from /proc (proc(5)). What cannot be read is left
+ * out. */
 
 struct process_stat {
     double cpu_s, start_s; /* start: seconds since 1970 */
@@ -35,13 +36,16 @@ static bool read_stat(struct process_stat *s) {
     size_t n = fread(text, 1, sizeof text - 1, f);
     fclose(f);
     text[n] = 0;
-    /* The second field, the program's name, may hold anything; the rest begins behind the last parenthesis. */
+    /* The second field, the program's name, may hold anything; the rest begins behind the last parenthesis.
+     */
     const char *rest = strrchr(text, ')');
     unsigned long long utime, stime, start, vsize;
     long long rss;
-    if (!rest || sscanf(rest + 1,
-                        " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu %*d %*d %*d %*d %*d %*d %llu %llu %lld",
-                        &utime, &stime, &start, &vsize, &rss) != 5)
+    if (!rest ||
+        sscanf(
+            rest + 1,
+            " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu %*d %*d %*d %*d %*d %*d %llu %llu %lld",
+            &utime, &stime, &start, &vsize, &rss) != 5)
         return false;
     double ticks = (double)sysconf(_SC_CLK_TCK);
     s->cpu_s = (double)(utime + stime) / ticks;
@@ -75,10 +79,14 @@ void metrics_write_process(struct buf *out) {
     struct process_stat s;
     struct rlimit lim;
     if (read_stat(&s)) {
-        put(out, "process_cpu_seconds_total", "counter", "User and system CPU time spent, in seconds.", s.cpu_s);
-        put(out, "process_start_time_seconds", "gauge", "Start of the process, in seconds since 1970.", s.start_s);
-        put(out, "process_virtual_memory_bytes", "gauge", "Virtual memory, in bytes.", (double)s.virtual_bytes);
-        put(out, "process_resident_memory_bytes", "gauge", "Resident memory, in bytes.", (double)s.resident_bytes);
+        put(out, "process_cpu_seconds_total", "counter", "User and system CPU time spent, in seconds.",
+            s.cpu_s);
+        put(out, "process_start_time_seconds", "gauge", "Start of the process, in seconds since 1970.",
+            s.start_s);
+        put(out, "process_virtual_memory_bytes", "gauge", "Virtual memory, in bytes.",
+            (double)s.virtual_bytes);
+        put(out, "process_resident_memory_bytes", "gauge", "Resident memory, in bytes.",
+            (double)s.resident_bytes);
     }
     put(out, "process_open_fds", "gauge", "Open file descriptors.", (double)count_fds());
     if (getrlimit(RLIMIT_NOFILE, &lim) == 0 && lim.rlim_cur != RLIM_INFINITY)

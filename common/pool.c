@@ -3,8 +3,8 @@
 #include <pthread.h>
 #include <stdlib.h>
 
-/* A queue per class under one mutex. A thread takes a fast job if there is one; a slow one only while fewer than n_threads - 1
- * slow jobs run. So there are at least two threads, however few were asked for. */
+/* A queue per class under one mutex. A thread takes a fast job if there is one; a slow one only while fewer
+ * than n_threads - 1 slow jobs run. So there are at least two threads, however few were asked for. */
 struct queue {
     struct pool_job *first, **last;
     size_t n;

@@ -24,7 +24,8 @@ static void send_rest(struct link_conn *c) {
     nng_stream_send(c->s, c->tx_aio);
 }
 
-/* kick: starts a write of what is queued unless one is under way; ends a connection that only waited for its last write. */
+/* kick: starts a write of what is queued unless one is under way; ends a connection that only waited for its
+ * last write. */
 static void kick(struct link_conn *c) {
     if (c->sending || c->closed)
         return;
@@ -155,8 +156,11 @@ static enum rc ev_up(void *arg, const struct hello_side *peer, struct err *e) {
     if (!hello_epochs_admit(&l->epochs, peer->id, peer->epoch))
         return err_set(e, RC_PROTO, NULL, "a stale epoch: this process was seen with a later one");
     end_older(l, peer->id, peer->epoch);
-    c->peer = (struct link_peer){
-        .id = peer->id, .epoch = peer->epoch, .role = peer->role, .version = peer->version, .address = c->address};
+    c->peer = (struct link_peer){.id = peer->id,
+                                 .epoch = peer->epoch,
+                                 .role = peer->role,
+                                 .version = peer->version,
+                                 .address = c->address};
     pthread_mutex_lock(&l->mu);
     c->up = true;
     c->peer_id = peer->id;
@@ -199,13 +203,17 @@ static bool ev_ended(void *arg) {
     return is_closing(arg);
 }
 
-static const struct rx_events conn_events = {
-    .answer = ev_answer, .up = ev_up, .message = ev_message, .ping = ev_ping, .tensor = ev_tensor, .ended = ev_ended};
+static const struct rx_events conn_events = {.answer = ev_answer,
+                                             .up = ev_up,
+                                             .message = ev_message,
+                                             .ping = ev_ping,
+                                             .tensor = ev_tensor,
+                                             .ended = ev_ended};
 
 /* ---- receiving -------------------------------------------------------------------------------------- */
 
-/* finish: the last run of the receive callback, with c->turn held: tells the user, or the dialler's reason if the connection
- * never came up. */
+/* finish: the last run of the receive callback, with c->turn held: tells the user, or the dialler's reason if
+ * the connection never came up. */
 static void finish(struct link_conn *c) {
     struct link *l = c->l;
     char reason[sizeof c->reason];
@@ -233,8 +241,8 @@ static void finish(struct link_conn *c) {
     link_poke(l); /* the keeper may free c as soon as turn is released */
 }
 
-/* receive: with c->turn held; asks nng for more bytes. False: the stream is closed. The check is needed, and under the lock:
- * nng 1.5 never completes a receive (or a send) that begins after the close. */
+/* receive: with c->turn held; asks nng for more bytes. False: the stream is closed. The check is needed, and
+ * under the lock: nng 1.5 never completes a receive (or a send) that begins after the close. */
 static bool receive(struct link_conn *c) {
     nng_iov iov;
     iov.iov_buf = frame_rx_room(&c->rx.frames, &iov.iov_len);
@@ -268,7 +276,8 @@ static void on_received(void *arg) {
     if (rv != 0) {
         char reason[160];
         snprintf(reason, sizeof reason, "connection ended: %s", nng_strerror(rv));
-        conn_end(c, rv == NNG_ECLOSED || rv == NNG_ECONNSHUT ? "the peer closed the connection" : reason, false);
+        conn_end(c, rv == NNG_ECLOSED || rv == NNG_ECONNSHUT ? "the peer closed the connection" : reason,
+                 false);
     } else {
         struct err e = {0};
         uint64_t now_ns = clock_ns(), before = c->rx.n_frames;
@@ -398,8 +407,8 @@ bool conn_over(struct link_conn *c) {
 void conn_reap(struct link_conn *c) {
     nng_aio_free(c->rx_aio); /* waits for a callback that is still on its way out */
     nng_aio_free(c->tx_aio);
-    /* In this order: the stream holds a reference to its dialler inside nng, so the dialler's last moment is on nng's side
-     * of a lock that orders it after what this thread did. */
+    /* In this order: the stream holds a reference to its dialler inside nng, so the dialler's last moment is
+     * on nng's side of a lock that orders it after what this thread did. */
     if (c->via)
         nng_stream_dialer_free(c->via);
     nng_stream_free(c->s);
@@ -431,8 +440,8 @@ void link_cut(struct link_conn *c, const char *reason) {
 }
 
 /* add: queues under the lock: `m` whole, or `data` in parts if it is not NULL. */
-static enum rc add(struct link_conn *c, enum link_lane lane, const Weir__Envelope *m, Weir__BlobPart__Kind kind,
-                   const void *data, size_t n, const uint8_t *digest) {
+static enum rc add(struct link_conn *c, enum link_lane lane, const Weir__Envelope *m,
+                   Weir__BlobPart__Kind kind, const void *data, size_t n, const uint8_t *digest) {
     enum rc rc = RC_OK;
     pthread_mutex_lock(&c->mu);
     if (c->closing || c->broken) {

@@ -7,7 +7,8 @@
 enum { FRAME_ROOM_FIRST = 4096, FRAME_ROOM_RAISED = 64 * 1024, FRAME_ROOM_MIN = 1024 };
 
 void frame_rx_init(struct frame_rx *f, size_t frame_bytes_max) {
-    *f = (struct frame_rx){.data = xmalloc(FRAME_ROOM_FIRST), .cap = FRAME_ROOM_FIRST, .frame_bytes_max = frame_bytes_max};
+    *f = (struct frame_rx){
+        .data = xmalloc(FRAME_ROOM_FIRST), .cap = FRAME_ROOM_FIRST, .frame_bytes_max = frame_bytes_max};
 }
 
 void frame_rx_fini(struct frame_rx *f) {

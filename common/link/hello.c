@@ -20,14 +20,16 @@ static const char *role_name(Weir__Role role) {
     return role == WEIR__ROLE__ROUTER ? "router" : role == WEIR__ROLE__WORKER ? "worker" : "unknown";
 }
 
-enum rc hello_read(const Weir__Envelope *m, const struct hello_side *self, struct hello_side *peer, struct err *e) {
+enum rc hello_read(const Weir__Envelope *m, const struct hello_side *self, struct hello_side *peer,
+                   struct err *e) {
     if (m->body_case != WEIR__ENVELOPE__BODY_HELLO)
         return err_set(e, RC_PROTO, NULL, "the first message is not a hello");
     const Weir__Hello *h = m->hello;
     struct hello_side p = {.epoch = m->epoch, .role = h->role};
     printable(p.version, sizeof p.version, h->version);
     if (!h->has_protocol || h->protocol != LINK_PROTOCOL)
-        return err_set(e, RC_PROTO, NULL, "link protocol %u of weir %s does not go with protocol %d of weir %s", h->protocol,
+        return err_set(e, RC_PROTO, NULL,
+                       "link protocol %u of weir %s does not go with protocol %d of weir %s", h->protocol,
                        *p.version ? p.version : "(unknown)", LINK_PROTOCOL, WEIR_VERSION);
     if (!m->has_sender || m->sender.len != sizeof p.id.b || !m->has_epoch || !h->has_nonce ||
         h->nonce.len != sizeof p.nonce || !h->has_role)
@@ -35,7 +37,8 @@ enum rc hello_read(const Weir__Envelope *m, const struct hello_side *self, struc
     memcpy(p.id.b, m->sender.data, sizeof p.id.b);
     memcpy(p.nonce, h->nonce.data, sizeof p.nonce);
     if (p.role == self->role || (p.role != WEIR__ROLE__ROUTER && p.role != WEIR__ROLE__WORKER))
-        return err_set(e, RC_PROTO, NULL, "a %s cannot talk to a %s", role_name(self->role), role_name(p.role));
+        return err_set(e, RC_PROTO, NULL, "a %s cannot talk to a %s", role_name(self->role),
+                       role_name(p.role));
     if (memcmp(p.nonce, self->nonce, sizeof p.nonce) == 0)
         return err_set(e, RC_PROTO, NULL, "a hello with our own nonce");
     *peer = p;
@@ -61,7 +64,8 @@ void hello_proof(struct str secret, const struct hello_side *prover, const struc
     buf_add(&b, other->nonce, sizeof other->nonce);
     unsigned n = HELLO_PROOF_BYTES;
     CHECK(secret.n > 0 && secret.n <= 64 * KIB);
-    CHECK(HMAC(EVP_sha256(), secret.p, (int)secret.n, (const uint8_t *)b.data, b.len, out, &n) && n == HELLO_PROOF_BYTES);
+    CHECK(HMAC(EVP_sha256(), secret.p, (int)secret.n, (const uint8_t *)b.data, b.len, out, &n) &&
+          n == HELLO_PROOF_BYTES);
     buf_fini(&b);
 }
 
@@ -70,16 +74,20 @@ enum rc hello_verify(const Weir__Envelope *m, struct str secret, const struct he
     if (m->body_case != WEIR__ENVELOPE__BODY_HELLO)
         return err_set(e, RC_PROTO, NULL, "a message before the second hello");
     const Weir__Hello *h = m->hello;
-    /* A proof where none is asked for: the peer will ask for ours. Refusing here lets both sides say the same. */
+    /* A proof where none is asked for: the peer will ask for ours. Refusing here lets both sides say the
+     * same. */
     if (secret.n == 0)
-        return h->has_secret_proof ? err_set(e, RC_PROTO, NULL, "the peer has a cluster token and this side has none "
-                                                                "(--cluster-token-file)")
+        return h->has_secret_proof ? err_set(e, RC_PROTO, NULL,
+                                             "the peer has a cluster token and this side has none "
+                                             "(--cluster-token-file)")
                                    : RC_OK;
     uint8_t want[HELLO_PROOF_BYTES];
     hello_proof(secret, peer, self, want);
     bool good = h->has_secret_proof && h->secret_proof.len == sizeof want &&
                 CRYPTO_memcmp(h->secret_proof.data, want, sizeof want) == 0;
-    return good ? RC_OK : err_set(e, RC_PROTO, NULL, "the cluster token is missing or another one (--cluster-token-file)");
+    return good ? RC_OK
+                : err_set(e, RC_PROTO, NULL,
+                          "the cluster token is missing or another one (--cluster-token-file)");
 }
 
 /* ---- epochs ----------------------------------------------------------------------------------------- */
@@ -96,23 +104,20 @@ void hello_epochs_fini(struct hello_epochs *t) {
 }
 
 bool hello_epochs_admit(struct hello_epochs *t, struct id128 id, uint64_t epoch) {
-    bool good = true;
-    size_t at = 0;
     pthread_mutex_lock(&t->mu);
-    for (size_t i = 0; i < t->n; i++) {
-        if (id128_eq(t->seen[i].id, id)) {
-            at = i;
-            good = epoch >= t->seen[i].epoch;
-            goto found;
-        }
-        if (t->seen[i].used < t->seen[at].used)
-            at = i;
+    size_t at = 0, oldest = 0;
+    while (at < t->n && !id128_eq(t->seen[at].id, id)) {
+        if (t->seen[at].used < t->seen[oldest].used)
+            oldest = at;
+        at++;
     }
-    if (t->n < HELLO_EPOCHS_MAX)
-        at = t->n++;
-    t->seen[at].id = id;
-found:
+    bool known = at < t->n, good = !known || epoch >= t->seen[at].epoch;
+    if (!known && t->n < HELLO_EPOCHS_MAX)
+        t->n++;
+    else if (!known)
+        at = oldest;
     if (good) {
+        t->seen[at].id = id;
         t->seen[at].epoch = epoch;
         t->seen[at].used = ++t->clock;
     }

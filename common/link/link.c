@@ -20,7 +20,8 @@ enum { DIAL_TIMEOUT_MS = 5000, BACKOFF_FIRST_MS = 50, BACKOFF_LAST_MS = 2000, AC
 
 /* backoff_ns: 50 ms doubled per failure up to 2 s, of which a random half is taken off. Under l->mu. */
 static uint64_t backoff_ns(struct link *l, unsigned n_failed) {
-    uint64_t ms = MIN((uint64_t)BACKOFF_FIRST_MS << MIN(MAX(n_failed, 1u) - 1, 10u), (uint64_t)BACKOFF_LAST_MS);
+    uint64_t ms =
+        MIN((uint64_t)BACKOFF_FIRST_MS << MIN(MAX(n_failed, 1u) - 1, 10u), (uint64_t)BACKOFF_LAST_MS);
     l->jitter = hash_u64(l->jitter + 0x9E3779B97F4A7C15ull);
     return ms * NS_PER_MS / 2 + l->jitter % (ms * NS_PER_MS / 2);
 }
@@ -83,7 +84,8 @@ static enum rc check_url(const char *url, struct err *e) {
     if (str_starts(u, STR_LIT("ipc://"))) {
         if (u.n - 6 > 0 && u.n - 6 < sizeof un.sun_path)
             return RC_OK;
-        return err_set(e, RC_INVALID, NULL, "%.200s: the path must have 1 to %zu bytes", url, sizeof un.sun_path - 1);
+        return err_set(e, RC_INVALID, NULL, "%.200s: the path must have 1 to %zu bytes", url,
+                       sizeof un.sun_path - 1);
     }
     if (str_starts(u, STR_LIT("tcp://")))
         return RC_OK;
@@ -290,12 +292,14 @@ static void reap(struct link *l) {
     }
 }
 
-/* dial: one attempt, with a dialler of nng's of its own: a used one is tied to the connection it made. Under l->mu. */
+/* dial: one attempt, with a dialler of nng's of its own: a used one is tied to the connection it made. Under
+ * l->mu. */
 static void dial(struct link_dialler *d) {
     if (d->d && d->used)
         nng_stream_dialer_free(d->d);
     if (!d->d || d->used)
-        CHECK(nng_stream_dialer_alloc(&d->d, d->url) == 0); /* the address was good before: only memory can lack */
+        CHECK(nng_stream_dialer_alloc(&d->d, d->url) ==
+              0); /* the address was good before: only memory can lack */
     d->used = d->busy = true;
     nng_stream_dialer_dial(d->d, d->aio);
 }
@@ -408,7 +412,8 @@ static void end_conn(struct link_conn *c, uint64_t unused) {
 void link_free(struct link *l) {
     if (!l)
         return;
-    /* No new connections: conn_start refuses them once stopping is seen, and whatever came before is in the list. */
+    /* No new connections: conn_start refuses them once stopping is seen, and whatever came before is in the
+     * list. */
     pthread_mutex_lock(&l->mu);
     l->stopping = true;
     struct link_listener *n = l->listeners;

@@ -74,7 +74,7 @@ MUST_USE enum rc link_dial(struct link *l, const char *url, struct err *e);
 void link_undial(struct link *l, const char *url);
 
 /* link_send: packs body (a Weir__Xxx matching which) before it returns. RC_AGAIN: the queue is full, nothing was sent.
- * RC_CLOSED: the connection is gone. Never blocks. */
+ * RC_CLOSED: the connection is gone. RC_TOO_LARGE: above message_bytes_max. Never blocks. */
 MUST_USE enum rc link_send(struct link_conn *c, enum link_lane lane, Weir__Envelope__BodyCase which, void *body);
 /* link_send_tensor: data is copied. */
 MUST_USE enum rc link_send_tensor(struct link_conn *c, const void *data, size_t n, const uint8_t digest[32]);

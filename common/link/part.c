@@ -24,8 +24,8 @@ static enum rc open_blob(struct parts *p, const Weir__BlobPart *part, struct par
     if (part->kind != WEIR__BLOB_PART__KIND__ENVELOPE && part->kind != WEIR__BLOB_PART__KIND__TENSOR)
         return err_set(e, RC_PROTO, NULL, "a blob of unknown kind %d", (int)part->kind);
     if (part->total_bytes > p->bytes_max)
-        return err_set(e, RC_PROTO, NULL, "a blob of %llu bytes (limit %zu)", (unsigned long long)part->total_bytes,
-                       p->bytes_max);
+        return err_set(e, RC_PROTO, NULL, "a blob of %llu bytes (limit %zu)",
+                       (unsigned long long)part->total_bytes, p->bytes_max);
     if (p->n_open == PART_OPEN_MAX || p->announced_bytes + part->total_bytes > 2 * (uint64_t)p->bytes_max)
         return err_set(e, RC_PROTO, NULL, "too many blobs at a time");
     struct part_open *o = &p->open[p->n_open++];
@@ -40,8 +40,8 @@ static enum rc open_blob(struct parts *p, const Weir__BlobPart *part, struct par
 }
 
 /* finish: the blob is whole: checks a tensor's digest and hands the bytes over. */
-static enum rc finish(struct parts *p, struct part_open *o, const Weir__BlobPart *part, struct part_done *done,
-                      struct err *e) {
+static enum rc finish(struct parts *p, struct part_open *o, const Weir__BlobPart *part,
+                      struct part_done *done, struct err *e) {
     uint8_t digest[32] = {0};
     if (o->kind == WEIR__BLOB_PART__KIND__TENSOR) {
         unsigned n = sizeof digest;
@@ -58,8 +58,8 @@ static enum rc finish(struct parts *p, struct part_open *o, const Weir__BlobPart
     return RC_OK;
 }
 
-enum rc parts_add(struct parts *p, const Weir__BlobPart *part, uint64_t now_ns, struct part_done *done, bool *complete,
-                  struct err *e) {
+enum rc parts_add(struct parts *p, const Weir__BlobPart *part, uint64_t now_ns, struct part_done *done,
+                  bool *complete, struct err *e) {
     struct part_open *o = NULL;
     *complete = false;
     if (!part->has_blob || !part->has_kind || !part->has_total_bytes || !part->has_offset || !part->has_data)

@@ -1,7 +1,8 @@
 /* part.h: private to common/link: BlobParts into blobs, with bounded memory.
  *
- * At most PART_OPEN_MAX blobs are open at a time, each at most bytes_max, together at most twice that; memory grows with
- * the bytes that came, not with those announced. A blob that gets no part for PART_IDLE_NS breaks the protocol.
+ * At most PART_OPEN_MAX blobs are open at a time, each at most bytes_max, together at most twice that; memory
+ * grows with the bytes that came, not with those announced. A blob that gets no part for PART_IDLE_NS breaks
+ * the protocol.
  */
 #ifndef WEIR_COMMON_LINK_PART_H
 #define WEIR_COMMON_LINK_PART_H
@@ -38,8 +39,8 @@ struct part_done {
 void parts_init(struct parts *p, size_t bytes_max);
 void parts_fini(struct parts *p);
 /* parts_add: *complete: the last part came, and *done is filled. RC_PROTO: the part does not fit. */
-MUST_USE enum rc parts_add(struct parts *p, const Weir__BlobPart *part, uint64_t now_ns, struct part_done *done,
-                           bool *complete, struct err *e);
+MUST_USE enum rc parts_add(struct parts *p, const Weir__BlobPart *part, uint64_t now_ns,
+                           struct part_done *done, bool *complete, struct err *e);
 /* parts_check: RC_PROTO if a blob has been left open for too long. */
 MUST_USE enum rc parts_check(const struct parts *p, uint64_t now_ns, struct err *e);
 

@@ -40,8 +40,8 @@ void queue_add(struct queue *q, enum link_lane lane, const Weir__Envelope *m) {
     wire_put_u32((uint8_t *)fifo->data + at, (uint32_t)n);
 }
 
-void queue_add_blob(struct queue *q, enum link_lane lane, Weir__BlobPart__Kind kind, const void *data, size_t n,
-                    const uint8_t digest[32]) {
+void queue_add_blob(struct queue *q, enum link_lane lane, Weir__BlobPart__Kind kind, const void *data,
+                    size_t n, const uint8_t digest[32]) {
     uint64_t blob = ++q->last_blob;
     size_t at = 0;
     do {
@@ -74,7 +74,8 @@ static void fill_made(struct queue *q, struct buf *out, Weir__Envelope__BodyCase
     fill_body(q, out, LINK_CONTROL, packed, weir__envelope__pack(&m, packed));
 }
 
-/* lane_pop: the first entry leaves. Memory is given back when the lane runs empty, and moved together when half of it is behind. */
+/* lane_pop: the first entry leaves. Memory is given back when the lane runs empty, and moved together when
+ * half of it is behind. */
 static void lane_pop(struct queue_lane *l, size_t n) {
     l->at += n;
     if (l->at == l->fifo.len) {

@@ -60,7 +60,8 @@ static enum rc check_head(struct rx *r, const Weir__Envelope *m, struct err *e) 
                        (unsigned long long)(r->seq[lane] + 1));
     r->seq[lane]++;
     if (r->state != RX_HELLO) {
-        if (m->has_sender && (m->sender.len != sizeof r->peer.id.b || memcmp(m->sender.data, r->peer.id.b, m->sender.len)))
+        if (m->has_sender &&
+            (m->sender.len != sizeof r->peer.id.b || memcmp(m->sender.data, r->peer.id.b, m->sender.len)))
             return err_set(e, RC_PROTO, NULL, "a message of another sender");
         if (m->has_epoch && m->epoch != r->peer.epoch)
             return err_set(e, RC_PROTO, NULL, "a message of another epoch");
@@ -110,7 +111,7 @@ static enum rc take_body(struct rx *r, const Weir__Envelope *m, uint64_t now_ns,
     case WEIR__ENVELOPE__BODY_PING:
         r->ev->ping(r->ev->arg, m->ping->sent_ns);
         return RC_OK;
-    case WEIR__ENVELOPE__BODY_PONG:       /* that it came is all it says */
+    case WEIR__ENVELOPE__BODY_PONG:     /* that it came is all it says */
     case WEIR__ENVELOPE__BODY__NOT_SET: /* a body of a later version */
         return RC_OK;
     case WEIR__ENVELOPE__BODY_BLOB_PART:

@@ -1,6 +1,8 @@
-/* rx.h: private to common/link: the receiver of one connection: bytes in, checked messages out. No sockets, one thread.
+/* rx.h: private to common/link: the receiver of one connection: bytes in, checked messages out. No sockets,
+ * one thread.
  *
- * HELLO -> PROOF -> UP. Whatever breaks the protocol comes back as RC_PROTO with a reason, once; the connection then ends.
+ * HELLO -> PROOF -> UP. Whatever breaks the protocol comes back as RC_PROTO with a reason, once; the
+ * connection then ends.
  */
 #ifndef WEIR_COMMON_LINK_RX_H
 #define WEIR_COMMON_LINK_RX_H
@@ -20,8 +22,9 @@ struct rx_events {
     enum rc (*up)(void *arg, const struct hello_side *peer, struct err *e);
     void (*message)(void *arg, const Weir__Envelope *m);
     void (*ping)(void *arg, uint64_t sent_ns);
-    void (*tensor)(void *arg, uint8_t *data, size_t n, const uint8_t digest[32]); /* NULL: tensors are refused */
-    bool (*ended)(void *arg); /* the owner cut the connection: deliver nothing more */
+    void (*tensor)(void *arg, uint8_t *data, size_t n,
+                   const uint8_t digest[32]); /* NULL: tensors are refused */
+    bool (*ended)(void *arg);                 /* the owner cut the connection: deliver nothing more */
 };
 
 struct rx {
@@ -39,8 +42,8 @@ struct rx {
 void rx_init(struct rx *r, const struct rx_events *ev, const struct hello_side *self, struct str secret,
              size_t message_bytes_max);
 void rx_fini(struct rx *r);
-/* rx_run: takes every whole frame that frame_rx_added brought. RC_OK: wants more bytes. RC_CLOSED: it is over: the owner ended it, or
- * the peer said why it will. RC_PROTO: cut the peer. e->msg: the reason. */
+/* rx_run: takes every whole frame that frame_rx_added brought. RC_OK: wants more bytes. RC_CLOSED: it is
+ * over: the owner ended it, or the peer said why it will. RC_PROTO: cut the peer. e->msg: the reason. */
 MUST_USE enum rc rx_run(struct rx *r, uint64_t now_ns, struct err *e);
 
 #endif

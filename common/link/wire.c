@@ -59,8 +59,8 @@ static void budget_free(void *arg, void *p) {
     (void)p; /* the arena goes as a whole */
 }
 
-/* budget_of: small submessages cost up to about 15 times their bytes, packed numbers 4 times; the rest is a margin that
- * narrows for long messages, which are lists of numbers. */
+/* budget_of: small submessages cost up to about 15 times their bytes, packed numbers 4 times; the rest is a
+ * margin that narrows for long messages, which are lists of numbers. */
 static size_t budget_of(size_t n) {
     return 64 * KIB + MIN(32 * n, 64 * MIB + 6 * n);
 }
@@ -76,7 +76,8 @@ static bool member_is_text(const ProtobufCFieldDescriptor *f, const void *place)
     return !sub || message_is_text(sub);
 }
 
-/* message_is_text: protobuf-c does not check that strings are UTF-8. The depth is that of the schema, which has no cycle. */
+/* message_is_text: protobuf-c does not check that strings are UTF-8. The depth is that of the schema, which
+ * has no cycle. */
 static bool message_is_text(const ProtobufCMessage *m) {
     const char *base = (const char *)m;
     for (unsigned i = 0; i < m->descriptor->n_fields; i++) {

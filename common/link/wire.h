@@ -1,8 +1,8 @@
 /* wire.h: private to common/link: envelopes to bytes and back, with limits.
  *
- * A frame is a length and an Envelope. What is queued is an Envelope without seq and lane ("body"); these are packed apart, when
- * the frame leaves, and put in front: two encodings laid end to end are the encoding of the merged message, so the queue can
- * be ordered late without packing twice.
+ * A frame is a length and an Envelope. What is queued is an Envelope without seq and lane ("body"); these are
+ * packed apart, when the frame leaves, and put in front: two encodings laid end to end are the encoding of
+ * the merged message, so the queue can be ordered late without packing twice.
  */
 #ifndef WEIR_COMMON_LINK_WIRE_H
 #define WEIR_COMMON_LINK_WIRE_H
@@ -24,8 +24,9 @@ size_t wire_add_body(struct buf *out, const Weir__Envelope *m);
 /* wire_add_frame: appends length, seq, lane and a packed body of n bytes. */
 void wire_add_frame(struct buf *out, enum link_lane lane, uint64_t seq, const void *body, size_t n);
 
-/* wire_unpack: the Envelope in n bytes, its memory from a. NULL: it is none, a string in it is not UTF-8, or it would take far more memory
- * than its bytes justify (unpacking two bytes of empty message makes a hundred). */
+/* wire_unpack: the Envelope in n bytes, its memory from a. NULL: it is none, a string in it is not UTF-8, or
+ * it would take far more memory than its bytes justify (unpacking two bytes of empty message makes a
+ * hundred). */
 const Weir__Envelope *wire_unpack(struct arena *a, const void *p, size_t n);
 
 static inline uint32_t wire_get_u32(const uint8_t p[4]) {

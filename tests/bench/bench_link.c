@@ -1,4 +1,5 @@
-/* The link: round trips of a small control message, and bulk in one direction, between two ends in one process. */
+/* The link: round trips of a small control message, and bulk in one direction, between two ends in one
+ * process. */
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -111,7 +112,8 @@ static void bulk(struct end *r, struct end *w, const char *transport) {
     send_all(r, &m, N_BULK);
     wait_messages(w, before + N_BULK);
     t = bench_now_s() - t;
-    snprintf(params, sizeof params, "{\"transport\":\"%s\",\"message_bytes\":%.0f}", transport, bytes / N_BULK);
+    snprintf(params, sizeof params, "{\"transport\":\"%s\",\"message_bytes\":%.0f}", transport,
+             bytes / N_BULK);
     bench_emit("link.bulk_mb_s", bytes / t / 1e6, "MB/s", params);
     free(tokens);
 

@@ -1,4 +1,5 @@
-/* fuzz_conf: a configuration file and, from the same bytes, a command line, against a table with every kind of flag. */
+/* fuzz_conf: a configuration file and, from the same bytes, a command line, against a table with every kind
+ * of flag. */
 #include <stdlib.h>
 
 #include "common/conf_parts.h"
@@ -25,7 +26,8 @@ static const struct conf_flag flags[] = {
     {.name = "old", .kind = CONF_IGNORED, .flags = CONF_TAKES_VALUE, .help = "gone"},
     {.name = "bad", .kind = CONF_REFUSED, .help = "no"},
 };
-static const struct conf_table table = {.usage = "x", .flags = flags, .n_flags = ARRAY_LEN(flags), .n_positional_max = 2};
+static const struct conf_table table = {
+    .usage = "x", .flags = flags, .n_flags = ARRAY_LEN(flags), .n_positional_max = 2};
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {

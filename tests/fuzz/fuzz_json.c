@@ -1,5 +1,5 @@
-/* fuzz_json: request JSON: the scan, the parse behind it, every getter, the writer. What the scan accepts jansson must parse (but for a
- * NUL in a key), and what was written must read back as the same value. */
+/* fuzz_json: request JSON: the scan, the parse behind it, every getter, the writer. What the scan accepts
+ * jansson must parse (but for a NUL in a key), and what was written must read back as the same value. */
 #include <stdlib.h>
 
 #include "common/json.h"
@@ -7,7 +7,7 @@
 static void get_all(const json_t *obj) {
     const char *key;
     json_t *v, *root = (json_t *)(uintptr_t)obj;
-    json_object_foreach (root, key, v) {
+    json_object_foreach(root, key, v) {
         struct err e = {0};
         int64_t i;
         double d;
@@ -15,9 +15,9 @@ static void get_all(const json_t *obj) {
         struct str s;
         const json_t *t;
         enum rc rcs[] = {
-            json_get_int(obj, "a.0", key, &i, &present, &e),   json_get_float(obj, "", key, &d, NULL, &e),
-            json_get_bool(obj, "a", key, &b, NULL, &e),        json_get_str(obj, "", key, &s, NULL, &e),
-            json_get_list(obj, "", key, &t, NULL, &e),         json_get_object(obj, "", key, &t, NULL, &e),
+            json_get_int(obj, "a.0", key, &i, &present, &e), json_get_float(obj, "", key, &d, NULL, &e),
+            json_get_bool(obj, "a", key, &b, NULL, &e),      json_get_str(obj, "", key, &s, NULL, &e),
+            json_get_list(obj, "", key, &t, NULL, &e),       json_get_object(obj, "", key, &t, NULL, &e),
         };
         size_t n_ok = 0;
         for (size_t k = 0; k < ARRAY_LEN(rcs); k++) {

@@ -1,8 +1,9 @@
 /* fuzz_wire: bytes from a peer into the receiver of the link, without sockets.
  *
- * The first byte chooses: bit 0: the peer already said hello; bit 1: the rest are packed bodies, each behind a 2-byte length, which get
- * a right frame, lane and seq (so that mutations reach the messages); bit 2: tensors are refused; the high bits: how many bytes come
- * at a time. Invariants: what is delivered is within the limits, nothing comes before the hello or after an error. */
+ * The first byte chooses: bit 0: the peer already said hello; bit 1: the rest are packed bodies, each behind
+ * a 2-byte length, which get a right frame, lane and seq (so that mutations reach the messages); bit 2:
+ * tensors are refused; the high bits: how many bytes come at a time. Invariants: what is delivered is within
+ * the limits, nothing comes before the hello or after an error. */
 #include <stdlib.h>
 
 #include "common/link/rx.h"
@@ -99,7 +100,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
     uint8_t mode = data[0];
     size_t step = mode >> 4 ? (size_t)1 << (mode >> 4) : 1;
     struct owner o = {0};
-    struct rx_events ev = {.arg = &o, .answer = answer, .up = up, .message = message, .ping = ping, .tensor = tensor, .ended = ended};
+    struct rx_events ev = {.arg = &o,
+                           .answer = answer,
+                           .up = up,
+                           .message = message,
+                           .ping = ping,
+                           .tensor = tensor,
+                           .ended = ended};
     struct hello_side self = {.id = {{9}}, .epoch = 5, .role = WEIR__ROLE__WORKER, .nonce = {7}};
     struct rx r;
     struct err e = {0};

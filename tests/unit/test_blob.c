@@ -1,3 +1,4 @@
+/* threads: tsan */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

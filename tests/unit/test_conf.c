@@ -25,15 +25,40 @@ struct opts {
 #define AT(member) offsetof(struct opts, member)
 static const struct conf_flag flags[] = {
     {.name = "host", .kind = CONF_STR, .offset = AT(host), .help = "Address to listen on."},
-    {.name = "port", .kind = CONF_INT, .offset = AT(port), .min = 1, .max = 65535, .help = "Port.", .synonym = "-p", .env = "WEIR_TEST_PORT"},
+    {.name = "port",
+     .kind = CONF_INT,
+     .offset = AT(port),
+     .min = 1,
+     .max = 65535,
+     .help = "Port.",
+     .synonym = "-p",
+     .env = "WEIR_TEST_PORT"},
     {.name = "http2", .kind = CONF_BOOL, .offset = AT(http2), .help = "HTTP/2."},
     {.name = "enable-prefix-caching", .kind = CONF_BOOL, .offset = AT(prefix), .help = "Reuse."},
     {.name = "no-playground", .kind = CONF_BOOL, .offset = AT(no_playground), .help = "No page."},
-    {.name = "max-header-bytes", .synonym = "h11-max", .kind = CONF_SIZE, .offset = AT(bytes), .help = "Head."},
-    {.name = "gpu-memory-utilization", .kind = CONF_FLOAT, .offset = AT(utilization), .min = 0.01, .max = 1, .help = "Share."},
-    {.name = "api-key", .kind = CONF_STR, .offset = AT(key), .flags = CONF_SECRET, .env = "WEIR_TEST_KEY", .help = "Key."},
+    {.name = "max-header-bytes",
+     .synonym = "h11-max",
+     .kind = CONF_SIZE,
+     .offset = AT(bytes),
+     .help = "Head."},
+    {.name = "gpu-memory-utilization",
+     .kind = CONF_FLOAT,
+     .offset = AT(utilization),
+     .min = 0.01,
+     .max = 1,
+     .help = "Share."},
+    {.name = "api-key",
+     .kind = CONF_STR,
+     .offset = AT(key),
+     .flags = CONF_SECRET,
+     .env = "WEIR_TEST_KEY",
+     .help = "Key."},
     {.name = "limit-mm-per-prompt", .kind = CONF_JSON, .offset = AT(limits), .help = "Limits."},
-    {.name = "policy", .kind = CONF_ENUM, .offset = AT(policy), .choices = "prefix|least-load", .help = "Routing."},
+    {.name = "policy",
+     .kind = CONF_ENUM,
+     .offset = AT(policy),
+     .choices = "prefix|least-load",
+     .help = "Routing."},
     {.name = "served-model-name", .kind = CONF_LIST, .offset = AT(names), .help = "Names."},
     {.name = "swap-space", .kind = CONF_IGNORED, .flags = CONF_TAKES_VALUE, .help = "nothing is swapped"},
     {.name = "trust-remote-code", .kind = CONF_IGNORED, .help = "no code is loaded"},
@@ -103,7 +128,8 @@ static void test_forms(void **state) {
     assert_false(o.prefix);
     assert_int_equal(words.n, 1);
     assert_string_equal(words.v[0], "m");
-    good("--enable_prefix-caching=off --no_playground --h11_max 2MiB -p 9 --gpu-memory-utilization .5 -- --m");
+    good(
+        "--enable_prefix-caching=off --no_playground --h11_max 2MiB -p 9 --gpu-memory-utilization .5 -- --m");
     assert_false(o.prefix);
     assert_true(o.no_playground);
     assert_int_equal(o.bytes, 2u << 20);
@@ -126,15 +152,18 @@ static void test_sizes(void **state) {
     static const struct {
         const char *text;
         uint64_t want;
-    } sizes[] = {{"0", 0}, {"12", 12}, {"3k", 3000}, {"3K", 3072}, {"2m", 2000000}, {"2M", 2097152}, {"1g", 1000000000},
-                 {"1G", 1073741824}, {"5KiB", 5120}, {"1.5g", 1500000000}, {"0.5GiB", 536870912}, {"9223372036854775807", INT64_MAX}};
+    } sizes[] = {
+        {"0", 0},        {"12", 12},           {"3k", 3000},          {"3K", 3072},
+        {"2m", 2000000}, {"2M", 2097152},      {"1g", 1000000000},    {"1G", 1073741824},
+        {"5KiB", 5120},  {"1.5g", 1500000000}, {"0.5GiB", 536870912}, {"9223372036854775807", INT64_MAX}};
     char line[100];
     for (size_t i = 0; i < ARRAY_LEN(sizes); i++) {
         snprintf(line, sizeof line, "--max-header-bytes %s", sizes[i].text);
         good(line);
         assert_true(o.bytes == sizes[i].want);
     }
-    static const char *const not_sizes[] = {"x", "1.5", "1kb", "1 k", "1.k", ".5k", "-0x1", "9223372036854775808", "99999999999G", "1e3"};
+    static const char *const not_sizes[] = {
+        "x", "1.5", "1kb", "1 k", "1.k", ".5k", "-0x1", "9223372036854775808", "99999999999G", "1e3"};
     for (size_t i = 0; i < ARRAY_LEN(not_sizes); i++) {
         snprintf(line, sizeof line, "'--max-header-bytes=%s'", not_sizes[i]);
         bad(line, "must be a size");
@@ -146,7 +175,8 @@ static void test_refusals(void **state) {
     bad("--prot 1", "unknown flag --prot; the closest is --port");
     bad("--max_heder_bytes=1", "the closest is --max-header-bytes");
     bad("-x", "unknown flag -x");
-    bad("--zzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz", "unknown flag --zzz");
+    bad("--zzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz",
+        "unknown flag --zzz");
     bad("--port", "--port needs a value");
     bad("--port --http2", "--port needs a value");
     bad("--port 0", "--port must be between 1 and 65535, not 0");
@@ -209,7 +239,8 @@ static void with_file(const char *text, const char *line, bool ok, const char *m
 static void test_file(void **state) {
     (void)state;
     with_file("---\n# comment\nhost: \"::1\"   # v6\nport: 81\nhttp2: yes\nenable_prefix_caching: false\n"
-              "served-model-name: [a, \"b, c\", 'it''s']\npolicy: 'prefix'\n\napi-key:\nlimit-mm-per-prompt: {\"image\": 1}\n",
+              "served-model-name: [a, \"b, c\", 'it''s']\npolicy: 'prefix'\n\napi-key:\nlimit-mm-per-prompt: "
+              "{\"image\": 1}\n",
               "--port 82 --served-model-name z --limit-mm-per-prompt.audio 2", true, NULL);
     assert_string_equal(o.host, "::1");
     assert_int_equal(o.port, 82);
@@ -219,14 +250,17 @@ static void test_file(void **state) {
     assert_string_equal(o.names.v[0], "z");
     assert_string_equal(o.limits, "{\"image\":1,\"audio\":2}");
     assert_null(o.key);
-    with_file("served-model-name:\n  - a\n  - \"b\\n\"\n- c # x\nno-http2: true\nhost: a#b c\n", "--http2", true, NULL);
+    with_file("served-model-name:\n  - a\n  - \"b\\n\"\n- c # x\nno-http2: true\nhost: a#b c\n", "--http2",
+              true, NULL);
     assert_int_equal(o.names.n, 3);
     assert_string_equal(o.names.v[1], "b\n");
     assert_string_equal(o.names.v[2], "c");
     assert_true(o.http2);
     assert_string_equal(o.host, "a#b c");
-    with_file("{\"port\": 7, \"served_model_name\": [\"a\", \"b\"], \"limit-mm-per-prompt\": {\"image\": 2}, \"http2\": true,"
-              " \"gpu-memory-utilization\": 0.25, \"host\": null}", "", true, NULL);
+    with_file("{\"port\": 7, \"served_model_name\": [\"a\", \"b\"], \"limit-mm-per-prompt\": {\"image\": 2}, "
+              "\"http2\": true,"
+              " \"gpu-memory-utilization\": 0.25, \"host\": null}",
+              "", true, NULL);
     assert_int_equal(o.port, 7);
     assert_int_equal(o.names.n, 2);
     assert_string_equal(o.limits, "{\"image\":2}");
@@ -273,8 +307,10 @@ static void test_env(void **state) {
     struct buf b = {0};
     good("--http2 --served-model-name a 'b c' --gpu-memory-utilization 0.5");
     conf_show(&table, &o, &b);
-    assert_string_equal(buf_cstr(&b), "host=127.0.0.1 port=8000 http2=true enable-prefix-caching=true gpu-memory-utilization=0.5 "
-                                      "served-model-name=a,\"b c\"");
+    assert_string_equal(
+        buf_cstr(&b),
+        "host=127.0.0.1 port=8000 http2=true enable-prefix-caching=true gpu-memory-utilization=0.5 "
+        "served-model-name=a,\"b c\"");
     unsetenv("WEIR_TEST_KEY");
     buf_fini(&b);
 }
@@ -303,9 +339,9 @@ static void test_help(void **state) {
 int main(void) {
     log_set_level(LOG_ERROR);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_teardown(test_forms, done),      cmocka_unit_test_teardown(test_sizes, done),
-        cmocka_unit_test_teardown(test_refusals, done),   cmocka_unit_test_teardown(test_json_parts, done),
-        cmocka_unit_test_teardown(test_file, done),       cmocka_unit_test_teardown(test_env, done),
+        cmocka_unit_test_teardown(test_forms, done),    cmocka_unit_test_teardown(test_sizes, done),
+        cmocka_unit_test_teardown(test_refusals, done), cmocka_unit_test_teardown(test_json_parts, done),
+        cmocka_unit_test_teardown(test_file, done),     cmocka_unit_test_teardown(test_env, done),
         cmocka_unit_test_teardown(test_help, done),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

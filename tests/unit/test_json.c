@@ -23,10 +23,22 @@ static json_t *parse(struct str text) {
 static void test_accepts(void **state) {
     (void)state;
     static const struct str texts[] = {
-        STR_LIT("{}"), STR_LIT(" [ ] "), STR_LIT("null"), STR_LIT("-0"), STR_LIT("1e308"), STR_LIT("1E-999"),
-        STR_LIT("\xEF\xBB\xBF{\"a\":1}"), STR_LIT("\"\\u0000\""), STR_LIT("\"\\ud83d\\ude00\\/\""),
-        STR_LIT("\"\xEF\xBF\xBF\""), STR_LIT("[1,\r\n\t2]"), STR_LIT("9223372036854775807"), STR_LIT("\"a\x7F\""),
-        STR_LIT("[[],{},[{}]]"), STR_LIT("-9223372036854775808"), STR_LIT("[0.5,1e+2,2E2]"),
+        STR_LIT("{}"),
+        STR_LIT(" [ ] "),
+        STR_LIT("null"),
+        STR_LIT("-0"),
+        STR_LIT("1e308"),
+        STR_LIT("1E-999"),
+        STR_LIT("\xEF\xBB\xBF{\"a\":1}"),
+        STR_LIT("\"\\u0000\""),
+        STR_LIT("\"\\ud83d\\ude00\\/\""),
+        STR_LIT("\"\xEF\xBF\xBF\""),
+        STR_LIT("[1,\r\n\t2]"),
+        STR_LIT("9223372036854775807"),
+        STR_LIT("\"a\x7F\""),
+        STR_LIT("[[],{},[{}]]"),
+        STR_LIT("-9223372036854775808"),
+        STR_LIT("[0.5,1e+2,2E2]"),
     };
     for (size_t i = 0; i < ARRAY_LEN(texts); i++)
         json_decref(parse(texts[i]));
@@ -35,17 +47,69 @@ static void test_accepts(void **state) {
 static void test_refuses(void **state) {
     (void)state;
     static const struct str texts[] = {
-        STR_LIT(""), STR_LIT("  "), STR_LIT("\xEF\xBB\xBF"), STR_LIT("{"), STR_LIT("["), STR_LIT("]"), STR_LIT("{]"),
-        STR_LIT("[1,]"), STR_LIT("{\"a\":1,}"), STR_LIT("[,1]"), STR_LIT("[1 2]"), STR_LIT("{\"a\" 1}"), STR_LIT("{1:2}"),
-        STR_LIT("{\"a\":}"), STR_LIT("{\"a\"}"), STR_LIT("{a:1}"), STR_LIT("{'a':1}"), STR_LIT("nul"), STR_LIT("nulls"),
-        STR_LIT("NaN"), STR_LIT("Infinity"), STR_LIT("-Infinity"), STR_LIT("[NaN]"), STR_LIT("True"), STR_LIT("{} {}"),
-        STR_LIT("1 x"), STR_LIT("01"), STR_LIT("-"), STR_LIT("+1"), STR_LIT("1."), STR_LIT(".5"), STR_LIT("1e"),
-        STR_LIT("1e+"), STR_LIT("0x1"), STR_LIT("1e400"), STR_LIT("-1e400"), STR_LIT("{\"ignored\":[1e400]}"),
-        STR_LIT("\"a"), STR_LIT("\"\\"), STR_LIT("\"\\x\""), STR_LIT("\"\\u12\""), STR_LIT("\"\\u12G4\""),
-        STR_LIT("\"\\ud800\""), STR_LIT("\"\\udc00\""), STR_LIT("\"\\ud800\\u0041\""), STR_LIT("\"\\ud800\\ud800\""),
-        STR_LIT("\"\n\""), STR_LIT("\"\0\""), STR_LIT("\0"), STR_LIT("{}\0"), STR_LIT("\"\xFF\""), STR_LIT("\"\xC0\xAF\""),
-        STR_LIT("\"\xED\xA0\x80\""), STR_LIT("\"\xC3\""), STR_LIT("{\0}"), STR_LIT("[\"\xE2\x82\"]"), STR_LIT("\xFF\xFE{\0}\0"),
-        STR_LIT("/**/1"), STR_LIT("[1]]"), STR_LIT("{\"a\":1}}"), STR_LIT("\"\\\0\""), STR_LIT("\xC2\xA0" "1"),
+        STR_LIT(""),
+        STR_LIT("  "),
+        STR_LIT("\xEF\xBB\xBF"),
+        STR_LIT("{"),
+        STR_LIT("["),
+        STR_LIT("]"),
+        STR_LIT("{]"),
+        STR_LIT("[1,]"),
+        STR_LIT("{\"a\":1,}"),
+        STR_LIT("[,1]"),
+        STR_LIT("[1 2]"),
+        STR_LIT("{\"a\" 1}"),
+        STR_LIT("{1:2}"),
+        STR_LIT("{\"a\":}"),
+        STR_LIT("{\"a\"}"),
+        STR_LIT("{a:1}"),
+        STR_LIT("{'a':1}"),
+        STR_LIT("nul"),
+        STR_LIT("nulls"),
+        STR_LIT("NaN"),
+        STR_LIT("Infinity"),
+        STR_LIT("-Infinity"),
+        STR_LIT("[NaN]"),
+        STR_LIT("True"),
+        STR_LIT("{} {}"),
+        STR_LIT("1 x"),
+        STR_LIT("01"),
+        STR_LIT("-"),
+        STR_LIT("+1"),
+        STR_LIT("1."),
+        STR_LIT(".5"),
+        STR_LIT("1e"),
+        STR_LIT("1e+"),
+        STR_LIT("0x1"),
+        STR_LIT("1e400"),
+        STR_LIT("-1e400"),
+        STR_LIT("{\"ignored\":[1e400]}"),
+        STR_LIT("\"a"),
+        STR_LIT("\"\\"),
+        STR_LIT("\"\\x\""),
+        STR_LIT("\"\\u12\""),
+        STR_LIT("\"\\u12G4\""),
+        STR_LIT("\"\\ud800\""),
+        STR_LIT("\"\\udc00\""),
+        STR_LIT("\"\\ud800\\u0041\""),
+        STR_LIT("\"\\ud800\\ud800\""),
+        STR_LIT("\"\n\""),
+        STR_LIT("\"\0\""),
+        STR_LIT("\0"),
+        STR_LIT("{}\0"),
+        STR_LIT("\"\xFF\""),
+        STR_LIT("\"\xC0\xAF\""),
+        STR_LIT("\"\xED\xA0\x80\""),
+        STR_LIT("\"\xC3\""),
+        STR_LIT("{\0}"),
+        STR_LIT("[\"\xE2\x82\"]"),
+        STR_LIT("\xFF\xFE{\0}\0"),
+        STR_LIT("/**/1"),
+        STR_LIT("[1]]"),
+        STR_LIT("{\"a\":1}}"),
+        STR_LIT("\"\\\0\""),
+        STR_LIT("\xC2\xA0"
+                "1"),
         STR_LIT("{\"a\\u0000b\":1}"),
     };
     for (size_t i = 0; i < ARRAY_LEN(texts); i++) {
@@ -58,7 +122,8 @@ static void test_refuses(void **state) {
         assert_non_null(strstr(e.msg, " at line "));
     }
     /* Every prefix of a text that must be closed is malformed. */
-    struct str text = STR_LIT("{\"k\\u00e9\":[1.5e3,-2,true,null,{\"a\":\"\xE2\x82\xAC\\n\"}],\"z\":18446744073709551616}");
+    struct str text =
+        STR_LIT("{\"k\\u00e9\":[1.5e3,-2,true,null,{\"a\":\"\xE2\x82\xAC\\n\"}],\"z\":18446744073709551616}");
     for (size_t n = 0; n < text.n; n++)
         assert_int_equal(json_scan((struct str){text.p, n}, NULL, NULL), RC_INVALID);
     json_decref(parse(text));
@@ -156,11 +221,13 @@ static void test_hostile_linear(void **state) {
 
 static void test_numbers(void **state) {
     (void)state;
-    json_t *v = parse(STR_LIT("{\"a\":18446744073709551616,\"s\":\"18446744073709551616 \\\" 99999999999999999999\","
-                              "\"b\":-9223372036854775809,\"c\":9223372036854775807,\"d\":[99999999999999999999,1]}"));
+    json_t *v = parse(
+        STR_LIT("{\"a\":18446744073709551616,\"s\":\"18446744073709551616 \\\" 99999999999999999999\","
+                "\"b\":-9223372036854775809,\"c\":9223372036854775807,\"d\":[99999999999999999999,1]}"));
     assert_true(json_is_real(json_object_get(v, "a")));
     assert_true(json_real_value(json_object_get(v, "a")) == 0x1p64);
-    assert_string_equal(json_string_value(json_object_get(v, "s")), "18446744073709551616 \" 99999999999999999999");
+    assert_string_equal(json_string_value(json_object_get(v, "s")),
+                        "18446744073709551616 \" 99999999999999999999");
     assert_true(json_real_value(json_object_get(v, "b")) == -0x1p63);
     assert_int_equal(json_integer_value(json_object_get(v, "c")), INT64_MAX);
     assert_true(json_real_value(json_array_get(json_object_get(v, "d"), 0)) == 1e20);
@@ -172,9 +239,12 @@ static void test_numbers(void **state) {
     v = parse(buf_str(&b));
     assert_true(json_real_value(v) == 0x1.fffffffffffffp1023);
     json_decref(v);
-    static const char limit[] = "1797693134862315807937289714053034150799341327100378269361737789804449682927647509466490179775872070963"
-                                "3028641669288791094655554785194040263065748867150582068190890200070838367627385484581771153176447573027"
-                                "0069855571366959622842914819860834936475292719074168444365510704342711559699508093042880177904174497792";
+    static const char limit[] = "1797693134862315807937289714053034150799341327100378269361737789804449682927"
+                                "647509466490179775872070963"
+                                "3028641669288791094655554785194040263065748867150582068190890200070838367627"
+                                "385484581771153176447573027"
+                                "0069855571366959622842914819860834936475292719074168444365510704342711559699"
+                                "508093042880177904174497792";
     assert_int_equal(json_scan(str_of(limit), NULL, NULL), RC_INVALID);
     buf_fini(&b);
 }
@@ -193,12 +263,35 @@ static void test_int(void **state) {
     static const struct {
         const char *json;
         int64_t want;
-    } good[] = {{"5", 5}, {"5.0", 5}, {"\"5\"", 5}, {"\"5.0\"", 5}, {"\"-5e1\"", -50}, {"true", 1}, {"false", 0},
-                {"-0.0", 0}, {"\"9223372036854775807\"", INT64_MAX}, {"-9223372036854775808", INT64_MIN},
+    } good[] = {{"5", 5},
+                {"5.0", 5},
+                {"\"5\"", 5},
+                {"\"5.0\"", 5},
+                {"\"-5e1\"", -50},
+                {"true", 1},
+                {"false", 0},
+                {"-0.0", 0},
+                {"\"9223372036854775807\"", INT64_MAX},
+                {"-9223372036854775808", INT64_MIN},
                 {"-9223372036854775808.0", INT64_MIN}};
-    static const char *const bad[] = {"5.5", "\"\"", "\"5.5\"", "\" 5\"", "\"5 \"", "\"0x5\"", "\"05\"", "\"five\"", "[]",
-                                      "{}", "9223372036854775808", "1e308", "\"1e400\"", "\"-18446744073709551616\"",
-                                      "\"5\\u0000\"", "\"+5\"", "\"NaN\"", "-9223372036854777856"};
+    static const char *const bad[] = {"5.5",
+                                      "\"\"",
+                                      "\"5.5\"",
+                                      "\" 5\"",
+                                      "\"5 \"",
+                                      "\"0x5\"",
+                                      "\"05\"",
+                                      "\"five\"",
+                                      "[]",
+                                      "{}",
+                                      "9223372036854775808",
+                                      "1e308",
+                                      "\"1e400\"",
+                                      "\"-18446744073709551616\"",
+                                      "\"5\\u0000\"",
+                                      "\"+5\"",
+                                      "\"NaN\"",
+                                      "-9223372036854777856"};
     for (size_t i = 0; i < ARRAY_LEN(good) + ARRAY_LEN(bad); i++) {
         bool ok = i < ARRAY_LEN(good);
         struct buf b = {0};
@@ -236,12 +329,13 @@ static void test_int_beyond(void **state) {
 static void test_float_bool(void **state) {
     (void)state;
     json_t *obj = parse(STR_LIT("{\"f\":[1,1.5,\"1e2\",true,\"\",\"inf\",\"nan\",\"1e400\",\" 1\",{},[]],"
-                                "\"b\":[true,0,1,1.0,\"TRUE\",\"f\",\"Yes\",\"n\",\"oN\",\"0\",2,0.5,\"\",\"tru\",\"y\\u0000\",{},[]]}"));
+                                "\"b\":[true,0,1,1.0,\"TRUE\",\"f\",\"Yes\",\"n\",\"oN\",\"0\",2,0.5,\"\","
+                                "\"tru\",\"y\\u0000\",{},[]]}"));
     static const double f_want[] = {1, 1.5, 100, 1};
     static const int b_want[] = {1, 0, 1, 1, 1, 0, 1, 0, 1, 0};
     const json_t *item;
     size_t i;
-    json_array_foreach (json_object_get(obj, "f"), i, item) {
+    json_array_foreach(json_object_get(obj, "f"), i, item) {
         json_t *o = json_pack("{s:O}", "k", item);
         double d = -1;
         bool ok = json_get_float(o, "", "k", &d, NULL, NULL) == RC_OK;
@@ -249,7 +343,7 @@ static void test_float_bool(void **state) {
         assert_true(d == (ok ? f_want[i] : -1.0));
         json_decref(o);
     }
-    json_array_foreach (json_object_get(obj, "b"), i, item) {
+    json_array_foreach(json_object_get(obj, "b"), i, item) {
         json_t *o = json_pack("{s:O}", "k", item);
         for (int before = 0; before < 2; before++) {
             bool v = before;
@@ -312,18 +406,12 @@ static void test_range(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_accepts),
-        cmocka_unit_test(test_refuses),
-        cmocka_unit_test(test_position),
-        cmocka_unit_test(test_depth),
-        cmocka_unit_test(test_nodes),
-        cmocka_unit_test(test_hostile_linear),
-        cmocka_unit_test(test_numbers),
-        cmocka_unit_test(test_duplicates),
-        cmocka_unit_test(test_int),
-        cmocka_unit_test(test_int_beyond),
-        cmocka_unit_test(test_float_bool),
-        cmocka_unit_test(test_others),
+        cmocka_unit_test(test_accepts),    cmocka_unit_test(test_refuses),
+        cmocka_unit_test(test_position),   cmocka_unit_test(test_depth),
+        cmocka_unit_test(test_nodes),      cmocka_unit_test(test_hostile_linear),
+        cmocka_unit_test(test_numbers),    cmocka_unit_test(test_duplicates),
+        cmocka_unit_test(test_int),        cmocka_unit_test(test_int_beyond),
+        cmocka_unit_test(test_float_bool), cmocka_unit_test(test_others),
         cmocka_unit_test(test_range),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

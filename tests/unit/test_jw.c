@@ -30,11 +30,26 @@ static void test_f32_known(void **state) {
         float v;
         const char *want;
     } cases[] = {
-        {0.0f, "0.0"}, {-0.0f, "-0.0"}, {1.0f, "1.0"}, {-1.5f, "-1.5"}, {0.1f, "0.1"}, {1.0f / 3, "0.33333334"},
-        {-0.0012345679f, "-0.001234568"}, {16777216.0f, "16777216.0"}, {123456.0f, "123456.0"}, {1e15f, "1000000000000000.0"},
-        {1e16f, "1e16"}, {FLT_MAX, "3.4028235e38"}, {FLT_MIN, "1.1754944e-38"}, {1e-45f, "1e-45"}, {0.00001f, "0.00001"},
-        {0.000001f, "1e-6"}, {-INFINITY, "-9999.0"}, {0x1p-44f, "5.684342e-14"},
-        {0x1p87f, "1.5474251e26"}, {9.5367431640625e-7f, "9.536743e-7"},
+        {0.0f, "0.0"},
+        {-0.0f, "-0.0"},
+        {1.0f, "1.0"},
+        {-1.5f, "-1.5"},
+        {0.1f, "0.1"},
+        {1.0f / 3, "0.33333334"},
+        {-0.0012345679f, "-0.001234568"},
+        {16777216.0f, "16777216.0"},
+        {123456.0f, "123456.0"},
+        {1e15f, "1000000000000000.0"},
+        {1e16f, "1e16"},
+        {FLT_MAX, "3.4028235e38"},
+        {FLT_MIN, "1.1754944e-38"},
+        {1e-45f, "1e-45"},
+        {0.00001f, "0.00001"},
+        {0.000001f, "1e-6"},
+        {-INFINITY, "-9999.0"},
+        {0x1p-44f, "5.684342e-14"},
+        {0x1p87f, "1.5474251e26"},
+        {9.5367431640625e-7f, "9.536743e-7"},
     };
     struct buf b = {0};
     for (size_t i = 0; i < ARRAY_LEN(cases); i++)
@@ -56,8 +71,9 @@ static size_t significant(const char *text) {
     return n ? n : 1;
 }
 
-/* Exhaustive in the sense of strides: it reads back, it is legal JSON, and no shorter decimal reads back. Below n significant
- * digits, a decimal that reads as v must be one of the two neighbours of v, so only these are tried. */
+/* Exhaustive in the sense of strides: it reads back, it is legal JSON, and no shorter decimal reads back.
+ * Below n significant digits, a decimal that reads as v must be one of the two neighbours of v, so only these
+ * are tried. */
 static void test_f32_shortest(void **state) {
     (void)state;
     struct buf b = {0};
@@ -89,9 +105,16 @@ static void test_f64(void **state) {
     static const struct {
         double v;
         const char *want;
-    } cases[] = {{0.1, "0.1"}, {1e22, "1e22"}, {5e-324, "5e-324"}, {DBL_MAX, "1.7976931348623157e308"},
-                 {1.0 / 3, "0.3333333333333333"}, {1e15, "1000000000000000.0"}, {0.7, "0.7"}, {-2.5, "-2.5"},
-                 {9007199254740993.0, "9007199254740992.0"}, {9.5367431640625e-07, "9.5367431640625e-7"}};
+    } cases[] = {{0.1, "0.1"},
+                 {1e22, "1e22"},
+                 {5e-324, "5e-324"},
+                 {DBL_MAX, "1.7976931348623157e308"},
+                 {1.0 / 3, "0.3333333333333333"},
+                 {1e15, "1000000000000000.0"},
+                 {0.7, "0.7"},
+                 {-2.5, "-2.5"},
+                 {9007199254740993.0, "9007199254740992.0"},
+                 {9.5367431640625e-07, "9.5367431640625e-7"}};
     struct buf b = {0};
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         assert_string_equal(f64_text(&b, cases[i].v), cases[i].want);
@@ -120,7 +143,8 @@ static void test_ints(void **state) {
     jw_u64(&b, UINT64_MAX);
     buf_addc(&b, ' ');
     jw_bool(&b, false);
-    assert_string_equal(buf_cstr(&b), "-9223372036854775808 -1 9223372036854775807 18446744073709551615 false");
+    assert_string_equal(buf_cstr(&b),
+                        "-9223372036854775808 -1 9223372036854775807 18446744073709551615 false");
     buf_fini(&b);
 }
 
@@ -130,7 +154,8 @@ static void test_str(void **state) {
     jw_str(&b, STR_LIT("a\"b\\c\n\r\t\b\f\x01\x1F\x7F/é€😀\0z"));
     assert_string_equal(buf_cstr(&b), "\"a\\\"b\\\\c\\n\\r\\t\\b\\f\\u0001\\u001f\x7F/é€😀\\u0000z\"");
     b.len = 0;
-    jw_str(&b, STR_LIT("\xFFok\xE2\x82" "x\xED\xA0\x80"));
+    jw_str(&b, STR_LIT("\xFFok\xE2\x82"
+                       "x\xED\xA0\x80"));
     assert_string_equal(buf_cstr(&b), "\"\xEF\xBF\xBDok\xEF\xBF\xBDx\xEF\xBF\xBD\xEF\xBF\xBD\xEF\xBF\xBD\"");
     b.len = 0;
     jw_strz(&b, NULL);

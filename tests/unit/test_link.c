@@ -1,4 +1,4 @@
-/* Two ends of the link in one process, over Unix sockets and loopback TCP. */
+/* Two ends of the link in one process, over Unix sockets and loopback TCP. threads: tsan */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -29,7 +29,7 @@ struct end {
     int n_up, n_down, n_messages, n_tensors, n_suspect, n_well, n_dial_errors;
     struct link_peer peer;
     char version[64], down[256], dial_error[256];
-    uint64_t last_id;   /* of Control, KvSnapshotGet */
+    uint64_t last_id; /* of Control, KvSnapshotGet */
     uint64_t n_out_of_order, expect_control, expect_data, n_overtaken;
     size_t n_tokens;
     uint64_t token_sum;
@@ -59,7 +59,8 @@ static void on_up(void *arg, struct link_conn *c, const struct link_peer *peer) 
 
 static void on_message(void *arg, struct link_conn *c, const Weir__Envelope *m) {
     struct end *x = arg;
-    assert_int_equal(atomic_fetch_add(&x->in_callback, 1), 0); /* never two at once: every end has one connection */
+    assert_int_equal(atomic_fetch_add(&x->in_callback, 1),
+                     0); /* never two at once: every end has one connection */
     assert_ptr_equal(link_user(c), x);
     if (atomic_load(&x->hold_ms))
         usleep((useconds_t)atomic_load(&x->hold_ms) * 1000);
@@ -240,7 +241,8 @@ static void test_ipc(void **state) {
     }
     assert_int_equal(w.n_out_of_order, 0);
     struct link_stats s = link_stats(r.link);
-    assert_true(s.frames_out >= 202 && s.frames_in >= 201 && s.bytes_in > 0 && s.bytes_out > 0 && s.cuts == 0);
+    assert_true(s.frames_out >= 202 && s.frames_in >= 201 && s.bytes_in > 0 && s.bytes_out > 0 &&
+                s.cuts == 0);
     end_close(&r);
     WAIT(&w, n_down, 1);
     end_close(&w);
@@ -367,7 +369,8 @@ static void test_too_large(void **state) {
     end_close(&w);
 }
 
-/* The dialler comes first, is told once what is wrong, connects when the listener appears, and again after it restarted. */
+/* The dialler comes first, is told once what is wrong, connects when the listener appears, and again after it
+ * restarted. */
 static void test_reconnect(void **state) {
     (void)state;
     struct end r, w;

@@ -1,5 +1,5 @@
-/* The link against peers that are not the link: raw sockets that send garbage, stay silent, stop reading, come in crowds or
- * come from the past. Meanwhile a good peer must not notice. */
+/* The link against peers that are not the link: raw sockets that send garbage, stay silent, stop reading,
+ * come in crowds or come from the past. Meanwhile a good peer must not notice. threads: tsan */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -116,8 +116,11 @@ static void start(struct link_opts o) {
     o.on_down = on_down;
     worker = link_new(&o);
     assert_int_equal(link_listen(worker, url, &e), RC_OK);
-    router = link_new(&(struct link_opts){.role = WEIR__ROLE__ROUTER, .secret = o.secret, .on_up = good_up,
-                                          .on_message = good_message, .on_down = good_down});
+    router = link_new(&(struct link_opts){.role = WEIR__ROLE__ROUTER,
+                                          .secret = o.secret,
+                                          .on_up = good_up,
+                                          .on_message = good_message,
+                                          .on_down = good_down});
     assert_int_equal(link_dial(router, url, &e), RC_OK);
     assert_true(until(&good.n_up, 1, 20000));
     assert_true(until(&seen.n_up, 1, 20000));
@@ -175,7 +178,8 @@ static void put(int fd, const void *p, size_t n) {
     }
 }
 
-/* drain: reads until the end of the stream; false if it does not come in time. What came goes to *in (may be NULL). */
+/* drain: reads until the end of the stream; false if it does not come in time. What came goes to *in (may be
+ * NULL). */
 static bool drain(int fd, int timeout_ms, struct buf *in) {
     uint64_t end = clock_ns() + (uint64_t)timeout_ms * NS_PER_MS;
     for (;;) {
@@ -263,9 +267,14 @@ static void test_garbage(void **state) {
     (void)state;
     start((struct link_opts){0});
     static const struct str pieces[] = {
-        STR_LIT("\xFF\xFF\xFF\xFF"),         STR_LIT("\0\0\0\0"),     STR_LIT("\x01\x10\0\0"),
-        STR_LIT("GET / HTTP/1.1\r\n\r\n"),   STR_LIT("\x01\0\0\0\xFF"), STR_LIT("\x02\0\0\0\x18\x01"),
-        STR_LIT("\x05\0\0\0\x52\x7F\0\0\0"), STR_LIT("\x16\x03\x01\x02\0\x01\0\x01\xFC\x03\x03"),
+        STR_LIT("\xFF\xFF\xFF\xFF"),
+        STR_LIT("\0\0\0\0"),
+        STR_LIT("\x01\x10\0\0"),
+        STR_LIT("GET / HTTP/1.1\r\n\r\n"),
+        STR_LIT("\x01\0\0\0\xFF"),
+        STR_LIT("\x02\0\0\0\x18\x01"),
+        STR_LIT("\x05\0\0\0\x52\x7F\0\0\0"),
+        STR_LIT("\x16\x03\x01\x02\0\x01\0\x01\xFC\x03\x03"),
     };
     int n = 0;
     for (size_t i = 0; i < ARRAY_LEN(pieces); i++, n++) {
@@ -318,8 +327,8 @@ static void test_garbage_after_hello(void **state) {
     }
 }
 
-/* Silence before the hello is cut after LINK_HELLO_MS; half a hello is silence too. After it, a silent peer becomes suspect
- * and stays; it is well again when it speaks. */
+/* Silence before the hello is cut after LINK_HELLO_MS; half a hello is silence too. After it, a silent peer
+ * becomes suspect and stays; it is well again when it speaks. */
 static void test_silence(void **state) {
     (void)state;
     start((struct link_opts){0});
@@ -401,8 +410,9 @@ static void test_epoch_needs_token(void **state) {
     assert_true(until(&seen.n_down, 1, 10000));
 }
 
-/* A crowd: connections above the limit are closed at once, those below run out of time; memory and descriptors come back. TEST_SCALE=20
- * makes the 10^4 of the specification, as far as the descriptor limit lets this process go. */
+/* A crowd: connections above the limit are closed at once, those below run out of time; memory and
+ * descriptors come back. TEST_SCALE=20 makes the 10^4 of the specification, as far as the descriptor limit
+ * lets this process go. */
 static void test_crowd(void **state) {
     (void)state;
     const char *scale = getenv("TEST_SCALE");
@@ -456,7 +466,8 @@ static void test_hit_and_run(void **state) {
             struct raw r = raw_open((struct id128){{(uint8_t)i}}, 1, (struct str){0});
             if (i % 8 == 3)
                 shutdown(r.fd, SHUT_WR);
-            close(r.fd); /* with bytes unread: the worker's next read may fail before it saw the second hello */
+            close(
+                r.fd); /* with bytes unread: the worker's next read may fail before it saw the second hello */
         } else {
             int fd = dial();
             put(fd, "\x40\0\0\0abc", (size_t)(i % 4) * 3);

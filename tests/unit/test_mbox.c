@@ -1,3 +1,4 @@
+/* threads: tsan */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -77,7 +78,8 @@ static void *post_all(void *arg) {
     return NULL;
 }
 
-/* Nothing is lost, doubled or reordered within a poster, and the waiter never misses a wake-up (it would hang). */
+/* Nothing is lost, doubled or reordered within a poster, and the waiter never misses a wake-up (it would
+ * hang). */
 static void test_many_posters(void **state) {
     (void)state;
     struct mbox *m = mbox_new(64);

@@ -1,3 +1,4 @@
+/* threads: tsan */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -19,8 +20,10 @@ static void test_exposition(void **state) {
     static const double buckets[] = {0.001, 0.5, 1, 2.5};
     struct metric_family *c = metric_family(r, METRIC_COUNTER, "vllm:requests_total", "vllm:reqs_total",
                                             "Counts\nwith \\ and \"quotes\".", labels, 2, NULL, 0);
-    struct metric_family *g = metric_family(r, METRIC_GAUGE, "weir_ready_seconds", NULL, "Seconds.", NULL, 0, NULL, 0);
-    struct metric_family *h = metric_family(r, METRIC_HISTOGRAM, "lat_seconds", NULL, "Latency.", labels, 1, buckets, 4);
+    struct metric_family *g =
+        metric_family(r, METRIC_GAUGE, "weir_ready_seconds", NULL, "Seconds.", NULL, 0, NULL, 0);
+    struct metric_family *h =
+        metric_family(r, METRIC_HISTOGRAM, "lat_seconds", NULL, "Latency.", labels, 1, buckets, 4);
     struct metric_family *s = metric_family(r, METRIC_SUMMARY, "size_bytes", NULL, "Size.", NULL, 0, NULL, 0);
     metric_add(metric_at(c, (struct str[]){STR_LIT("a\"b\\c\nd"), STR_LIT("x\xFFy")}), 2);
     metric_add(metric_at(c, (struct str[]){STR_LIT("é"), STR_LIT("")}), 0.25);
@@ -72,7 +75,9 @@ static void test_set_counts(void **state) {
     metric_set_counts(metric_at(h, NULL), (uint64_t[]){5, 0, 2}, 3, 99.5);
     struct buf b = {0};
     metrics_write(r, &b);
-    assert_non_null(strstr(buf_cstr(&b), "t_bucket{le=\"1.0\"} 5\nt_bucket{le=\"8.0\"} 5\nt_bucket{le=\"+Inf\"} 7\nt_sum 99.5\nt_count 7\n"));
+    assert_non_null(strstr(
+        buf_cstr(&b),
+        "t_bucket{le=\"1.0\"} 5\nt_bucket{le=\"8.0\"} 5\nt_bucket{le=\"+Inf\"} 7\nt_sum 99.5\nt_count 7\n"));
     assert_non_null(strstr(buf_cstr(&b), "u_bucket{le=\"+Inf\"} 7\nu_sum 99.5\nu_count 7\n"));
     assert_true(metric_value(metric_at(h, NULL)) == 99.5);
     buf_fini(&b);
@@ -135,7 +140,8 @@ static void *update(void *arg) {
     return NULL;
 }
 
-/* Updates from several threads beside scrapes: nothing is lost, and each scrape's _count is its +Inf bucket. */
+/* Updates from several threads beside scrapes: nothing is lost, and each scrape's _count is its +Inf bucket.
+ */
 static void test_threads(void **state) {
     (void)state;
     static const char *const labels[] = {"kind"};
@@ -160,7 +166,8 @@ static void test_threads(void **state) {
     assert_true(metric_value(metric_at(s.counter, (struct str[]){STR_LIT("odd")})) == N_THREADS * N_EACH / 2);
     b.len = 0;
     metrics_write(s.r, &b);
-    assert_non_null(strstr(buf_cstr(&b), "h_bucket{le=\"0.0\"} 5000\nh_bucket{le=\"1.0\"} 10000\nh_bucket{le=\"2.0\"} 15000\n"));
+    assert_non_null(strstr(
+        buf_cstr(&b), "h_bucket{le=\"0.0\"} 5000\nh_bucket{le=\"1.0\"} 10000\nh_bucket{le=\"2.0\"} 15000\n"));
     assert_non_null(strstr(buf_cstr(&b), "h_sum 30000\nh_count 20000\n"));
     buf_fini(&b);
     metrics_free(s.r);
@@ -184,7 +191,8 @@ static void test_process(void **state) {
     const char *text = buf_cstr(&b);
     assert_true(read_series(text, "process_cpu_seconds_total") >= 0);
     assert_true(read_series(text, "process_resident_memory_bytes") > 100000);
-    assert_true(read_series(text, "process_virtual_memory_bytes") >= read_series(text, "process_resident_memory_bytes"));
+    assert_true(read_series(text, "process_virtual_memory_bytes") >=
+                read_series(text, "process_resident_memory_bytes"));
     assert_true(read_series(text, "process_start_time_seconds") > 1.6e9);
     double fds = read_series(text, "process_open_fds");
     assert_true(fds >= 3 && fds <= read_series(text, "process_max_fds"));

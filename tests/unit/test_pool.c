@@ -1,3 +1,4 @@
+/* threads: tsan */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -46,7 +47,8 @@ static void test_fast_overtakes(void **state) {
         _Atomic int done = 0, running = 0, most = 0;
         struct job slow[8], fast = {.base.run = run, .started = &fast_started, .done = &done};
         for (size_t i = 0; i < ARRAY_LEN(slow); i++) {
-            slow[i] = (struct job){.base.run = run, .gate = &gate, .done = &done, .running = &running, .most = &most};
+            slow[i] = (struct job){
+                .base.run = run, .gate = &gate, .done = &done, .running = &running, .most = &most};
             assert_true(pool_submit(p, POOL_SLOW, &slow[i].base));
         }
         assert_true(pool_submit(p, POOL_FAST, &fast.base));

@@ -36,14 +36,14 @@ static void test_maximal_subparts(void **state) {
         size_t lens[8];
     } cases[] = {
         {"\x80", 1, {1}},
-        {"\xC0\xAF", 2, {1, 1}},                         /* overlong */
+        {"\xC0\xAF", 2, {1, 1}}, /* overlong */
         {"\xC1\xBF", 2, {1, 1}},
         {"\xE0\x80\xAF", 3, {1, 1, 1}},
         {"\xE0\xA0", 2, {2}},
-        {"\xED\xA0\x80", 3, {1, 1, 1}},                  /* a surrogate */
+        {"\xED\xA0\x80", 3, {1, 1, 1}}, /* a surrogate */
         {"\xF0\x80\x80\xAF", 4, {1, 1, 1, 1}},
-        {"\xF4\x90\x80\x80", 4, {1, 1, 1, 1}},           /* above U+10FFFF */
-        {"\xF1\x80\x80\xE1\x80\xC2", 6, {3, 2, 1}},      /* Unicode 15, table 3-8 */
+        {"\xF4\x90\x80\x80", 4, {1, 1, 1, 1}},      /* above U+10FFFF */
+        {"\xF1\x80\x80\xE1\x80\xC2", 6, {3, 2, 1}}, /* Unicode 15, table 3-8 */
         {"\xF5\xFF", 2, {1, 1}},
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {

@@ -145,8 +145,9 @@ static void test_unpack_bounds(void **state) {
 
 /* ---- parts ------------------------------------------------------------------------------------------- */
 
-static enum rc add_part(struct parts *p, uint64_t blob, Weir__BlobPart__Kind kind, uint64_t total, uint64_t offset, const char *z,
-                        uint64_t now_ns, struct part_done *done, bool *complete) {
+static enum rc add_part(struct parts *p, uint64_t blob, Weir__BlobPart__Kind kind, uint64_t total,
+                        uint64_t offset, const char *z, uint64_t now_ns, struct part_done *done,
+                        bool *complete) {
     Weir__BlobPart part = WEIR__BLOB_PART__INIT;
     part.has_blob = part.has_kind = part.has_total_bytes = part.has_offset = part.has_data = true;
     part.blob = blob;
@@ -178,8 +179,8 @@ static void test_parts(void **state) {
     assert_int_equal(p.n_open, 0);
     assert_true(p.announced_bytes == 0);
 
-    assert_int_equal(add_part(&p, 3, ENV, 6, 3, "def", 0, &d, &c), RC_PROTO);  /* not begun */
-    assert_int_equal(add_part(&p, 3, ENV, 101, 0, "a", 0, &d, &c), RC_PROTO);  /* above the limit */
+    assert_int_equal(add_part(&p, 3, ENV, 6, 3, "def", 0, &d, &c), RC_PROTO); /* not begun */
+    assert_int_equal(add_part(&p, 3, ENV, 101, 0, "a", 0, &d, &c), RC_PROTO); /* above the limit */
     assert_int_equal(add_part(&p, 3, ENV, UINT64_MAX, 0, "a", 0, &d, &c), RC_PROTO);
     assert_int_equal(add_part(&p, 3, (Weir__BlobPart__Kind)9, 3, 0, "a", 0, &d, &c), RC_PROTO);
     assert_int_equal(add_part(&p, 3, ENV, 3, 0, "abcd", 0, &d, &c), RC_PROTO); /* more than announced */
@@ -187,7 +188,8 @@ static void test_parts(void **state) {
     static const struct {
         uint64_t total, offset;
         const char *z;
-    } bad[] = {{6, 0, "abc"}, {6, 2, "c"}, {6, 4, "e"}, {7, 3, "d"}, {6, 3, "defg"}, {6, 3, ""}, {6, UINT64_MAX, "d"}};
+    } bad[] = {{6, 0, "abc"},  {6, 2, "c"}, {6, 4, "e"},         {7, 3, "d"},
+               {6, 3, "defg"}, {6, 3, ""},  {6, UINT64_MAX, "d"}};
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
         assert_int_equal(add_part(&p, 1, ENV, 6, 0, "abc", 0, &d, &c), RC_OK);
         assert_int_equal(add_part(&p, 1, ENV, bad[i].total, bad[i].offset, bad[i].z, 0, &d, &c), RC_PROTO);
@@ -482,7 +484,7 @@ static void test_heads(void **state) {
         uint32_t lane;
         enum rc want;
     } cases[] = {
-        {true, false, false, false, 3, 0, RC_OK},   {true, true, false, false, 1, 1, RC_OK},
+        {true, false, false, false, 3, 0, RC_OK},     {true, true, false, false, 1, 1, RC_OK},
         {true, false, false, false, 2, 0, RC_PROTO}, /* again */
         {true, false, false, false, 4, 0, RC_PROTO}, /* a gap */
         {true, false, false, false, 0, 0, RC_PROTO},  {true, true, false, false, 3, 1, RC_PROTO},
@@ -615,10 +617,12 @@ static void test_epochs(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_frame_lengths), cmocka_unit_test(test_frame_pieces), cmocka_unit_test(test_unpack_bounds),
-        cmocka_unit_test(test_parts),         cmocka_unit_test(test_conversation), cmocka_unit_test(test_hello_refusals),
-        cmocka_unit_test(test_proofs),        cmocka_unit_test(test_heads),        cmocka_unit_test(test_after_up),
-        cmocka_unit_test(test_queue),         cmocka_unit_test(test_epochs),
+        cmocka_unit_test(test_frame_lengths), cmocka_unit_test(test_frame_pieces),
+        cmocka_unit_test(test_unpack_bounds), cmocka_unit_test(test_parts),
+        cmocka_unit_test(test_conversation),  cmocka_unit_test(test_hello_refusals),
+        cmocka_unit_test(test_proofs),        cmocka_unit_test(test_heads),
+        cmocka_unit_test(test_after_up),      cmocka_unit_test(test_queue),
+        cmocka_unit_test(test_epochs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
