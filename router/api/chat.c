@@ -1,5 +1,6 @@
 #include "router/api/chat.h"
 
+#include <stdio.h>
 #include <strings.h>
 
 #include "common/clock.h"
@@ -25,9 +26,12 @@ enum rc chat_check(const struct chat_input *in, const struct router_limits *limi
     if (rc)
         return rc;
     for (size_t i = 0; i < json_array_size(in->documents); i++)
-        if (!json_is_object(json_array_get(in->documents, i)))
-            return err_set(e, RC_INVALID, "documents", "documents must hold objects, not %s",
+        if (!json_is_object(json_array_get(in->documents, i))) {
+            char param[40];
+            snprintf(param, sizeof param, "documents.%zu", i);
+            return err_set(e, RC_INVALID, param, "%s must be an object, not %s", param,
                            json_kind(json_array_get(in->documents, i)));
+        }
     for (size_t i = 0; i < ARRAY_LEN(reserved); i++)
         if (json_object_get(in->kwargs, reserved[i]))
             return err_set(e, RC_INVALID, "chat_template_kwargs", "chat_template_kwargs must not set %s",
@@ -38,7 +42,7 @@ enum rc chat_check(const struct chat_input *in, const struct router_limits *limi
     size_t k = 0;
     while (k < ARRAY_LEN(efforts) && !str_eqz(in->reasoning_effort, efforts[k]))
         k++;
-    if (in->reasoning_effort.n && k == ARRAY_LEN(efforts))
+    if (in->reasoning_effort.p && k == ARRAY_LEN(efforts))
         return err_set(e, RC_INVALID, "reasoning_effort",
                        "reasoning_effort must be one of none, minimal, low, medium, high, xhigh, max");
     return RC_OK;
@@ -151,7 +155,7 @@ enum rc chat_encode(const struct model_info *m, const struct router_opts *o, str
     if (rc)
         return rc;
     json_t *effort =
-        in->reasoning_effort.n ? json_stringn_nocheck(in->reasoning_effort.p, in->reasoning_effort.n) : NULL;
+        in->reasoning_effort.p ? json_stringn_nocheck(in->reasoning_effort.p, in->reasoning_effort.n) : NULL;
     struct vars vars = build_vars(m, in, effort, a);
     struct tmpl_out text = {0};
     struct err why = {0};

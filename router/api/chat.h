@@ -15,7 +15,7 @@
 struct chat_input {
     json_t *messages;            /* borrowed from the body; changed by chat_encode */
     json_t *documents, *kwargs;  /* borrowed, or NULL */
-    struct str reasoning_effort; /* empty: none */
+    struct str reasoning_effort; /* p NULL: none */
     bool add_generation_prompt;
     bool add_special; /* the tokenizer adds BOS, unless the template wrote one */
 };

@@ -110,6 +110,19 @@ static enum rc read_value(const struct field *f, json_t *body, const struct rout
     return RC_OK;
 }
 
+/* check_kind: a field without effect still has a kind. */
+static enum rc check_kind(const struct field *f, json_t *body, const struct router_limits *limits,
+                          struct err *e) {
+    union {
+        struct opt_bool b;
+        struct opt_int i;
+        struct opt_float d;
+        struct opt_str s;
+        json_t *json;
+    } unused = {0};
+    return read_value(f, body, limits, &unused, e);
+}
+
 /* covers: whether every member of dflt is equal in v; other values must be equal as a whole. */
 static bool covers(const json_t *v, const json_t *dflt) {
     if (!json_is_object(v) || !json_is_object(dflt) || json_object_size(dflt) == 0)
@@ -173,6 +186,8 @@ enum rc api_fields_read(unsigned route, json_t *body, const struct router_limits
         enum rc rc = RC_OK;
         if (f->rule == FIELD_READ)
             rc = read_value(f, body, limits, (char *)v + f->place, e);
+        else if (f->rule == FIELD_IGNORED)
+            rc = check_kind(f, body, limits, e);
         else if (f->rule == FIELD_REFUSED && !strcmp(f->dflt, "n"))
             best_of = f;
         else if (f->rule == FIELD_REFUSED)

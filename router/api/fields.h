@@ -23,7 +23,7 @@ enum field_kind { FIELD_BOOL, FIELD_INT, FIELD_FLOAT, FIELD_STR, FIELD_LIST, FIE
 enum field_rule {
     FIELD_READ,    /* its value goes to `place` */
     FIELD_REFUSED, /* 400 naming it, unless null or equal to its default */
-    FIELD_IGNORED, /* accepted, without effect (api.md 2.4, 7.1, 16.3.4) */
+    FIELD_IGNORED, /* accepted if of its kind, without effect (api.md 2.4, 7.1, 16.3.4) */
 };
 
 /* A field's value: `set` is false for an absent or null field. */

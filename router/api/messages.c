@@ -65,7 +65,9 @@ static enum rc check_part(const json_t *part, const char *path, struct err *e) {
     enum rc rc = json_get_str(part, path, t->field, &text, &present, e);
     if (rc || present)
         return rc;
-    return err_set(e, RC_INVALID, path, "%s: %s is required in a part of type %s", path, t->field, t->name);
+    char param[PATH_MAX_BYTES + 16];
+    snprintf(param, sizeof param, "%s.%s", path, t->field);
+    return err_set(e, RC_INVALID, param, "%s is required in a part of type %s", param, t->name);
 }
 
 static enum rc check_call(const json_t *call, const char *path, struct err *e) {
@@ -77,19 +79,20 @@ static enum rc check_call(const json_t *call, const char *path, struct err *e) {
     enum rc rc = json_get_object(call, path, "function", &function, &present, e);
     if (rc)
         return rc;
-    if (!present)
-        return err_set(e, RC_INVALID, path, "%s.function is required", path);
-    char inner[PATH_MAX_BYTES + 16];
+    char inner[PATH_MAX_BYTES + 16], param[PATH_MAX_BYTES + 32];
     snprintf(inner, sizeof inner, "%s.function", path);
+    if (!present)
+        return err_set(e, RC_INVALID, inner, "%s is required", inner);
     rc = json_get_str(function, inner, "name", &name, &present, e);
     if (rc)
         return rc;
+    snprintf(param, sizeof param, "%s.name", inner);
     if (!present || name.n == 0)
-        return err_set(e, RC_INVALID, inner, "%s.name must be a non-empty string", inner);
+        return err_set(e, RC_INVALID, param, "%s must be a non-empty string", param);
+    snprintf(param, sizeof param, "%s.arguments", inner);
     const json_t *args = json_object_get(function, "arguments");
     if (args && !json_is_null(args) && !json_is_string(args) && !json_is_object(args))
-        return err_set(e, RC_INVALID, inner, "%s.arguments must be a string of JSON, not %s", inner,
-                       json_kind(args));
+        return err_set(e, RC_INVALID, param, "%s must be a string of JSON, not %s", param, json_kind(args));
     return RC_OK;
 }
 

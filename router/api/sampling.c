@@ -46,6 +46,9 @@ static enum rc check_stop(const json_t *stop, const struct router_limits *limits
     if (!stop)
         return RC_OK;
     bool list = json_is_array(stop);
+    if (!list && !json_is_string(stop))
+        return err_set(e, RC_INVALID, "stop", "stop must be a string or a list of strings, not %s",
+                       json_kind(stop));
     size_t n = list ? json_array_size(stop) : 1;
     enum rc rc = api_field_limit("stop", "stop strings", n, limits->stop_strings, "--max-stop-strings", e);
     if (rc)
@@ -111,14 +114,19 @@ static enum rc check_bias(json_t *obj, const struct router_limits *limits, struc
         struct raw_bias *b = &all[at];
         bool present = false;
         double value = 0;
-        if (!parse_id(key, json_object_iter_key_len(it), &b->id))
-            return err_set(e, RC_INVALID, "logit_bias", "logit_bias: \"%.200s\" is no token id", key);
+        if (!parse_id(key, json_object_iter_key_len(it), &b->id)) {
+            struct str shown = api_quote((struct str){key, json_object_iter_key_len(it)});
+            return err_set(e, RC_INVALID, "logit_bias", "logit_bias: \"%.*s\" is no token id", (int)shown.n,
+                           shown.p);
+        }
         rc = json_get_float(obj, "logit_bias", key, &value, &present, e);
         if (rc)
             return rc;
-        if (!present)
-            return err_set(e, RC_INVALID, "logit_bias",
-                           "logit_bias: the value of %s must be a number, not null", key);
+        if (!present) {
+            char param[40];
+            snprintf(param, sizeof param, "logit_bias.%s", key);
+            return err_set(e, RC_INVALID, param, "%s must be a number, not null", param);
+        }
         b->value = (float)fmin(fmax(value, -100), 100);
         b->at = at++;
     }

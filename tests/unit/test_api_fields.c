@@ -211,9 +211,22 @@ static void test_every_field_every_value(void **state) {
                     fail_msg("%s = %s: %s (param %s)", api_fields[i].name, values[k], e.msg, e.param);
                 if (!strcmp(values[k], "null"))
                     assert_int_equal(rc, RC_OK);
-                if (api_fields[i].rule == FIELD_IGNORED)
+                if (api_fields[i].rule == FIELD_IGNORED && api_fields[i].kind == FIELD_ANY)
                     assert_int_equal(rc, RC_OK);
             }
+}
+
+/* A field without effect still has its kind. */
+static void test_ignored_have_kinds(void **state) {
+    (void)state;
+    struct err e = {0};
+    assert_int_equal(read(ON_CHAT, "kv_transfer_params", "{\"do_remote_decode\":true}", &e), RC_OK);
+    assert_int_equal(read(ON_CHAT, "kv_transfer_params", "5", &e), RC_INVALID);
+    assert_string_equal(e.param, "kv_transfer_params");
+    assert_int_equal(read(ON_CHAT, "parallel_tool_calls", "\"no\"", &e), RC_OK);
+    assert_int_equal(read(ON_CHAT, "parallel_tool_calls", "\"perhaps\"", &e), RC_INVALID);
+    assert_string_equal(e.param, "parallel_tool_calls");
+    assert_int_equal(read(ON_CHAT, "user", "[5]", &e), RC_OK);
 }
 
 static void test_ranges(void **state) {
@@ -287,6 +300,7 @@ int main(void) {
         cmocka_unit_test(test_rows),
         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_every_field_every_value),
+        cmocka_unit_test(test_ignored_have_kinds),
         cmocka_unit_test(test_ranges),
         cmocka_unit_test(test_best_of_follows_n),
         cmocka_unit_test(test_unbounded_logprobs),

@@ -98,7 +98,8 @@ static void test_refusals(void **state) {
         {"{\"prompt\":\"a\",\"stop\":\"\"}", 400, "stop", "must not be empty"},
         {"{\"prompt\":\"a\",\"stop\":[\"x\",\"\"]}", 400, "stop.1", "must not be empty"},
         {"{\"prompt\":\"a\",\"stop\":[\"x\",1]}", 400, "stop.1", "must be a string"},
-        {"{\"prompt\":\"a\",\"stop\":5}", 400, "stop", "must be a string"},
+        {"{\"prompt\":\"a\",\"stop\":5}", 400, "stop", "must be a string or a list of strings, not integer"},
+        {"{\"prompt\":\"a\",\"stop\":{}}", 400, "stop", "must be a string or a list of strings, not object"},
         {"{\"prompt\":\"a\",\"stop\":[\"1\",\"2\",\"3\",\"4\",\"5\",\"6\",\"7\",\"8\",\"9\",\"10\",\"11\","
          "\"12\",\"13\",\"14\","
          "\"15\",\"16\",\"17\"]}",
@@ -114,7 +115,7 @@ static void test_refusals(void **state) {
         {"{\"prompt\":\"a\",\"logit_bias\":{\"-1\":1}}", 400, "logit_bias", "out of vocabulary"},
         {"{\"prompt\":\"a\",\"logit_bias\":{\"272\":1}}", 400, "logit_bias", "out of vocabulary"},
         {"{\"prompt\":\"a\",\"logit_bias\":{\"5\":\"x\"}}", 400, "logit_bias.5", "number"},
-        {"{\"prompt\":\"a\",\"logit_bias\":{\"5\":null}}", 400, "logit_bias", "null"},
+        {"{\"prompt\":\"a\",\"logit_bias\":{\"5\":null}}", 400, "logit_bias.5", "null"},
         {"{\"prompt\":\"a\",\"logit_bias\":[]}", 400, "logit_bias", "object"},
         /* logprobs */
         {"{\"prompt\":\"a\",\"logprobs\":21}", 400, "logprobs", "--max-logprobs"},
