@@ -2,6 +2,8 @@
 
 #define AT(field) .offset = offsetof(struct router_opts, field)
 #define LIMIT(flag, field, text) {.name = flag, .kind = CONF_INT, .min = 0, .max = 1e15, AT(limit.field), .help = text}
+/* What a worker takes of one request (worker/io_submit.c) is the most that the flag can allow. */
+#define LIMIT_TO(flag, field, most, text) {.name = flag, .kind = CONF_INT, .min = 0, .max = most, AT(limit.field), .help = text}
 #define BYTES(flag, field, text) {.name = flag, .kind = CONF_SIZE, AT(limit.field), .help = text}
 #define SECONDS(flag, field, text) {.name = flag, .kind = CONF_FLOAT, .min = 0, .max = 1e9, AT(field), .help = text}
 
@@ -33,14 +35,14 @@ const struct conf_flag router_flag_rows[] = {
     LIMIT("max-connections", connections, "open connections [8192]"),
     LIMIT("max-json-depth", json_depth, "nesting of a body [64]"),
     LIMIT("max-json-nodes", json_nodes, "values in a body [1048576]"),
-    LIMIT("max-n", n, "n and best_of [128]"),
+    LIMIT_TO("max-n", n, 128, "n and best_of [128]"),
     LIMIT("max-prompts", prompts, "prompts of a request [1024]"),
     LIMIT("max-sequences", sequences, "prompts times best_of [4096]"),
     LIMIT("max-messages", messages, "messages of a chat [8192]"),
     LIMIT("max-stop-strings", stop_strings, "stop strings [16]"),
     LIMIT("max-stop-bytes", stop_bytes, "bytes of a stop string [1024]"),
-    LIMIT("max-stop-token-ids", stop_token_ids, "stop token ids [256]"),
-    LIMIT("max-logit-bias", logit_bias, "entries of logit_bias [4096]"),
+    LIMIT_TO("max-stop-token-ids", stop_token_ids, 512, "stop token ids [256]"),
+    LIMIT_TO("max-logit-bias", logit_bias, 4096, "entries of logit_bias [4096]"),
     LIMIT("max-logprobs", logprobs, "logprobs and top_logprobs [20]"),
     LIMIT("max-template-bytes", template_bytes, "text of a chat template [256 KiB]"),
     LIMIT("max-template-steps", template_steps, "steps of a rendering [5000000]"),
