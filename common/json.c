@@ -18,6 +18,10 @@ static void seed_tables(void) {
     json_object_seed(seed);
 }
 
+/* The next double below -2^63. Integers just below int64 round up to -2^63, which would bring them back into
+ * its range. */
+#define BELOW_INT64 "-9223372036854777856.0"
+
 /* widen_ints: a copy of well-formed text in which integers beyond int64 end in ".0". Jansson refuses such an
  * integer but reads the same digits as a double, which is what the specification asks for. */
 static void widen_ints(struct str text, struct buf *out) {
@@ -30,14 +34,17 @@ static void widen_ints(struct str text, struct buf *out) {
             in_string = c != '"';
             at += c == '\\' ? 2 : 1;
         } else if (c == '-' || (c >= '0' && c <= '9')) {
-            size_t len;
+            size_t len, begin = at;
+            double value;
             bool big = json_number_scan(text.p + at, text.n - at, &len, NULL) == JSON_NUMBER_BIG;
             at += len;
-            if (big) {
-                buf_add(out, text.p + copied, at - copied);
-                buf_addz(out, ".0");
-                copied = at;
-            }
+            if (!big)
+                continue;
+            (void)json_number_scan(text.p + begin, len, &len, &value);
+            bool edge = value == -0x1p63;
+            buf_add(out, text.p + copied, (edge ? begin : at) - copied);
+            buf_addz(out, edge ? BELOW_INT64 : ".0");
+            copied = at;
         } else {
             in_string = c == '"';
             at++;
@@ -156,9 +163,9 @@ enum rc json_get_int(const json_t *obj, const char *path, const char *key, int64
         case JSON_NUMBER_INT:
             *out = strtoll(json_string_value(v), NULL, 10);
             return RC_OK;
-        case JSON_NUMBER_BIG:
         case JSON_NUMBER_REAL:
             break;
+        case JSON_NUMBER_BIG:
         case JSON_NUMBER_INFINITE:
             return beyond_int64(path, key, json_string_value(v)[0] == '-', e);
         case JSON_NUMBER_BAD:
