@@ -7,10 +7,11 @@ import http.client
 import itertools
 import json
 import os
+import subprocess
 
 import pytest
 
-from conftest import SLOW, TINY, wait_for
+from conftest import BUILD, SLOW, TINY, wait_for
 
 VOCAB = json.loads((TINY / "config.json").read_text())["vocab_size"]
 CONTEXT = json.loads((TINY / "config.json").read_text())["max_position_embeddings"]
@@ -452,6 +453,13 @@ def test_long_prompts(api, what, mebi):
     """P10: the tokenizer is linear, so that a few MiB tell what 30 do."""
     text = what.encode() * (mebi * MEBI // len(what.encode()))
     api.expect(C, b'{"max_tokens":1,"prompt":"' + text + b'"}', 400, "prompt", "maximum context length", 5)
+
+
+@pytest.mark.parametrize("flag,most", [("--max-n", 128), ("--max-stop-token-ids", 512), ("--max-logit-bias", 4096)])
+def test_limits_end_at_what_a_worker_takes(flag, most):
+    args = [BUILD / "weir", "serve", TINY, "--port", "0", flag, str(most + 1)]
+    done = subprocess.run(args, capture_output=True, text=True, timeout=30 * SLOW)
+    assert done.returncode == 2 and flag in done.stderr and str(most) in done.stderr, done
 
 
 def test_nothing_is_left_behind(api, tiny):
