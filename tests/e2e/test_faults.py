@@ -64,7 +64,7 @@ def test_worker_killed_in_mid_stream(serve):
         part = s.recv(65536)
         assert part, got[-300:]
         got += part
-    assert b'"error"' in got and b"data: [DONE]" in got
+    assert b'data: {"error"' in got and b"data: [DONE]" in got
     error = json.loads(got.split(b'data: {"error"')[1].split(b"\n")[0].join([b'{"error"', b""]))
     assert error["error"]["code"] == 503
 
@@ -87,7 +87,7 @@ def test_sigterm_lets_requests_finish(serve):
         part = s.recv(65536)
         assert part, got[-300:]
         got += part
-    assert b'"error"' not in got and b"data: [DONE]" in got
+    assert b'data: {"error"' not in got and b"data: [DONE]" in got
     assert server.proc.wait(20 * SLOW) == 0
     assert not server.worker_pids()
 
