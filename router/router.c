@@ -17,7 +17,7 @@
 #include "router/offload.h"
 #include "router/session.h"
 
-enum { POOL_QUEUE_MAX = 8192, DRAIN_TICK_MS = 20, TOKEN_FILE_BYTES_MAX = 4096 };
+enum { POOL_QUEUE_MAX = 8192, SILENCE_TICK_MS = 200, DRAIN_TICK_MS = 20, TOKEN_FILE_BYTES_MAX = 4096 };
 
 /* ---- set-up ------------------------------------------------------------------------------------------ */
 
@@ -246,9 +246,13 @@ bool router_run(struct router *r) {
             LOG(LOG_ERROR, "a worker's address cannot be used", F_STR("address", r->opts->workers.v[i]),
                 F_STR("reason", e.msg));
     }
-    while (atomic_load(&r->n_shutdowns) == 0) {
-        wait_signal(r, 1000);
+    for (uint64_t tick_ns = clock_ns(); atomic_load(&r->n_shutdowns) == 0;) {
+        wait_signal(r, SILENCE_TICK_MS);
+        fleet_cut_silent(r->fleet);
+        if (clock_ns() - tick_ns < NS_PER_S)
+            continue;
         fleet_tick(r->fleet);
+        tick_ns = clock_ns();
     }
     drain(r);
     atomic_store_explicit(&r->stopping, true, memory_order_release);

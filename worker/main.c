@@ -185,6 +185,13 @@ static enum rc check_flags(const struct worker_main_opts *o, struct err *e) {
     return RC_OK;
 }
 
+static void warn_open(const struct conf_list *listen, bool has_secret) {
+    for (size_t i = 0; i < listen->n && !has_secret; i++)
+        if (strncmp(listen->v[i], "ipc://", 6))
+            LOG(LOG_WARN, "whoever reaches this address may use the worker: there is no --cluster-token-file",
+                F_STR("listen", listen->v[i]));
+}
+
 static enum rc start(struct worker *w, const char *model, struct err *e) {
     struct buf secret = {0};
     enum rc rc = check_flags(&w->o, e);
@@ -192,6 +199,7 @@ static enum rc start(struct worker *w, const char *model, struct err *e) {
         rc = read_secret(w->o.cluster_token_file, &secret, e);
     if (rc == RC_OK)
         rc = io_new(&w->io, &w->o.listen, buf_str(&secret), model, on_drain, w, e);
+    warn_open(&w->o.listen, secret.len > 0);
     buf_fini(&secret);
     if (rc == RC_OK)
         rc = load_files(&w->load, model, &w->o.w, e);

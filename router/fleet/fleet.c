@@ -364,20 +364,27 @@ void fleet_gauges(struct fleet *f) {
 }
 
 void fleet_tick(struct fleet *f) {
-    uint64_t now = clock_ns(), limit_ns = (uint64_t)(f->o.opts->engine_stall_timeout_s * (double)NS_PER_S);
-    struct link_conn *cut[FLEET_WORKERS_MAX];
-    size_t n_cut = 0;
     pthread_mutex_lock(&f->lock);
     f->done_per_s = 0.7 * f->done_per_s + 0.3 * (double)(f->n_done - f->n_done_ticked);
     f->n_done_ticked = f->n_done;
-    for (unsigned i = 0; i < FLEET_WORKERS_MAX && limit_ns; i++) {
+    pthread_mutex_unlock(&f->lock);
+}
+
+/* Time from suspicion, not from the last word: a machine that slept as a whole hears its workers first. */
+void fleet_cut_silent(struct fleet *f) {
+    enum { SILENT_MS = 600 };
+    struct link_conn *cut[FLEET_WORKERS_MAX];
+    size_t n_cut = 0;
+    pthread_mutex_lock(&f->lock);
+    uint64_t now = clock_ns();
+    for (unsigned i = 0; i < FLEET_WORKERS_MAX; i++) {
         struct worker_state *s = f->workers[i];
-        if (s && s->suspect && now - s->suspect_ns > limit_ns)
+        if (s && s->suspect && now - s->suspect_ns > SILENT_MS * NS_PER_MS)
             cut[n_cut++] = link_hold(s->w.conn);
     }
     pthread_mutex_unlock(&f->lock);
     for (size_t i = 0; i < n_cut; i++) {
-        link_cut(cut[i], "silent for longer than --engine-stall-timeout");
+        link_cut(cut[i], "it is silent: frozen, or cut off");
         link_drop(cut[i]);
     }
 }

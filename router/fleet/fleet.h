@@ -119,7 +119,10 @@ void fleet_progress(struct fleet *f, struct router_progress *out);
 void fleet_first_name(struct fleet *f, struct buf *out);
 /* fleet_gauges: brings the gauges of workers and lines up to date, before a scrape. */
 void fleet_gauges(struct fleet *f);
-/* fleet_tick: once a second: rates, and workers that are silent for too long. */
+/* fleet_tick: once a second: rates. */
 void fleet_tick(struct fleet *f);
+/* fleet_cut_silent: several times a second: cuts off workers that have not been heard of for too long. Their
+ * requests end as if they had died, within two seconds of the last word; a late answer finds no connection. */
+void fleet_cut_silent(struct fleet *f);
 
 #endif

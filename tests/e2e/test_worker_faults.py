@@ -11,7 +11,7 @@ import time
 import pytest
 
 from conftest import BUILD, ROOT, SLOW, TINY, Server, wait_for
-from test_faults import stream_request
+from test_faults import gauges, stream_request
 
 CONFIG = json.loads((TINY / "config.json").read_text())
 TOKENIZER = json.loads((TINY / "tokenizer.json").read_text())
@@ -397,3 +397,45 @@ def test_restarts_back_off(serve):
               for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("State:")]
     assert not any("zombie" in s for s in states), states
     wait_for(lambda: server.status("/health") == 200, 20, "the restart")
+
+
+def test_frozen_worker(serve):
+    """SIGSTOP: the stream ends in about two seconds, new requests are refused; SIGCONT: all as before, nothing mixed, nothing left."""
+    server = serve()
+    (worker,) = server.worker_pids()
+    expected = server.client().completions.create(model="", prompt="tell me", max_tokens=40, temperature=0).choices[0].text
+    s = stream_request(server.port)
+    got = s.recv(4096)
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        begin = time.monotonic()
+        text = read_stream(s, got)
+        assert time.monotonic() - begin < 4 * SLOW
+        assert b'data: {"error"' in text and b"data: [DONE]" in text
+        assert server.status("/health") == 503
+    finally:
+        os.kill(worker, signal.SIGCONT)
+    wait_for(lambda: server.status("/health") == 200, 10, "the thaw")
+    wait_for(lambda: gauges(server) == [0, 0, 0], 10, "gauges back at zero")
+    assert server.client().completions.create(model="", prompt="tell me", max_tokens=40, temperature=0).choices[0].text == expected
+
+
+def test_router_killed_alone(tmp_path):
+    """kill -9 of a router apart from its worker: the worker frees its sequences, and serves the next router."""
+    worker, router = start_pair(tmp_path)
+    second = None
+    try:
+        for s in [stream_request(router.port) for _ in range(5)]:
+            assert s.recv(100)
+        router.proc.kill()
+        router.proc.wait()
+        begin = time.monotonic()
+        second = Server("--worker", f"ipc://{tmp_path}/pair", command="router")
+        wait_for(lambda: gauges(second) == [0, 0, 0], 5, "gauges back at zero")
+        assert time.monotonic() - begin < 5 * SLOW and worker.poll() is None
+        assert second.client().completions.create(model="", prompt="x", max_tokens=2).usage.completion_tokens == 2
+    finally:
+        if second:
+            second.stop()
+        worker.terminate()
+        assert worker.wait(10 * SLOW) == 0
