@@ -42,27 +42,45 @@ struct product {
     const struct rope_store *rope;
     struct be *b;
     struct room *rooms;
-    float *wide_rows; /* [n_threads][n_in], for a row on its way into a tile */
+    float *wide_rows; /* [n_threads][TILE_ROWS][n_in], for rows on their way into a tile */
     struct team_queue pack, units, tails;
 };
 
-/* tile_pack: rows of one tile, normalised, k by k. */
-static void tile_pack(const struct product *p, uint32_t tile, float *row) {
+/* interleave: n rows of n_k floats, k by k: dst [n_k][n]. Six rows are two transposes in registers. */
+static void interleave(const float *const *rows, uint32_t n, uint32_t n_k, float *dst) {
+    uint32_t k = 0;
+    for (; n == TILE_ROWS && k + 4 <= n_k; k += 4, dst += 4 * TILE_ROWS) {
+        __m128 a = _mm_loadu_ps(rows[0] + k), b = _mm_loadu_ps(rows[1] + k), c = _mm_loadu_ps(rows[2] + k);
+        __m128 d = _mm_loadu_ps(rows[3] + k), e = _mm_loadu_ps(rows[4] + k), f = _mm_loadu_ps(rows[5] + k);
+        __m128 lo = _mm_unpacklo_ps(e, f), hi = _mm_unpackhi_ps(e, f);
+        _MM_TRANSPOSE4_PS(a, b, c, d);
+        _mm_storeu_ps(dst, a);
+        _mm_storel_pi((__m64 *)(void *)(dst + 4), lo);
+        _mm_storeu_ps(dst + 6, b);
+        _mm_storeh_pi((__m64 *)(void *)(dst + 10), lo);
+        _mm_storeu_ps(dst + 12, c);
+        _mm_storel_pi((__m64 *)(void *)(dst + 16), hi);
+        _mm_storeu_ps(dst + 18, d);
+        _mm_storeh_pi((__m64 *)(void *)(dst + 22), hi);
+    }
+    for (; k < n_k; k++)
+        for (uint32_t r = 0; r < n; r++)
+            *dst++ = rows[r][k];
+}
+
+/* tile_pack: rows of one tile, normalised, k by k. room: [TILE_ROWS][n_in] */
+static void tile_pack(const struct product *p, uint32_t tile, float *room) {
     uint32_t n_in = p->w->n_in, r0 = tile * TILE_ROWS, n = MIN(TILE_ROWS, p->n_rows - r0);
     float *dst = p->packed + (size_t)r0 * n_in;
+    const float *rows[TILE_ROWS];
     for (uint32_t r = 0; r < n; r++) {
-        const float *x = p->x + (size_t)(p->rows ? p->rows[r0 + r] : r0 + r) * n_in;
-        if (n == 1)
-            row = dst;
+        rows[r] = p->x + (size_t)(p->rows ? p->rows[r0 + r] : r0 + r) * n_in;
         if (p->norm.kind != NORM_NONE) {
-            row_norm_run(&p->norm, x, row);
-            x = row;
-        } else if (n == 1) {
-            memcpy(dst, x, n_in * sizeof *dst);
+            row_norm_run(&p->norm, rows[r], room + (size_t)r * n_in);
+            rows[r] = room + (size_t)r * n_in;
         }
-        for (uint32_t k = 0; n > 1 && k < n_in; k++)
-            dst[(size_t)k * n + r] = x[k];
     }
+    interleave(rows, n, n_in, dst);
 }
 
 /* masked: a store or load of the columns that exist. */
@@ -199,7 +217,7 @@ static void product_run(void *arg, int member) {
     struct room *room = &p->rooms[member];
     uint32_t n, i, n_groups = (p->w->n_panels + p->group - 1) / p->group;
     while (i = queue_take(&p->pack, &n), n)
-        tile_pack(p, i, p->wide_rows + (size_t)member * p->w->n_in);
+        tile_pack(p, i, p->wide_rows + (size_t)member * TILE_ROWS * p->w->n_in);
     team_barrier(p->b->team);
     if (p->n_rows <= TILE_ROWS) {
         while (i = take_stream(p, &n), n)
@@ -228,7 +246,7 @@ static void product(struct be *b, struct product *p) {
     p->b = b;
     p->packed = cpu_scratch(b, SCRATCH_X, (size_t)n_tiles * TILE_ROWS * w->n_in * sizeof(float));
     p->rooms = cpu_scratch(b, SCRATCH_THREAD, (size_t)b->n_threads * sizeof(struct room));
-    p->wide_rows = cpu_scratch(b, SCRATCH_ROWS, (size_t)b->n_threads * w->n_in * sizeof(float));
+    p->wide_rows = cpu_scratch(b, SCRATCH_ROWS, (size_t)b->n_threads * TILE_ROWS * w->n_in * sizeof(float));
     p->rows_block = (n_tiles + n_blocks - 1) / n_blocks * TILE_ROWS;
     n_blocks = (p->n_rows + p->rows_block - 1) / p->rows_block;
     p->group = MAX(1u, MIN(GROUP_MAX, n_blocks * w->n_panels / (16 * (uint32_t)b->n_threads)));

@@ -6,7 +6,7 @@
 
 #include "worker/cpu/simd.h"
 
-enum { PIECE_BYTES = 64 << 10, FMA_ROUNDS = 2000000, N_CHAINS = 12 };
+enum { PIECE_BYTES = 256 << 10, N_STREAMS = 4, FMA_ROUNDS = 2000000, N_CHAINS = 12 };
 
 static double now_s(void) {
     struct timespec ts;
@@ -20,7 +20,12 @@ void *probe_memory(size_t bytes) {
     if (!p)
         return NULL;
     madvise(p, bytes, MADV_HUGEPAGE);
-    memset(p, 1, bytes);
+    uint64_t *words = p, s = 1;
+    for (size_t i = 0; i < bytes / sizeof *words;
+         i++) { /* equal pages may be one page to the host: no two are */
+        s = s * 6364136223846793005u + 1442695040888963407u;
+        words[i] = s;
+    }
     return p;
 }
 
@@ -33,27 +38,28 @@ struct probe {
 static void read_run(void *arg, int member) {
     (void)member;
     struct probe *p = arg;
-    __m256i s[4] = {_mm256_setzero_si256(), _mm256_setzero_si256(), _mm256_setzero_si256(),
-                    _mm256_setzero_si256()};
+    __m256i s[N_STREAMS];
     uint32_t n, i;
+    for (int j = 0; j < N_STREAMS; j++)
+        s[j] = _mm256_setzero_si256();
     while (i = queue_take(&p->queue, &n), n) {
         const uint8_t *at = p->memory + (size_t)i * PIECE_BYTES;
-        for (size_t k = 0; k < PIECE_BYTES; k += 128) {
-            _mm_prefetch((const char *)at + k + 2048, _MM_HINT_T0);
-            _mm_prefetch((const char *)at + k + 2048 + 64, _MM_HINT_T0);
+        for (size_t k = 0; k < PIECE_BYTES / N_STREAMS; k += 64)
 #pragma GCC unroll 4
-            for (int j = 0; j < 4; j++)
-                s[j] = _mm256_xor_si256(s[j],
-                                        _mm256_load_si256((const __m256i *)(const void *)(at + k + 32 * j)));
-        }
+            for (int j = 0; j < N_STREAMS; j++) {
+                const __m256i *v = (const __m256i *)(const void *)(at + j * (PIECE_BYTES / N_STREAMS) + k);
+                s[j] =
+                    _mm256_xor_si256(s[j], _mm256_xor_si256(_mm256_load_si256(v), _mm256_load_si256(v + 1)));
+            }
     }
-    s[0] = _mm256_xor_si256(_mm256_xor_si256(s[0], s[1]), _mm256_xor_si256(s[2], s[3]));
+    for (int j = 1; j < N_STREAMS; j++)
+        s[0] = _mm256_xor_si256(s[0], s[j]);
     atomic_fetch_add(&p->sink, (uint32_t)_mm256_extract_epi32(s[0], 0));
 }
 
 double probe_read(struct team *team, const void *memory, size_t bytes) {
     struct probe p = {.memory = memory};
-    queue_init(&p.queue, (uint32_t)(bytes / PIECE_BYTES), 4);
+    queue_init(&p.queue, (uint32_t)(bytes / PIECE_BYTES), 1);
     double start = now_s();
     team_run(team, read_run, &p);
     return (double)bytes / (now_s() - start);

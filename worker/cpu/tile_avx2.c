@@ -2,63 +2,53 @@
 
 #include "worker/cpu/simd.h"
 
-/* How far ahead of use a stream is prefetched, in k: with bf16 32 bytes each. */
-enum { AHEAD_K = 32 };
+/* How far ahead of use weights are prefetched, in k of all streams together: with bf16 2 KiB in flight. */
+enum { AHEAD_K = 64 };
 
 /* form: what the compiler knows of a tile. Every loop over rows and panels unrolls, and the accumulators are
  * registers. */
 struct form {
     enum dtype t;
     int n_rows, n_panels;
-    bool packed; /* x is [k][n_rows]: offsets are constants, which is worth a fifth of the speed */
-    bool stream;
-    bool next;
+    enum { ROWS, PACKED, PREFETCHING, STREAM } kind;
 };
 
-/* add_product: acc += x * w, fused. Written out because with 15 of 16 registers in use the compiler, left to
- * choose among the three forms of the instruction, keeps the sum in the wrong operand and spills others. */
-INLINE void add_product(__m256 *acc, __m256 x, __m256 w) {
-    __asm__("vfmadd231ps %2, %1, %0" : "+x"(*acc) : "x"(x), "x"(w));
-}
-
-/* step: one k. prefetch: bytes ahead, 0 for none. */
+/* step: one k. ahead: bytes to what is prefetched, 0 for nothing. */
 INLINE void step(struct form f, const struct tile *a, const float *x, const uint8_t *w, __m256 acc[][6][2],
-                 size_t prefetch) {
+                 size_t ahead) {
 #pragma GCC unroll 4
     for (int p = 0; p < f.n_panels; p++) {
         __m256 lo, hi;
         panel_load(f.t, w + p * a->w_panel, &lo, &hi);
-        if (prefetch)
-            _mm_prefetch((const char *)w + p * a->w_panel + prefetch, _MM_HINT_T0);
+        if (ahead)
+            _mm_prefetch((const char *)w + p * a->w_panel + ahead, _MM_HINT_T0);
 #pragma GCC unroll 6
         for (int r = 0; r < f.n_rows; r++) {
-            __m256 v = _mm256_broadcast_ss(f.packed ? x + r : x + (size_t)r * a->x_row);
-            add_product(&acc[p][r][0], v, lo);
-            add_product(&acc[p][r][1], v, hi);
+            __m256 v = _mm256_broadcast_ss(f.kind == ROWS ? x + (size_t)r * a->x_row : x + r);
+            acc[p][r][0] = _mm256_fmadd_ps(v, lo, acc[p][r][0]);
+            acc[p][r][1] = _mm256_fmadd_ps(v, hi, acc[p][r][1]);
         }
     }
 }
 
-/* body: k in [k0, k1). */
+/* body: k in [k0, k1). A line of 64 bytes holds two k of a 16-bit type, one of f32. */
 INLINE void body(struct form f, const struct tile *a, uint32_t k0, uint32_t k1, __m256 acc[][6][2],
                  size_t ahead) {
-    const size_t e = 16 * dtype_bytes(f.t), x_k = f.packed ? (size_t)f.n_rows : 1;
+    const size_t e = 16 * dtype_bytes(f.t), x_k = f.kind == ROWS ? 1 : (size_t)f.n_rows;
     const float *x = a->x + k0 * x_k;
     const uint8_t *w = a->w + k0 * e, *next = a->next;
     uint32_t k = k0;
-    for (; k + 4 <= k1; k += 4) {
-#pragma GCC unroll 4
-        for (uint32_t u = 0; u < 4; u++) {
-            /* a line of 64 bytes holds two k of a 16-bit type, one of f32 */
-            step(f, a, x + u * x_k, w + u * e, acc, f.stream && (u % 2 == 0 || e > 32) ? ahead : 0);
-            if (f.next && u % 2 == 1)
-                _mm_prefetch((const char *)next + u / 2 * 64, _MM_HINT_T1);
+    for (; k + 2 <= k1; k += 2) {
+        step(f, a, x, w, acc, ahead);
+        if (f.kind == PREFETCHING) {
+            _mm_prefetch((const char *)next, _MM_HINT_T1);
+            next += 64;
         }
-        w += 4 * e;
-        x += 4 * x_k;
-        next += f.next ? 128 : 0;
+        step(f, a, x + x_k, w + e, acc, e > 32 ? ahead : 0);
+        w += 2 * e;
+        x += 2 * x_k;
     }
-    for (; k < k1; k++, w += e, x += x_k)
+    if (k < k1)
         step(f, a, x, w, acc, 0);
 }
 
@@ -73,9 +63,10 @@ INLINE void run(struct form f, const struct tile *a) {
             acc[p][r][0] = a->more ? _mm256_loadu_ps(at) : _mm256_setzero_ps();
             acc[p][r][1] = a->more ? _mm256_loadu_ps(at + 8) : _mm256_setzero_ps();
         }
-    if (f.stream) {
-        const size_t ahead = AHEAD_K * 16 * dtype_bytes(f.t);
-        uint32_t turn = a->n_k > AHEAD_K ? (a->n_k - AHEAD_K) & ~3u : 0;
+    if (f.kind == STREAM) {
+        const uint32_t ahead_k = AHEAD_K / (uint32_t)f.n_panels;
+        const size_t ahead = ahead_k * 16 * dtype_bytes(f.t);
+        uint32_t turn = a->n_k > ahead_k ? (a->n_k - ahead_k) & ~1u : 0;
         body(f, a, 0, turn, acc, ahead);
         body(f, a, turn, a->n_k, acc, ahead + (size_t)(f.n_panels - 1) * a->w_panel);
     } else {
@@ -91,67 +82,52 @@ INLINE void run(struct form f, const struct tile *a) {
         }
 }
 
-/* ROWS: one case of a switch over the number of rows. */
-#define ROWS(n)                                                                                              \
-    case n:                                                                                                  \
-        f.n_rows = n;                                                                                        \
-        run(f, a);                                                                                           \
-        return
-
-INLINE void run_one(struct form f, uint32_t n_rows, const struct tile *a) {
-    switch (n_rows) {
-        ROWS(1);
-        ROWS(2);
-        ROWS(3);
-        ROWS(4);
-        ROWS(5);
-        ROWS(6);
+/* Each form is a function of its own: the compiler then finds registers for all of it. */
+typedef void tile_fn(const struct tile *a);
+#define TILE(t, kind, rows, panels)                                                                          \
+    static __attribute__((noinline)) void tile_##t##_##kind##_##rows##_##panels(const struct tile *a) {      \
+        run((struct form){DT_##t, rows, panels, kind}, a);                                                   \
     }
-    CHECK(!"1 to 6 rows");
+#define TILES_1(t, kind)                                                                                     \
+    TILE(t, kind, 1, 1)                                                                                      \
+    TILE(t, kind, 2, 1) TILE(t, kind, 3, 1) TILE(t, kind, 4, 1) TILE(t, kind, 5, 1) TILE(t, kind, 6, 1)
+#define TILES(t)                                                                                             \
+    TILES_1(t, ROWS)                                                                                         \
+    TILES_1(t, PACKED) TILES_1(t, PREFETCHING) TILES_1(t, STREAM) TILE(t, STREAM, 1, 2)                      \
+        TILE(t, STREAM, 1, 4) TILE(t, STREAM, 2, 2)
+TILES(F32)
+TILES(F16)
+TILES(BF16)
+
+#define NAMES(t, kind)                                                                                       \
+    {                                                                                                        \
+        tile_##t##_##kind##_1_1, tile_##t##_##kind##_2_1, tile_##t##_##kind##_3_1, tile_##t##_##kind##_4_1,  \
+            tile_##t##_##kind##_5_1, tile_##t##_##kind##_6_1                                                 \
+    }
+#define ALL(t)                                                                                               \
+    { NAMES(t, ROWS), NAMES(t, PACKED), NAMES(t, PREFETCHING), NAMES(t, STREAM) }
+
+/* type_index: f32, f16, bf16. */
+static int type_index(enum dtype t) {
+    return t == DT_F32 ? 0 : t == DT_F16 ? 1 : 2;
 }
 
-INLINE void run_typed(enum dtype t, uint32_t n_rows, const struct tile *a) {
-    if (a->x_row > 0)
-        run_one((struct form){.t = t, .n_panels = 1}, n_rows, a);
-    else if (a->next)
-        run_one((struct form){.t = t, .n_panels = 1, .packed = true, .next = true}, n_rows, a);
-    else
-        run_one((struct form){.t = t, .n_panels = 1, .packed = true}, n_rows, a);
-}
+static tile_fn *const one_panel[3][4][TILE_ROWS] = {ALL(F32), ALL(F16), ALL(BF16)};
 
 void tile_run(enum dtype t, uint32_t n_rows, const struct tile *a) {
-    if (t == DT_F32)
-        run_typed(DT_F32, n_rows, a);
-    else if (t == DT_F16)
-        run_typed(DT_F16, n_rows, a);
-    else
-        run_typed(DT_BF16, n_rows, a);
-}
-
-INLINE void stream_typed(enum dtype t, uint32_t n_rows, uint32_t n_panels, const struct tile *a) {
-    const struct form one = {.t = t, .n_rows = 1, .n_panels = 1, .packed = true, .stream = true};
-    struct form f = one;
-    if (n_panels == 1) {
-        run_one(one, n_rows, a);
-    } else if (n_panels == 2 && n_rows == 1) {
-        f.n_panels = 2;
-        run(f, a);
-    } else if (n_panels == 2) {
-        CHECK(n_rows == 2);
-        f.n_rows = f.n_panels = 2;
-        run(f, a);
-    } else {
-        CHECK(n_panels == 4 && n_rows == 1);
-        f.n_panels = 4;
-        run(f, a);
-    }
+    CHECK(n_rows >= 1 && n_rows <= TILE_ROWS);
+    one_panel[type_index(t)][a->x_row > 0 ? ROWS : a->next ? PREFETCHING : PACKED][n_rows - 1](a);
 }
 
 void tile_stream(enum dtype t, uint32_t n_rows, uint32_t n_panels, const struct tile *a) {
-    if (t == DT_F32)
-        stream_typed(DT_F32, n_rows, n_panels, a);
-    else if (t == DT_F16)
-        stream_typed(DT_F16, n_rows, n_panels, a);
+    static tile_fn *const more[3][3] = {
+        {tile_F32_STREAM_1_2, tile_F32_STREAM_1_4, tile_F32_STREAM_2_2},
+        {tile_F16_STREAM_1_2, tile_F16_STREAM_1_4, tile_F16_STREAM_2_2},
+        {tile_BF16_STREAM_1_2, tile_BF16_STREAM_1_4, tile_BF16_STREAM_2_2},
+    };
+    CHECK(n_rows >= 1 && n_rows <= TILE_ROWS && (n_panels == 1 || n_panels <= tile_panels(n_rows)));
+    if (n_panels == 1)
+        one_panel[type_index(t)][STREAM][n_rows - 1](a);
     else
-        stream_typed(DT_BF16, n_rows, n_panels, a);
+        more[type_index(t)][n_rows == 2 ? 2 : n_panels / 4](a);
 }
