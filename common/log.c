@@ -24,7 +24,11 @@ bool log_parse_level(const char *word, enum log_level *out) {
     static const struct {
         const char *word;
         enum log_level level;
-    } words[] = {{"debug", LOG_DEBUG}, {"info", LOG_INFO}, {"warning", LOG_WARN}, {"warn", LOG_WARN}, {"error", LOG_ERROR}};
+    } words[] = {{"debug", LOG_DEBUG},
+                 {"info", LOG_INFO},
+                 {"warning", LOG_WARN},
+                 {"warn", LOG_WARN},
+                 {"error", LOG_ERROR}};
     for (size_t i = 0; i < ARRAY_LEN(words); i++)
         if (!strcmp(word, words[i].word)) {
             *out = words[i].level;
@@ -108,9 +112,9 @@ void log_line(enum log_level level, const char *message, const struct log_field 
     l.n = 0;
     clock_gettime(CLOCK_REALTIME, &t);
     gmtime_r(&t.tv_sec, &tm);
-    int len = snprintf(head, sizeof head, "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ %-5s %s ", tm.tm_year + 1900, tm.tm_mon + 1,
-                       tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec, (int)(t.tv_nsec / 1000000), words[level],
-                       atomic_load(&log_name));
+    int len = snprintf(head, sizeof head, "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ %-5s %s ", tm.tm_year + 1900,
+                       tm.tm_mon + 1, tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec,
+                       (int)(t.tv_nsec / 1000000), words[level], atomic_load(&log_name));
     put(&l, head, MIN((size_t)len, sizeof head - 1));
     put(&l, message, strlen(message));
     for (size_t i = 0; i < n; i++)

@@ -2,8 +2,8 @@
  *
  *   2026-01-31T12:00:00.123Z info  worker ready model=tiny seconds=0.21
  *
- * Values that need it are quoted, control characters and invalid UTF-8 escaped: a client's text can never forge a line.
- * Any thread; a line is one write. Never log keys, salts, transfer ids, prompts or outputs.
+ * Values that need it are quoted, control characters and invalid UTF-8 escaped: a client's text can never
+ * forge a line. Any thread; a line is one write. Never log keys, salts, transfer ids, prompts or outputs.
  */
 #ifndef WEIR_COMMON_LOG_H
 #define WEIR_COMMON_LOG_H
@@ -31,12 +31,22 @@ struct log_field {
 };
 void log_line(enum log_level level, const char *message, const struct log_field *fields, size_t n);
 
-#define F_STR(k, v) {.key = (k), .kind = LOG_STR, .s = str_of(v)}
-#define F_BYTES(k, ptr, len) {.key = (k), .kind = LOG_STR, .s = {(ptr), (len)}}
-#define F_I64(k, v) {.key = (k), .kind = LOG_I64, .i = (v)}
-#define F_U64(k, v) {.key = (k), .kind = LOG_U64, .u = (v)}
-#define F_F64(k, v) {.key = (k), .kind = LOG_F64, .f = (v)}
-#define F_ID(k, id) {.key = (k), .kind = LOG_HEX, .s = {(const char *)(id).b, sizeof(id).b}}
+#define F_STR(k, v)                                                                                          \
+    { .key = (k), .kind = LOG_STR, .s = str_of(v) }
+#define F_BYTES(k, ptr, len)                                                                                 \
+    {                                                                                                        \
+        .key = (k), .kind = LOG_STR, .s = {(ptr), (len) }                                                    \
+    }
+#define F_I64(k, v)                                                                                          \
+    { .key = (k), .kind = LOG_I64, .i = (v) }
+#define F_U64(k, v)                                                                                          \
+    { .key = (k), .kind = LOG_U64, .u = (v) }
+#define F_F64(k, v)                                                                                          \
+    { .key = (k), .kind = LOG_F64, .f = (v) }
+#define F_ID(k, id)                                                                                          \
+    {                                                                                                        \
+        .key = (k), .kind = LOG_HEX, .s = {(const char *)(id).b, sizeof(id).b }                              \
+    }
 #define LOG(level, message, ...)                                                                             \
     do {                                                                                                     \
         if (log_on(level)) {                                                                                 \

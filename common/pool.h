@@ -1,7 +1,8 @@
 /* pool.h: threads for work that would hold up a loop: parsing, templates, tokenising.
  *
- * Two classes: fast jobs (up to about a millisecond) always find a thread, slow ones (media, large prompts) may use all
- * but one. A job never touches what belongs to a loop; it hands its result back through a mailbox.
+ * Two classes: fast jobs (up to about a millisecond) always find a thread, slow ones (media, large prompts)
+ * may use all but one. A job never touches what belongs to a loop; it hands its result back through a
+ * mailbox.
  */
 #ifndef WEIR_COMMON_POOL_H
 #define WEIR_COMMON_POOL_H

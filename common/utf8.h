@@ -6,8 +6,8 @@
 
 #define UTF8_REPLACEMENT "\xEF\xBF\xBD"
 
-/* utf8_decode: the code point at p (n > 0 bytes left) and its length. An invalid sequence gives -1 and the length of its
- * maximal subpart (Unicode 3.9, as Python and Rust replace), at least 1. */
+/* utf8_decode: the code point at p (n > 0 bytes left) and its length. An invalid sequence gives -1 and the
+ * length of its maximal subpart (Unicode 3.9, as Python and Rust replace), at least 1. */
 int32_t utf8_decode(const char *p, size_t n, size_t *len);
 /* utf8_encode: 1 to 4 bytes to out. cp must be a scalar value. */
 size_t utf8_encode(uint32_t cp, char out[4]);

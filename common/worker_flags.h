@@ -1,7 +1,7 @@
 /* worker_flags.h: the flags of a worker, which `weir serve` takes too and hands on (rows S W of api.md 22.2).
  *
- * One table, so that the two programs cannot drift. A struct worker_flags is filled by conf_parse and read-only
- * afterwards.
+ * One table, so that the two programs cannot drift. A struct worker_flags is filled by conf_parse and
+ * read-only afterwards.
  */
 #ifndef WEIR_COMMON_WORKER_FLAGS_H
 #define WEIR_COMMON_WORKER_FLAGS_H
@@ -11,22 +11,22 @@
 struct worker_flags {
     struct conf_list served_names;
     char *log_level;
-    char *dtype;                /* auto, float32, float16, bfloat16 and their short forms */
-    char *kv_cache_dtype;       /* auto, or as dtype */
-    uint64_t max_model_len;     /* 0: the config's */
-    char *device;               /* auto, cpu, cuda */
+    char *dtype;                    /* auto, float32, float16, bfloat16 and their short forms */
+    char *kv_cache_dtype;           /* auto, or as dtype */
+    uint64_t max_model_len;         /* 0: the config's */
+    char *device;                   /* auto, cpu, cuda */
     uint64_t kv_cache_memory_bytes; /* 0: from the machine */
-    int64_t n_blocks_override;  /* 0: none */
-    int64_t block_size;         /* 16 */
+    int64_t n_blocks_override;      /* 0: none */
+    int64_t block_size;             /* 16 */
     int64_t max_num_seqs, max_num_batched_tokens, long_prefill_threshold; /* 0: default */
-    char *scheduling_policy;    /* fcfs, priority */
+    char *scheduling_policy;                                              /* fcfs, priority */
     bool prefix_caching, chunked_prefill;
     int64_t tensor_parallel;
-    char *load_format;          /* auto, safetensors, dummy */
-    char *hf_overrides;         /* JSON object or NULL */
+    char *load_format;  /* auto, safetensors, dummy */
+    char *hf_overrides; /* JSON object or NULL */
     char *logprobs_mode;
     int64_t max_logprobs;
-    int64_t threads;            /* compute threads; 0: cores */
+    int64_t threads; /* compute threads; 0: cores */
     bool deterministic, eager;
     /* A scripted engine in place of the model (worker/mock.h); for tests and benchmarks of routers. */
     bool mock;
@@ -38,7 +38,8 @@ extern const struct conf_flag worker_flag_rows[];
 extern const size_t n_worker_flag_rows;
 /* worker_flags_init: the defaults. */
 void worker_flags_init(struct worker_flags *f);
-/* worker_flags_argv: appends "--flag=value" for everything that differs from the defaults; each element is heap memory. */
+/* worker_flags_argv: appends "--flag=value" for everything that differs from the defaults; each element is
+ * heap memory. */
 void worker_flags_argv(const struct worker_flags *f, struct conf_list *argv);
 
 #endif

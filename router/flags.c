@@ -1,33 +1,74 @@
 #include "router/flags.h"
 
 #define AT(field) .offset = offsetof(struct router_opts, field)
-#define LIMIT(flag, field, text) {.name = flag, .kind = CONF_INT, .min = 0, .max = 1e15, AT(limit.field), .help = text}
+#define LIMIT(flag, field, text)                                                                             \
+    { .name = flag, .kind = CONF_INT, .min = 0, .max = 1e15, AT(limit.field), .help = text }
 /* What a worker takes of one request (worker/io_submit.c) is the most that the flag can allow. */
-#define LIMIT_TO(flag, field, most, text) {.name = flag, .kind = CONF_INT, .min = 0, .max = most, AT(limit.field), .help = text}
-#define BYTES(flag, field, text) {.name = flag, .kind = CONF_SIZE, AT(limit.field), .help = text}
-#define SECONDS(flag, field, text) {.name = flag, .kind = CONF_FLOAT, .min = 0, .max = 1e9, AT(field), .help = text}
+#define LIMIT_TO(flag, field, most, text)                                                                    \
+    { .name = flag, .kind = CONF_INT, .min = 0, .max = most, AT(limit.field), .help = text }
+#define BYTES(flag, field, text)                                                                             \
+    { .name = flag, .kind = CONF_SIZE, AT(limit.field), .help = text }
+#define SECONDS(flag, field, text)                                                                           \
+    { .name = flag, .kind = CONF_FLOAT, .min = 0, .max = 1e9, AT(field), .help = text }
 
 const struct conf_flag router_flag_rows[] = {
     {.name = "host", .kind = CONF_STR, AT(host), .help = "address to listen on [127.0.0.1]"},
-    {.name = "port", .kind = CONF_INT, .min = 0, .max = 65535, AT(port), .help = "port to listen on, 0 for any free one [8000]"},
-    {.name = "enable-request-id-headers", .kind = CONF_BOOL, AT(request_id_headers), .help = "answer with X-Request-Id [off]"},
-    {.name = "enable-prompt-tokens-details", .kind = CONF_BOOL, AT(prompt_tokens_details), .help = "usage tells cached tokens [off]"},
-    {.name = "enable-force-include-usage", .kind = CONF_BOOL, AT(force_include_usage), .help = "usage in every stream [off]"},
+    {.name = "port",
+     .kind = CONF_INT,
+     .min = 0,
+     .max = 65535,
+     AT(port),
+     .help = "port to listen on, 0 for any free one [8000]"},
+    {.name = "enable-request-id-headers",
+     .kind = CONF_BOOL,
+     AT(request_id_headers),
+     .help = "answer with X-Request-Id [off]"},
+    {.name = "enable-prompt-tokens-details",
+     .kind = CONF_BOOL,
+     AT(prompt_tokens_details),
+     .help = "usage tells cached tokens [off]"},
+    {.name = "enable-force-include-usage",
+     .kind = CONF_BOOL,
+     AT(force_include_usage),
+     .help = "usage in every stream [off]"},
     {.name = "enable-log-requests", .kind = CONF_BOOL, AT(log_requests), .help = "one line a request [off]"},
-    {.name = "chat-template", .kind = CONF_STR, AT(chat_template), .help = "file with the chat template, or its text [the model's]"},
-    {.name = "chat-template-content-format", .kind = CONF_ENUM, .choices = "auto|string|openai", AT(chat_template_content_format), .help = "what templates get as content [auto: as the template reads it]"},
-    {.name = "return-tokens-as-token-ids", .kind = CONF_BOOL, AT(return_tokens_as_token_ids), .help = "token strings of logprobs as token_id:N [off]"},
-    {.name = "default-chat-template-kwargs", .kind = CONF_JSON, AT(chat_template_kwargs), .help = "JSON object of template variables"},
+    {.name = "chat-template",
+     .kind = CONF_STR,
+     AT(chat_template),
+     .help = "file with the chat template, or its text [the model's]"},
+    {.name = "chat-template-content-format",
+     .kind = CONF_ENUM,
+     .choices = "auto|string|openai",
+     AT(chat_template_content_format),
+     .help = "what templates get as content [auto: as the template reads it]"},
+    {.name = "return-tokens-as-token-ids",
+     .kind = CONF_BOOL,
+     AT(return_tokens_as_token_ids),
+     .help = "token strings of logprobs as token_id:N [off]"},
+    {.name = "default-chat-template-kwargs",
+     .kind = CONF_JSON,
+     AT(chat_template_kwargs),
+     .help = "JSON object of template variables"},
     {.name = "response-role", .kind = CONF_STR, AT(response_role), .help = "role of answers [assistant]"},
-    {.name = "special-tokens-in-content", .kind = CONF_ENUM, .choices = "text|special", AT(special_tokens_in_content), .help = "how clients' text that spells a special token is read [text]"},
-    {.name = "generation-config", .kind = CONF_ENUM, .choices = "auto|vllm", AT(generation_config), .help = "auto: sampling defaults of the model; vllm: neutral ones [auto]"},
+    {.name = "special-tokens-in-content",
+     .kind = CONF_ENUM,
+     .choices = "text|special",
+     AT(special_tokens_in_content),
+     .help = "how clients' text that spells a special token is read [text]"},
+    {.name = "generation-config",
+     .kind = CONF_ENUM,
+     .choices = "auto|vllm",
+     AT(generation_config),
+     .help = "auto: sampling defaults of the model; vllm: neutral ones [auto]"},
     SECONDS("http-keep-alive", keep_alive_s, "idle connections close after so many seconds [65]"),
-    SECONDS("sse-keepalive", sse_keepalive_s, "comment lines in silent streams, every so many seconds [0: none]"),
+    SECONDS("sse-keepalive", sse_keepalive_s,
+            "comment lines in silent streams, every so many seconds [0: none]"),
     SECONDS("write-timeout", write_timeout_s, "a client that reads nothing for so long is cut [60]"),
     SECONDS("shutdown-timeout", shutdown_timeout_s, "seconds that running requests have after SIGTERM [30]"),
     SECONDS("queue-timeout", queue_timeout_s, "seconds a request may wait for a worker [0: no limit]"),
     SECONDS("request-timeout", request_timeout_s, "seconds a request may take [0: no limit]"),
-    SECONDS("engine-stall-timeout", engine_stall_timeout_s, "work pending and no step for so long is unhealthy [60]"),
+    SECONDS("engine-stall-timeout", engine_stall_timeout_s,
+            "work pending and no step for so long is unhealthy [60]"),
     BYTES("max-header-bytes", header_bytes, "request line and headers [64 KiB]"),
     LIMIT("max-header-count", header_count, "headers of a request [100]"),
     BYTES("max-body-bytes", body_bytes, "body of a request [32 MiB]"),
@@ -50,7 +91,12 @@ const struct conf_flag router_flag_rows[] = {
     LIMIT("max-template-depth", template_depth, "loop and call depth of a template [64]"),
     LIMIT("max-queued-requests", queued_requests, "requests that wait for a worker; more get 429 [2048]"),
     BYTES("max-stream-buffer", stream_buffer_bytes, "output waiting for a slow client [4 MiB]"),
-    {.name = "seed", .kind = CONF_INT, .min = -9e18, .max = 9e18, AT(seed), .help = "seeds of requests without one come from this and a counter"},
+    {.name = "seed",
+     .kind = CONF_INT,
+     .min = -9e18,
+     .max = 9e18,
+     AT(seed),
+     .help = "seeds of requests without one come from this and a counter"},
 };
 const size_t n_router_flag_rows = ARRAY_LEN(router_flag_rows);
 

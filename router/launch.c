@@ -22,12 +22,19 @@
 
 extern char **environ;
 
-enum { DIAL_POLL_MS = 5, BACKOFF_MIN_MS = 100, BACKOFF_MAX_MS = 5000, STEADY_S = 10, GRACE_MS = 2000, PLAIN_LINE_MS = 2000 };
+enum {
+    DIAL_POLL_MS = 5,
+    BACKOFF_MIN_MS = 100,
+    BACKOFF_MAX_MS = 5000,
+    STEADY_S = 10,
+    GRACE_MS = 2000,
+    PLAIN_LINE_MS = 2000
+};
 
 struct child {
-    pid_t pid;             /* 0: not running */
+    pid_t pid; /* 0: not running */
     int pidfd;
-    char url[160]; /* ipc://PATH */
+    char url[160];                   /* ipc://PATH */
     uint64_t started_ns, restart_ns; /* restart_ns: due then, while pid is 0 */
     unsigned backoff_ms;
     bool dialled;
@@ -38,7 +45,7 @@ struct launch {
     int dir_fd; /* locked as long as this process lives */
     struct child child[LAUNCH_WORKERS_MAX];
     pthread_t thread;
-    int events; /* eventfd: progress, or the order to stop */
+    int events;       /* eventfd: progress, or the order to stop */
     _Atomic int stop; /* 1: SIGTERM, 2: SIGKILL */
     _Atomic bool refused;
     bool was_ready, is_terminal, line_open;
@@ -100,13 +107,14 @@ static void show(struct launch *l) {
     l->was_ready = true;
     end_line(l);
     bool v6 = strchr(l->o.host, ':') != NULL;
-    fprintf(stderr, "weir: ready in %.2f s: %s at http://%s%s%s:%d/v1\n", seconds(l), l->o.model, v6 ? "[" : "", l->o.host,
-            v6 ? "]" : "", l->o.port);
+    fprintf(stderr, "weir: ready in %.2f s: %s at http://%s%s%s:%d/v1\n", seconds(l), l->o.model,
+            v6 ? "[" : "", l->o.host, v6 ? "]" : "", l->o.port);
 }
 
 /* ---- processes -------------------------------------------------------------------------------------- */
 
-/* spawn: the worker in a process group of its own, so that a terminal's Ctrl-C reaches only the router, which drains. */
+/* spawn: the worker in a process group of its own, so that a terminal's Ctrl-C reaches only the router, which
+ * drains. */
 static enum rc spawn(struct launch *l, struct child *c, struct err *e) {
     struct conf_list argv = {0};
     const struct conf_list *flags = l->o.worker_argv;
@@ -211,7 +219,8 @@ static int restart_due(struct launch *l) {
     return wait_ms;
 }
 
-/* dial_due: dials a worker once its socket is there, which is sooner than a dialler's backoff. Returns whether some are missing. */
+/* dial_due: dials a worker once its socket is there, which is sooner than a dialler's backoff. Returns
+ * whether some are missing. */
 static bool dial_due(struct launch *l) {
     bool missing = false;
     for (unsigned i = 0; i < l->o.n_workers; i++) {

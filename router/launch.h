@@ -1,8 +1,9 @@
 /* launch.h: the workers of `weir serve`: started, watched, restarted, ended.
  *
- * One thread, which forks the workers (they die with it, by PR_SET_PDEATHSIG), waits for their ends and shows loading progress:
- * one line that renews itself on a terminal, plain lines elsewhere. A worker that ends before any was ready is a refusal: the
- * router shuts down. Later deaths are restarted after 0.1 s, doubling to 5 s.
+ * One thread, which forks the workers (they die with it, by PR_SET_PDEATHSIG), waits for their ends and shows
+ * loading progress: one line that renews itself on a terminal, plain lines elsewhere. A worker that ends
+ * before any was ready is a refusal: the router shuts down. Later deaths are restarted after 0.1 s, doubling
+ * to 5 s.
  */
 #ifndef WEIR_ROUTER_LAUNCH_H
 #define WEIR_ROUTER_LAUNCH_H
@@ -23,10 +24,12 @@ struct launch_opts {
     uint64_t started_ns; /* of the process: "ready in" counts from here */
 };
 
-/* launch_start: makes a private folder for the sockets, starts the thread, which dials the workers. The options' pointers must outlive it. */
+/* launch_start: makes a private folder for the sockets, starts the thread, which dials the workers. The
+ * options' pointers must outlive it. */
 MUST_USE enum rc launch_start(struct launch **out, const struct launch_opts *o, struct err *e);
-/* launch_stop: ends the workers: SIGTERM, or SIGKILL at once if `now`, and SIGKILL after two seconds; joins the thread, removes the
- * folder, frees l. Returns false if the start was refused because a worker could not start. NULL is fine. */
+/* launch_stop: ends the workers: SIGTERM, or SIGKILL at once if `now`, and SIGKILL after two seconds; joins
+ * the thread, removes the folder, frees l. Returns false if the start was refused because a worker could not
+ * start. NULL is fine. */
 bool launch_stop(struct launch *l, bool now);
 
 #endif

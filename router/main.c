@@ -26,19 +26,36 @@ struct weir_opts {
 };
 
 static const struct conf_flag serve_rows[] = {
-    {.name = "workers", .kind = CONF_INT, .min = 1, .max = LAUNCH_WORKERS_MAX, .offset = offsetof(struct weir_opts, n_workers),
+    {.name = "workers",
+     .kind = CONF_INT,
+     .min = 1,
+     .max = LAUNCH_WORKERS_MAX,
+     .offset = offsetof(struct weir_opts, n_workers),
      .help = "workers to start on this machine [1]"},
 };
 static const struct conf_flag router_only_rows[] = {
-    {.name = "worker", .kind = CONF_LIST, .offset = offsetof(struct weir_opts, r.workers),
+    {.name = "worker",
+     .kind = CONF_LIST,
+     .offset = offsetof(struct weir_opts, r.workers),
      .help = "a worker's address: ipc://PATH or tcp://HOST:PORT; one or several"},
-    {.name = "cluster-token-file", .kind = CONF_STR, .offset = offsetof(struct weir_opts, r.cluster_token_file),
+    {.name = "cluster-token-file",
+     .kind = CONF_STR,
+     .offset = offsetof(struct weir_opts, r.cluster_token_file),
      .help = "file with the secret that workers and routers share"},
-    {.name = "log-level", .kind = CONF_ENUM, .choices = "debug|info|warning|error", .offset = offsetof(struct weir_opts, r.log_level),
+    {.name = "log-level",
+     .kind = CONF_ENUM,
+     .choices = "debug|info|warning|error",
+     .offset = offsetof(struct weir_opts, r.log_level),
      .help = "least level logged [info]"},
-    {.name = "threads", .kind = CONF_INT, .min = 0, .max = 1024, .offset = offsetof(struct weir_opts, r.threads),
+    {.name = "threads",
+     .kind = CONF_INT,
+     .min = 0,
+     .max = 1024,
+     .offset = offsetof(struct weir_opts, r.threads),
      .help = "loops, and threads of the pool [cores]"},
-    {.name = "served-model-name", .kind = CONF_LIST, .offset = offsetof(struct weir_opts, r.served_names),
+    {.name = "served-model-name",
+     .kind = CONF_LIST,
+     .offset = offsetof(struct weir_opts, r.served_names),
      .help = "names clients may use [as the workers say]"},
 };
 
@@ -59,7 +76,8 @@ static bool has_row(const struct conf_flag *rows, size_t n, const char *name) {
 }
 
 /* add_rows: rows moved by `base`; a name that is there already is left out, so the first table decides. */
-static size_t add_rows(struct conf_flag *to, size_t n, const struct conf_flag *from, size_t n_from, size_t base) {
+static size_t add_rows(struct conf_flag *to, size_t n, const struct conf_flag *from, size_t n_from,
+                       size_t base) {
     for (size_t i = 0; i < n_from; i++) {
         if (has_row(to, n, from[i].name))
             continue;
@@ -79,7 +97,8 @@ static struct conf_table make_table(struct conf_flag *rows, bool serve) {
         n = add_rows(rows, n, router_only_rows, ARRAY_LEN(router_only_rows), 0);
     }
     n = add_rows(rows, n, router_flag_rows, n_router_flag_rows, offsetof(struct weir_opts, r));
-    return (struct conf_table){.usage = serve ? "weir serve MODEL [flags]" : "weir router --worker ADDRESS [flags]",
+    return (struct conf_table){.usage = serve ? "weir serve MODEL [flags]"
+                                              : "weir router --worker ADDRESS [flags]",
                                .flags = rows,
                                .n_flags = n,
                                .n_positional_max = serve ? 1 : 0};
@@ -125,8 +144,8 @@ static void catch_signals(struct router *r) {
     sigaction(SIGTERM, &sa, NULL);
     sigaction(SIGINT, &sa, NULL);
     signal(SIGPIPE, SIG_IGN);
-    /* A parent may have left these ignored or blocked: then children could not be waited for, nor this process
-     * be told to end. */
+    /* A parent may have left these ignored or blocked: then children could not be waited for, nor this
+     * process be told to end. */
     sigset_t told;
     sigemptyset(&told);
     sigaddset(&told, SIGTERM);
@@ -156,7 +175,8 @@ static int run(struct weir_opts *o, const char *model, const struct conf_table *
             shown.data[i] = ' '; /* a template given as text has lines */
     LOG(LOG_INFO, buf_cstr(&shown));
     if (!is_loopback(o->r.host))
-        LOG(LOG_WARN, "listening beyond this machine, and nobody has to show a key", F_STR("host", o->r.host));
+        LOG(LOG_WARN, "listening beyond this machine, and nobody has to show a key",
+            F_STR("host", o->r.host));
     catch_signals(r);
     if (model) {
         worker_flags_argv(&o->w, &argv);
@@ -231,7 +251,8 @@ static int healthcheck(const char *url) {
     int fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0), status = 1;
     struct timeval limit = {.tv_sec = 5};
     char request[512];
-    int n = snprintf(request, sizeof request, "GET /health HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n", host);
+    int n = snprintf(request, sizeof request, "GET /health HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n",
+                     host);
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
     setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
     if (!connect(fd, found->ai_addr, found->ai_addrlen) && write(fd, request, (size_t)n) == n &&

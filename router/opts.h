@@ -1,4 +1,5 @@
-/* opts.h: what the router's flags say. Filled by router/main (conf.h), read-only afterwards, shared by all threads. */
+/* opts.h: what the router's flags say. Filled by router/main (conf.h), read-only afterwards, shared by all
+ * threads. */
 #ifndef WEIR_ROUTER_OPTS_H
 #define WEIR_ROUTER_OPTS_H
 
@@ -21,24 +22,25 @@ struct router_limits {
 struct router_opts {
     char *host;
     int64_t port;
-    int64_t threads;            /* 0: cores */
+    int64_t threads; /* 0: cores */
     struct router_limits limit;
-    double keep_alive_s, write_timeout_s, sse_keepalive_s, shutdown_timeout_s, queue_timeout_s, request_timeout_s;
+    double keep_alive_s, write_timeout_s, sse_keepalive_s, shutdown_timeout_s, queue_timeout_s,
+        request_timeout_s;
     double engine_stall_timeout_s;
     bool request_id_headers, prompt_tokens_details, force_include_usage;
     bool return_tokens_as_token_ids;
     bool log_requests;
     char *log_level;
-    struct conf_list served_names; /* empty: as the worker says */
-    char *chat_template;           /* path or literal; NULL: the model's */
+    struct conf_list served_names;      /* empty: as the worker says */
+    char *chat_template;                /* path or literal; NULL: the model's */
     char *chat_template_content_format; /* auto, string, openai; NULL: auto */
-    char *chat_template_kwargs;    /* --default-chat-template-kwargs, JSON object or NULL */
-    char *response_role;           /* "assistant" */
-    char *special_tokens_in_content; /* "text" or "special" */
-    char *generation_config;       /* auto, vllm */
-    struct conf_list workers;      /* --worker: addresses to dial */
+    char *chat_template_kwargs;         /* --default-chat-template-kwargs, JSON object or NULL */
+    char *response_role;                /* "assistant" */
+    char *special_tokens_in_content;    /* "text" or "special" */
+    char *generation_config;            /* auto, vllm */
+    struct conf_list workers;           /* --worker: addresses to dial */
     char *cluster_token_file;
-    int64_t seed;                  /* --seed; has_seed false: none */
+    int64_t seed; /* --seed; has_seed false: none */
     bool has_seed;
 };
 

@@ -26,7 +26,19 @@
 #define BE_ABI 1u
 enum { KV_BLOCK_TOKENS = 16, BE_GROUPS_MAX = 4, BE_AXES_MAX = 4, BE_ERR_BYTES = 256 };
 
-enum dtype { DT_NONE = 0, DT_F32, DT_F16, DT_BF16, DT_F8E4M3, DT_I8, DT_I32, DT_I64, DT_U8, DT_BOOL, N_DTYPE };
+enum dtype {
+    DT_NONE = 0,
+    DT_F32,
+    DT_F16,
+    DT_BF16,
+    DT_F8E4M3,
+    DT_I8,
+    DT_I32,
+    DT_I64,
+    DT_U8,
+    DT_BOOL,
+    N_DTYPE
+};
 
 struct be;     /* one device of one rank */
 struct be_mem; /* a device buffer */
@@ -37,25 +49,25 @@ struct be_kv;  /* the block pool of one cache group */
 
 struct be_config {
     int device_index;
-    int n_threads;           /* CPU compute threads; 0: cores that this process may use */
-    int rank, n_ranks;       /* of the tensor-parallel group */
-    const char *group_name;  /* names the group's shared memory; NULL when n_ranks is 1 */
-    const void *group_uid;   /* NCCL's unique id, n_ranks > 1 on GPUs */
+    int n_threads;          /* CPU compute threads; 0: cores that this process may use */
+    int rank, n_ranks;      /* of the tensor-parallel group */
+    const char *group_name; /* names the group's shared memory; NULL when n_ranks is 1 */
+    const void *group_uid;  /* NCCL's unique id, n_ranks > 1 on GPUs */
     size_t group_uid_bytes;
-    enum dtype compute;      /* type of activations on a GPU; a CPU always uses f32 */
-    uint32_t n_tokens_max;   /* rows of the largest batch */
+    enum dtype compute;    /* type of activations on a GPU; a CPU always uses f32 */
+    uint32_t n_tokens_max; /* rows of the largest batch */
     uint32_t n_seqs_max;
-    uint32_t n_rows_max;     /* rows of logits at once */
-    uint32_t n_vocab;        /* columns of logits */
-    bool deterministic;      /* a GPU too keeps the order of sums independent of the batch */
-    bool eager;              /* no captured graphs */
+    uint32_t n_rows_max; /* rows of logits at once */
+    uint32_t n_vocab;    /* columns of logits */
+    bool deterministic;  /* a GPU too keeps the order of sums independent of the batch */
+    bool eager;          /* no captured graphs */
 };
 
 struct be_info {
-    char name[96];             /* "cpu avx2, 2 threads" */
+    char name[96]; /* "cpu avx2, 2 threads" */
     enum dtype act;
     uint64_t memory_total_bytes, memory_free_bytes;
-    uint32_t n_vocab_padded;   /* row stride of logits, in floats */
+    uint32_t n_vocab_padded; /* row stride of logits, in floats */
 };
 
 /* be_weight_src: a matrix or vector as the checkpoint has it, [rows][cols] row-major, in the host's mapped
@@ -63,11 +75,11 @@ struct be_info {
 struct be_weight_src {
     const void *data;
     enum dtype dtype;
-    uint32_t rows, cols;         /* of the stored tensor */
-    uint32_t row0, col0;         /* first row and column taken */
-    uint32_t n_rows, n_cols;     /* taken; 0 means all that remain */
-    const void *scale;           /* fp8: f32 scales, NULL for none */
-    uint32_t scale_block;        /* 0: one scale; 128: one per 128 x 128 block */
+    uint32_t rows, cols;     /* of the stored tensor */
+    uint32_t row0, col0;     /* first row and column taken */
+    uint32_t n_rows, n_cols; /* taken; 0 means all that remain */
+    const void *scale;       /* fp8: f32 scales, NULL for none */
+    uint32_t scale_block;    /* 0: one scale; 128: one per 128 x 128 block */
 };
 
 enum be_weight_kind {
@@ -89,7 +101,7 @@ enum cache_kind { CACHE_NONE = 0, CACHE_FULL, CACHE_WINDOW, CACHE_STATE, CACHE_C
 struct cache_group_spec {
     enum cache_kind kind;
     uint32_t n_layers;
-    uint32_t n_kv_heads;  /* of this rank */
+    uint32_t n_kv_heads; /* of this rank */
     uint32_t head_dim;
     uint32_t head_dim_v;  /* 0: as head_dim */
     uint32_t window;      /* CACHE_WINDOW: tokens a query sees, itself included */
@@ -101,23 +113,23 @@ struct cache_group_spec {
  * chunks and decodes mix freely. All arrays belong to the caller and are read by `plan` only. */
 struct batch {
     uint32_t n_tokens, n_seqs, n_rows, n_axes, n_groups;
-    const uint32_t *tokens;     /* [n_tokens] ids; ignored where embeds replace them */
-    const int32_t *pos;         /* [n_axes][n_tokens] rope or absolute positions; axis 0 orders the cache */
-    const uint32_t *seq_start;  /* [n_seqs + 1] */
-    const uint32_t *kv_len;     /* [n_seqs] tokens in the cache after this step (cross: encoder rows) */
-    const uint8_t *kind;        /* [n_seqs] enum attn_kind; NULL: all causal */
-    const uint8_t *token_type;  /* [n_tokens] token type ids; NULL: all 0 */
+    const uint32_t *tokens;    /* [n_tokens] ids; ignored where embeds replace them */
+    const int32_t *pos;        /* [n_axes][n_tokens] rope or absolute positions; axis 0 orders the cache */
+    const uint32_t *seq_start; /* [n_seqs + 1] */
+    const uint32_t *kv_len;    /* [n_seqs] tokens in the cache after this step (cross: encoder rows) */
+    const uint8_t *kind;       /* [n_seqs] enum attn_kind; NULL: all causal */
+    const uint8_t *token_type; /* [n_tokens] token type ids; NULL: all 0 */
     struct {
-        const uint32_t *table;  /* [n_seqs][table_stride] blocks in order of position */
+        const uint32_t *table; /* [n_seqs][table_stride] blocks in order of position */
         uint32_t table_stride;
-        const uint32_t *slot;   /* [n_tokens] block * KV_BLOCK_TOKENS + offset, where K and V go */
-        const uint32_t *state;  /* [n_seqs] slot of the sequence's state; CACHE_STATE only */
+        const uint32_t *slot;  /* [n_tokens] block * KV_BLOCK_TOKENS + offset, where K and V go */
+        const uint32_t *state; /* [n_seqs] slot of the sequence's state; CACHE_STATE only */
     } group[BE_GROUPS_MAX];
-    const uint32_t *rows;       /* [n_rows] token index whose hidden state becomes row r of the logits */
+    const uint32_t *rows;        /* [n_rows] token index whose hidden state becomes row r of the logits */
     const struct be_mem *embeds; /* replacement input embeddings, act, [n_embeds][hidden]; NULL: none */
-    const uint32_t *embed_row;  /* [n_tokens] row of embeds plus 1, 0: use the token */
-    /* device-resident ids of the last step: token i is out_ids[from_row[i] - 1] of the previous sample call, 0:
-     * take tokens[i]. NULL where not used. Lets a GPU start a step before the host has seen the ids. */
+    const uint32_t *embed_row;   /* [n_tokens] row of embeds plus 1, 0: use the token */
+    /* device-resident ids of the last step: token i is out_ids[from_row[i] - 1] of the previous sample call,
+     * 0: take tokens[i]. NULL where not used. Lets a GPU start a step before the host has seen the ids. */
     const uint32_t *from_row;
 };
 
@@ -129,15 +141,15 @@ struct be_norm {
     const struct be_w *weight; /* [cols] f32 */
     const struct be_w *bias;   /* NORM_LAYER */
     float eps;
-    float weight_offset;       /* RMS: x * (offset + w); 1 for Gemma */
+    float weight_offset; /* RMS: x * (offset + w); 1 for Gemma */
 };
 
 /* op_embed: y[t] = scale * E[token] (+ P[pos + pos_offset]) (+ T[type]); then norm, if given. */
 struct op_embed {
-    struct be_mem *y;          /* [n_tokens][cols] */
+    struct be_mem *y; /* [n_tokens][cols] */
     const struct be_w *tokens, *positions, *types;
     int32_t pos_offset;
-    float scale;               /* 0 means 1 */
+    float scale; /* 0 means 1 */
     struct be_norm norm;
     uint32_t cols;
 };
@@ -149,13 +161,13 @@ enum rope_kind { ROPE_NONE = 0, ROPE_NEOX, ROPE_INTERLEAVED };
  * their slots of the cache. q (and, for groups of CACHE_NONE, k and v) stay in the row, rotated. */
 struct rope_store {
     bool on;
-    uint32_t group, layer;     /* cache group and layer within it */
+    uint32_t group, layer; /* cache group and layer within it */
     uint32_t n_heads, n_kv_heads, head_dim, rotary_dim;
     enum rope_kind rope;
-    const struct be_w *inv_freq; /* VECTOR [rotary_dim / 2] f32, scaling applied */
-    float rope_scale;          /* factor on sin and cos (YaRN's attention factor); 0 means 1 */
+    const struct be_w *inv_freq;         /* VECTOR [rotary_dim / 2] f32, scaling applied */
+    float rope_scale;                    /* factor on sin and cos (YaRN's attention factor); 0 means 1 */
     uint32_t axis_sections[BE_AXES_MAX]; /* rotary pairs taken from each axis; all 0: axis 0 only */
-    struct be_norm q_norm, k_norm; /* weights [head_dim] */
+    struct be_norm q_norm, k_norm;       /* weights [head_dim] */
 };
 
 enum act_kind { ACT_NONE = 0, ACT_SILU, ACT_GELU, ACT_GELU_TANH, ACT_RELU, ACT_TANH, ACT_QUICK_GELU };
@@ -167,13 +179,13 @@ struct op_gemm {
     struct be_mem *y;
     const struct be_mem *x;
     const struct be_w *w;
-    struct be_norm norm;       /* over the columns of x, before the product */
-    const struct be_w *bias;   /* VECTOR [n_out] */
+    struct be_norm norm;     /* over the columns of x, before the product */
+    const struct be_w *bias; /* VECTOR [n_out] */
     enum act_kind act;
-    const struct be_mem *add;  /* [rows][n_out] residual; NULL for none */
+    const struct be_mem *add; /* [rows][n_out] residual; NULL for none */
     bool reduce;
     struct rope_store rope;
-    uint32_t n_rows;           /* 0: the batch's tokens */
+    uint32_t n_rows; /* 0: the batch's tokens */
 };
 
 /* op_norm: y = add + norm(x). */
@@ -182,21 +194,21 @@ struct op_norm {
     const struct be_mem *x;
     struct be_norm norm;
     const struct be_mem *add;
-    uint32_t cols, n_rows;     /* n_rows 0: the batch's tokens */
+    uint32_t cols, n_rows; /* n_rows 0: the batch's tokens */
 };
 
-/* op_attn: out[t] = softmax(scale q k^T (soft-capped, masked)) v over the sequence's cache (or, for CACHE_NONE,
- * over its own rows of qkv). A causal query at position p sees positions <= p, and with a window only
- * p - window + 1 and later. */
+/* op_attn: out[t] = softmax(scale q k^T (soft-capped, masked)) v over the sequence's cache (or, for
+ * CACHE_NONE, over its own rows of qkv). A causal query at position p sees positions <= p, and with a window
+ * only p - window + 1 and later. */
 struct op_attn {
-    struct be_mem *out;        /* [n_tokens][n_heads * head_dim_v] */
-    const struct be_mem *qkv;  /* rows as rope_store leaves them */
+    struct be_mem *out;       /* [n_tokens][n_heads * head_dim_v] */
+    const struct be_mem *qkv; /* rows as rope_store leaves them */
     uint32_t group, layer;
     uint32_t n_heads, n_kv_heads, head_dim;
     float scale;
-    float softcap;             /* 0: none; else c * tanh(s / c) */
-    uint32_t window;           /* 0: none */
-    const struct be_w *sinks;  /* VECTOR [n_heads], 0: none */
+    float softcap;            /* 0: none; else c * tanh(s / c) */
+    uint32_t window;          /* 0: none */
+    const struct be_w *sinks; /* VECTOR [n_heads], 0: none */
 };
 
 /* op_moe: y = add + sum over the top_k experts e of g_e * down_e(act(gate_e x) * up_e x). Router logits and
@@ -219,8 +231,8 @@ struct op_logits {
     struct be_norm norm;
     const struct be_w *w;
     const struct be_w *bias;
-    float scale;               /* 0 means 1 */
-    float softcap;             /* 0: none */
+    float scale;   /* 0 means 1 */
+    float softcap; /* 0: none */
 };
 
 /* ---- sampling --------------------------------------------------------------------------------- */
@@ -228,7 +240,7 @@ struct op_logits {
 /* One token seen by a row's sequence, for penalties. */
 struct sample_seen {
     uint32_t id;
-    uint32_t n_output : 31;    /* times in the output */
+    uint32_t n_output : 31; /* times in the output */
     uint32_t in_prompt : 1;
 };
 struct sample_bias {
@@ -246,22 +258,22 @@ struct sample_bias {
  * being over what min_p and top_k kept. The draw takes r = high 64 bits of (philox64(seed, position) *
  * sum(w)) and the first kept id, in ascending order of id, whose running sum of w exceeds r. */
 struct sample_row {
-    float temperature;         /* 0: greedy, the lowest id of the largest logit */
-    float top_p;               /* 1: off */
-    float min_p;               /* 0: off */
-    uint32_t top_k;            /* 0: off */
-    float repetition_penalty;  /* 1: off */
+    float temperature;        /* 0: greedy, the lowest id of the largest logit */
+    float top_p;              /* 1: off */
+    float min_p;              /* 0: off */
+    uint32_t top_k;           /* 0: off */
+    float repetition_penalty; /* 1: off */
     float frequency_penalty, presence_penalty;
-    uint64_t seed, position;   /* position: index of the token in its sequence's output */
+    uint64_t seed, position; /* position: index of the token in its sequence's output */
     const struct sample_seen *seen;
     uint32_t n_seen;
     const struct sample_bias *bias;
     uint32_t n_bias;
-    const uint32_t *banned;    /* ids masked */
+    const uint32_t *banned; /* ids masked */
     uint32_t n_banned;
-    const uint32_t *mask;      /* bitset over the vocabulary, 1 = allowed; NULL: all */
-    uint32_t n_top;            /* logprobs wanted beside the sampled token's */
-    uint32_t logprobs_mode;    /* enum be_logprobs_mode */
+    const uint32_t *mask;   /* bitset over the vocabulary, 1 = allowed; NULL: all */
+    uint32_t n_top;         /* logprobs wanted beside the sampled token's */
+    uint32_t logprobs_mode; /* enum be_logprobs_mode */
     bool want_logprob;
 };
 enum be_logprobs_mode { BE_RAW_LOGPROBS = 0, BE_PROCESSED_LOGPROBS, BE_RAW_LOGITS, BE_PROCESSED_LOGITS };
@@ -269,12 +281,12 @@ enum be_logprobs_mode { BE_RAW_LOGPROBS = 0, BE_PROCESSED_LOGPROBS, BE_RAW_LOGIT
 #define BE_NO_TOKEN UINT32_MAX
 /* sample_out: results of a row, valid in host memory after wait. */
 struct sample_out {
-    uint32_t id;               /* BE_NO_TOKEN: nothing satisfies the constraints, or a logit was NaN */
-    bool nan;                  /* a logit was NaN or plus infinity */
-    float logprob;             /* of id, by logprobs_mode */
-    uint32_t rank;             /* of id among the raw logits, from 1 */
-    uint32_t *top_ids;         /* [n_top] the caller's memory, best first, lower id on ties */
-    float *top_logprobs;       /* [n_top] */
+    uint32_t id;         /* BE_NO_TOKEN: nothing satisfies the constraints, or a logit was NaN */
+    bool nan;            /* a logit was NaN or plus infinity */
+    float logprob;       /* of id, by logprobs_mode */
+    uint32_t rank;       /* of id among the raw logits, from 1 */
+    uint32_t *top_ids;   /* [n_top] the caller's memory, best first, lower id on ties */
+    float *top_logprobs; /* [n_top] */
 };
 
 /* op_prompt_logprobs: for logits row r: the log-softmax of target[r], its rank, and the n_top best. */
@@ -282,7 +294,7 @@ struct op_row_logprobs {
     uint32_t row;
     uint32_t target;
     uint32_t n_top;
-    struct sample_out *out;    /* id is target */
+    struct sample_out *out; /* id is target */
 };
 
 /* ---- the table -------------------------------------------------------------------------------- */
@@ -292,8 +304,8 @@ struct be_copy {
 };
 
 struct be_ops {
-    uint32_t abi;    /* BE_ABI */
-    uint32_t bytes;  /* sizeof(struct be_ops) as the backend was built */
+    uint32_t abi;   /* BE_ABI */
+    uint32_t bytes; /* sizeof(struct be_ops) as the backend was built */
     const char *name;
 
     /* open: 0, or nonzero with err filled. close frees everything that belongs to the handle. */
@@ -310,16 +322,16 @@ struct be_ops {
 
     /* weight: packs sources into the backend's own layout, using its threads. NULL with err filled: no memory
      * or a type it cannot hold. Blocking. weight_bytes: what it occupies. */
-    struct be_w *(*weight)(struct be *b, enum be_weight_kind kind, const struct be_weight_src *src, uint32_t n_src,
-                           char err[BE_ERR_BYTES]);
+    struct be_w *(*weight)(struct be *b, enum be_weight_kind kind, const struct be_weight_src *src,
+                           uint32_t n_src, char err[BE_ERR_BYTES]);
     void (*weight_free)(struct be *b, struct be_w *w);
     uint64_t (*weight_bytes)(const struct be_w *w);
 
     /* kv_new: a pool of n_blocks of KV_BLOCK_TOKENS tokens (CACHE_STATE: n_blocks states). group is its index
      * in batches. kv_block_bytes: bytes of one block over all layers of the group. */
     uint64_t (*kv_block_bytes)(struct be *b, const struct cache_group_spec *spec);
-    struct be_kv *(*kv_new)(struct be *b, uint32_t group, const struct cache_group_spec *spec, uint32_t n_blocks,
-                            char err[BE_ERR_BYTES]);
+    struct be_kv *(*kv_new)(struct be *b, uint32_t group, const struct cache_group_spec *spec,
+                            uint32_t n_blocks, char err[BE_ERR_BYTES]);
     void (*kv_free)(struct be *b, struct be_kv *kv);
     void (*kv_copy)(struct be *b, struct be_kv *kv, const struct be_copy *copies, uint32_t n);
     /* kv_export, kv_import: whole blocks in the canonical layout [layer][k,v][head][token][dim], stored type.
@@ -390,7 +402,8 @@ static inline uint64_t be_weight40(float d) {
     return (uint64_t)(be_exp(d) * 1099511627776.0f);
 }
 
-/* be_philox64: Philox4x32-10 (Salmon et al., 2011), key = seed, counter = (position, 0); its first two words. */
+/* be_philox64: Philox4x32-10 (Salmon et al., 2011), key = seed, counter = (position, 0); its first two words.
+ */
 static inline uint64_t be_philox64(uint64_t seed, uint64_t position) {
     uint32_t c0 = (uint32_t)position, c1 = (uint32_t)(position >> 32), c2 = 0, c3 = 0;
     uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);

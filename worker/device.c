@@ -37,7 +37,8 @@ static enum rc load_plugin(const struct be_ops **out, struct err *e) {
     const struct be_ops *ops = sym ? get(BE_ABI) : NULL;
     if (!ops || ops->abi != BE_ABI || ops->bytes < sizeof *ops) {
         dlclose(so);
-        return err_set(e, RC_UNAVAILABLE, "device", "backend-cuda.so is of another version (ABI %u is needed)", BE_ABI);
+        return err_set(e, RC_UNAVAILABLE, "device",
+                       "backend-cuda.so is of another version (ABI %u is needed)", BE_ABI);
     }
     *out = ops;
     return RC_OK;

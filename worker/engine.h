@@ -174,8 +174,8 @@ uint32_t engine_token_budget(const struct engine *e);
 MUST_USE enum rc engine_submit(struct engine *e, struct req *r, struct err *err);
 
 /* engine_abort: ends one sample (by stream) or all of request `id` of that router with FINISH_ABORT, which is
- * reported. Unknown ones are ignored: they have ended. RC_AGAIN: the inbox is full; RC_UNAVAILABLE: the engine
- * is stopping. */
+ * reported. Unknown ones are ignored: they have ended. RC_AGAIN: the inbox is full; RC_UNAVAILABLE: the
+ * engine is stopping. */
 MUST_USE enum rc engine_abort(struct engine *e, uint32_t router, uint32_t router_epoch, struct id128 id,
                               bool whole, uint64_t stream);
 /* engine_drop_router: that connection is gone; all its requests of this epoch and earlier ones end

@@ -179,7 +179,8 @@ static enum rc make_pools(struct engine *e, struct kv_group *groups, struct err 
             return too_small(o, least * block_bytes, o->n_blocks[g] * block_bytes, err);
         e->kv[g] = o->ops->kv_new(o->be, g, &e->groups[g], o->n_blocks[g], why);
         if (!e->kv[g])
-            return err_set(err, RC_IO, "kv_cache_memory_bytes", "KV cache: %s: lower --kv-cache-memory-bytes", why);
+            return err_set(err, RC_IO, "kv_cache_memory_bytes", "KV cache: %s: lower --kv-cache-memory-bytes",
+                           why);
     }
     return RC_OK;
 }

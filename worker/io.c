@@ -78,8 +78,8 @@ static void send_info(struct io *io, struct link_conn *c) {
     send_soft(c, LINK_CONTROL, WEIR__ENVELOPE__BODY_WORKER_INFO, &m);
 }
 
-/* send_credit: two batches and the largest request, so that a line can form at the worker, where priority is kept, but
- * most waiting happens in the routers. */
+/* send_credit: two batches and the largest request, so that a line can form at the worker, where priority is
+ * kept, but most waiting happens in the routers. */
 static void send_credit(struct io *io, struct link_conn *c) {
     Weir__Credit m = WEIR__CREDIT__INIT;
     m.has_sequences = m.has_prefill_tokens = true;
@@ -263,7 +263,8 @@ bool io_tomb_take(struct io *io, struct id128 id) {
     return hit;
 }
 
-static void on_abort(struct io *io, struct link_conn *c, uint32_t router, uint32_t epoch, const Weir__Abort *m) {
+static void on_abort(struct io *io, struct link_conn *c, uint32_t router, uint32_t epoch,
+                     const Weir__Abort *m) {
     struct id128 id;
     if (!m->has_request_id || m->request_id.len != sizeof id.b) {
         link_cut(c, "an Abort without a request id");
@@ -281,7 +282,8 @@ static void on_abort(struct io *io, struct link_conn *c, uint32_t router, uint32
     }
 }
 
-static void on_control(struct io *io, struct link_conn *c, uint32_t router, uint32_t epoch, const Weir__Control *m) {
+static void on_control(struct io *io, struct link_conn *c, uint32_t router, uint32_t epoch,
+                       const Weir__Control *m) {
     Weir__ControlReply reply = WEIR__CONTROL_REPLY__INIT;
     char text[] = "not supported by this worker";
     if (atomic_load(&io->ready) && m->kind == WEIR__CONTROL__KIND__RESET_PREFIX_CACHE &&
@@ -369,8 +371,8 @@ void io_progress(struct io *io, uint64_t done_bytes, uint64_t total_bytes) {
         tell_all(io);
 }
 
-void io_ready(struct io *io, const struct io_engine *engine, const struct io_facts *facts, struct io_asset *assets,
-              size_t n_assets) {
+void io_ready(struct io *io, const struct io_engine *engine, const struct io_facts *facts,
+              struct io_asset *assets, size_t n_assets) {
     CHECK(n_assets <= IO_ASSETS_MAX);
     pthread_mutex_lock(&io->lock);
     io->engine = *engine;

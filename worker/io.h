@@ -1,8 +1,9 @@
 /* io.h: a worker's end of the link: requests in, outputs and state out.
  *
- * It exists before the model does, so that routers see loading progress. Link callbacks come on the link's threads, io_on_step on
- * the engine's, the load reports from a thread of its own. What a router sends is checked here, field by field,
- * before the engine sees it; a message that breaks a rule is rejected or cuts its connection, and nothing else.
+ * It exists before the model does, so that routers see loading progress. Link callbacks come on the link's
+ * threads, io_on_step on the engine's, the load reports from a thread of its own. What a router sends is
+ * checked here, field by field, before the engine sees it; a message that breaks a rule is rejected or cuts
+ * its connection, and nothing else.
  */
 #ifndef WEIR_WORKER_IO_H
 #define WEIR_WORKER_IO_H
@@ -19,7 +20,8 @@ struct io;
 struct io_engine {
     void *arg;
     enum rc (*submit)(void *arg, struct req *r, struct err *e);
-    enum rc (*abort)(void *arg, uint32_t router, uint32_t router_epoch, struct id128 id, bool whole, uint64_t stream);
+    enum rc (*abort)(void *arg, uint32_t router, uint32_t router_epoch, struct id128 id, bool whole,
+                     uint64_t stream);
     void (*drop_router)(void *arg, uint32_t router, uint32_t router_epoch);
     enum rc (*reset_prefix)(void *arg, uint32_t router, uint32_t router_epoch, uint64_t id);
     void (*drain)(void *arg);
@@ -52,8 +54,8 @@ int io_port(const struct io *io);
 /* io_progress: at most ten times a second reaches the routers. */
 void io_progress(struct io *io, uint64_t done_bytes, uint64_t total_bytes);
 /* io_ready: from now on requests are taken. assets (n of them) are taken over. */
-void io_ready(struct io *io, const struct io_engine *engine, const struct io_facts *facts, struct io_asset *assets,
-              size_t n_assets);
+void io_ready(struct io *io, const struct io_engine *engine, const struct io_facts *facts,
+              struct io_asset *assets, size_t n_assets);
 /* io_state: tells routers DRAINING or FAILED with a line why. */
 void io_draining(struct io *io);
 void io_failed(struct io *io, const char *why);
@@ -62,8 +64,8 @@ void io_on_step(void *io, const struct step_out *out);
 void io_on_control(void *io, uint32_t router, uint32_t router_epoch, uint64_t id, bool ok);
 /* io_flush: waits until all that was said to routers is on its way, at most so long. */
 void io_flush(struct io *io, unsigned ms);
-/* io_free: closes every connection; what is not on its way is lost. The engine must be stopped by then, but not freed: until this
- * returns, connections may call it. */
+/* io_free: closes every connection; what is not on its way is lost. The engine must be stopped by then, but
+ * not freed: until this returns, connections may call it. */
 void io_free(struct io *io);
 
 #endif

@@ -1,5 +1,5 @@
-/* A step's outputs, packed into one StepOutputs for each router. Runs on the engine's thread and reuses its scratch, so that
- * steady decode allocates nothing here. */
+/* A step's outputs, packed into one StepOutputs for each router. Runs on the engine's thread and reuses its
+ * scratch, so that steady decode allocates nothing here. */
 #include <stdlib.h>
 
 #include "worker/io_private.h"
@@ -98,8 +98,8 @@ static void fill_first(Weir__First *m, const struct token_out *t) {
 
 static void fill_finish(Weir__Finish *m, const struct token_out *t) {
     static const Weir__Finish__Reason reason[N_FINISH] = {
-        [FINISH_NONE] = WEIR__FINISH__REASON__ERROR,     [FINISH_STOP] = WEIR__FINISH__REASON__STOP,
-        [FINISH_LENGTH] = WEIR__FINISH__REASON__LENGTH,  [FINISH_ABORT] = WEIR__FINISH__REASON__ABORT,
+        [FINISH_NONE] = WEIR__FINISH__REASON__ERROR,    [FINISH_STOP] = WEIR__FINISH__REASON__STOP,
+        [FINISH_LENGTH] = WEIR__FINISH__REASON__LENGTH, [FINISH_ABORT] = WEIR__FINISH__REASON__ABORT,
         [FINISH_ERROR] = WEIR__FINISH__REASON__ERROR,
     };
     weir__finish__init(m);

@@ -8,8 +8,8 @@
 #include "common/link/link.h"
 #include "worker/io.h"
 
-/* Aborted requests that may not have arrived yet: an Abort overtakes the parts of a long Submit. Direct-mapped by id;
- * ids are random and used once, so an old entry does no harm. */
+/* Aborted requests that may not have arrived yet: an Abort overtakes the parts of a long Submit.
+ * Direct-mapped by id; ids are random and used once, so an old entry does no harm. */
 enum { IO_TOMBS = 4096 };
 
 /* io_router: a connection's index. Reused with another epoch. Guarded by io.lock. */
@@ -21,28 +21,28 @@ struct io_router {
 struct io {
     struct link *link;
     pthread_mutex_t lock;
-    pthread_cond_t tick;              /* wakes the reporter early */
+    pthread_cond_t tick; /* wakes the reporter early */
     struct io_router routers[IO_ROUTERS_MAX];
     uint32_t next_epoch;
     struct id128 tombs[IO_TOMBS];
 
-    Weir__WorkerState state;          /* guarded by lock, as are the facts */
+    Weir__WorkerState state; /* guarded by lock, as are the facts */
     char detail[256];
     char *model;
     struct conf_list names;
-    struct io_facts facts;            /* strings owned */
+    struct io_facts facts; /* strings owned */
     uint64_t load_done_bytes, load_total_bytes, progress_sent_ns;
     struct io_asset assets[IO_ASSETS_MAX];
     size_t n_assets;
     uint8_t asset_digest[IO_ASSETS_MAX][32];
 
-    _Atomic bool ready;               /* engine and facts may be read without the lock */
+    _Atomic bool ready; /* engine and facts may be read without the lock */
     struct io_engine engine;
     pthread_t reporter;
     bool reporter_on, stopping;
     void (*on_drain)(void *arg);
     void *arg;
-    struct io_out *out;               /* io_out.c's scratch; the engine's thread only */
+    struct io_out *out; /* io_out.c's scratch; the engine's thread only */
 };
 
 /* io_submit: checks m and hands it to the engine, or answers with a Reject. */

@@ -5,7 +5,13 @@
 #include "common/clock.h"
 #include "worker/io_private.h"
 
-enum { SAMPLES_MAX = 128, STOP_IDS_MAX = 1024, BIAS_MAX = 4096, RESUME_MAX = SAMPLES_MAX, PROMPT_ROWS_BYTES_MAX = 48 << 20 };
+enum {
+    SAMPLES_MAX = 128,
+    STOP_IDS_MAX = 1024,
+    BIAS_MAX = 4096,
+    RESUME_MAX = SAMPLES_MAX,
+    PROMPT_ROWS_BYTES_MAX = 48 << 20
+};
 
 static uint32_t status_of(enum rc rc) {
     switch (rc) {
@@ -96,7 +102,8 @@ static enum rc check_sampling(const Weir__Sampling *s, const struct io_facts *f,
         field = "bias_ids";
     else if (s->has_n_logprobs && (s->n_logprobs < -1 || s->n_logprobs > (int64_t)f->max_logprobs))
         field = "n_logprobs";
-    else if (s->has_n_prompt_logprobs && (s->n_prompt_logprobs < -1 || s->n_prompt_logprobs > (int64_t)f->max_logprobs))
+    else if (s->has_n_prompt_logprobs &&
+             (s->n_prompt_logprobs < -1 || s->n_prompt_logprobs > (int64_t)f->max_logprobs))
         field = "n_prompt_logprobs";
     if (field)
         return err_set(e, RC_INVALID, field, "%s is out of range", field);
@@ -115,7 +122,8 @@ static enum rc check_resume(const Weir__Submit *m, const struct io_facts *f, str
         return err_set(e, RC_INVALID, "resume", "too many resumed samples");
     for (size_t i = 0; i < m->n_resume; i++) {
         const Weir__Resume *r = m->resume[i];
-        if (r->sample >= n_samples || (i && r->sample <= m->resume[i - 1]->sample) || r->n_tokens >= m->sampling->max_tokens)
+        if (r->sample >= n_samples || (i && r->sample <= m->resume[i - 1]->sample) ||
+            r->n_tokens >= m->sampling->max_tokens)
             return err_set(e, RC_INVALID, "resume", "resumed samples must ascend and be unfinished");
         enum rc rc = check_ids(r->tokens, r->n_tokens, f->vocab_size, "resume", e);
         if (rc != RC_OK)
@@ -131,14 +139,16 @@ static enum rc check_submit(const Weir__Submit *m, const struct io_facts *f, str
     if (!m->sampling || !m->has_stream)
         return err_set(e, RC_INVALID, "sampling", "a Submit needs sampling and stream");
     if (m->n_tokens < 1 || m->n_tokens > f->max_model_len)
-        return err_set(e, RC_INVALID, "tokens", "a prompt has 1 to %u tokens, not %zu", f->max_model_len, m->n_tokens);
+        return err_set(e, RC_INVALID, "tokens", "a prompt has 1 to %u tokens, not %zu", f->max_model_len,
+                       m->n_tokens);
     if (m->n_tokens + m->sampling->max_tokens > f->max_model_len)
-        return err_set(e, RC_INVALID, "max_tokens", "prompt and max_tokens exceed the maximum context length of %u",
-                       f->max_model_len);
+        return err_set(e, RC_INVALID, "max_tokens",
+                       "prompt and max_tokens exceed the maximum context length of %u", f->max_model_len);
     /* About what the answer's rows take: packed id, logprob and rank, and 10 bytes for each of the top. */
     if (m->sampling->has_n_prompt_logprobs && m->sampling->n_prompt_logprobs >= 0 &&
         (uint64_t)m->n_tokens * (24 + 10 * (uint64_t)m->sampling->n_prompt_logprobs) > PROMPT_ROWS_BYTES_MAX)
-        return err_set(e, RC_INVALID, "n_prompt_logprobs", "%lld prompt logprobs for each of %zu tokens are more than a message holds",
+        return err_set(e, RC_INVALID, "n_prompt_logprobs",
+                       "%lld prompt logprobs for each of %zu tokens are more than a message holds",
                        (long long)m->sampling->n_prompt_logprobs, m->n_tokens);
     if (m->has_domain && m->domain.len != 16)
         return err_set(e, RC_INVALID, "domain", "domain has 16 bytes");
@@ -168,7 +178,8 @@ static struct req *make_req(const Weir__Submit *m, const struct io_facts *f, str
     for (size_t i = 0; i < s->n_bias_ids; i++)
         bias[i] = (struct sample_bias){s->bias_ids[i], s->bias_values[i]};
     for (size_t i = 0; i < m->n_resume; i++)
-        resume[i] = (struct req_resume){m->resume[i]->sample, m->resume[i]->tokens, (uint32_t)m->resume[i]->n_tokens};
+        resume[i] =
+            (struct req_resume){m->resume[i]->sample, m->resume[i]->tokens, (uint32_t)m->resume[i]->n_tokens};
     if (s->n_allowed_ids)
         allowed = allowed_bits(s, f->vocab_size, &n_words);
     uint64_t now = clock_ns();

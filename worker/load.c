@@ -21,7 +21,8 @@ static bool is_dir(const char *path) {
 }
 
 /* read_file: at most limit bytes. RC_NOT_FOUND: there is none. */
-static enum rc read_file(const char *dir, const char *name, size_t limit, char **data, size_t *n, struct err *e) {
+static enum rc read_file(const char *dir, const char *name, size_t limit, char **data, size_t *n,
+                         struct err *e) {
     char path[4096];
     struct stat st;
     if ((size_t)snprintf(path, sizeof path, "%s/%s", dir, name) >= sizeof path)
@@ -35,7 +36,8 @@ static enum rc read_file(const char *dir, const char *name, size_t limit, char *
     if (fstat(fd, &st) || !S_ISREG(st.st_mode))
         rc = err_set(e, RC_INVALID, NULL, "%s is not a regular file", name);
     else if ((uint64_t)st.st_size > limit)
-        rc = err_set(e, RC_TOO_LARGE, NULL, "%s has %lld bytes, at most %zu", name, (long long)st.st_size, limit);
+        rc = err_set(e, RC_TOO_LARGE, NULL, "%s has %lld bytes, at most %zu", name, (long long)st.st_size,
+                     limit);
     if (rc == RC_OK) {
         buf = xmalloc((size_t)st.st_size + 1);
         while (got < (size_t)st.st_size) {
@@ -87,7 +89,8 @@ enum rc load_find(const char *model, char **dir, struct err *e) {
     if (is_repo && cache_dir(root, sizeof root)) {
         snprintf(repo, sizeof repo, "%s/models--%.*s--%s", root, (int)(slash - model), model, slash + 1);
         if (read_line(repo, "refs/main", revision, sizeof revision)) {
-            if ((size_t)snprintf(path, sizeof path, "%s/snapshots/%s", repo, revision) < sizeof path && is_dir(path)) {
+            if ((size_t)snprintf(path, sizeof path, "%s/snapshots/%s", repo, revision) < sizeof path &&
+                is_dir(path)) {
                 *dir = xstrdup(path);
                 return RC_OK;
             }
@@ -97,13 +100,14 @@ enum rc load_find(const char *model, char **dir, struct err *e) {
                    is_repo ? ", and no repository of that name in the local Hugging Face cache" : "");
 }
 
-/* Files routers want; all but the first may be missing. A router asks for them one by one, and each fits its connection's queue. */
+/* Files routers want; all but the first may be missing. A router asks for them one by one, and each fits its
+ * connection's queue. */
 static const struct {
     const char *name;
     size_t limit;
 } asset_files[] = {
-    {"tokenizer.json", 48 * MIB},          {"tokenizer_config.json", 16 * MIB}, {"special_tokens_map.json", MIB},
-    {"chat_template.jinja", 4 * MIB},      {"generation_config.json", MIB},
+    {"tokenizer.json", 48 * MIB},     {"tokenizer_config.json", 16 * MIB}, {"special_tokens_map.json", MIB},
+    {"chat_template.jinja", 4 * MIB}, {"generation_config.json", MIB},
 };
 
 static enum rc read_assets(struct load *l, struct err *e) {
@@ -151,20 +155,25 @@ static enum rc fill_eos(struct load *l, struct err *e) {
     CHECK(f->n_eos <= ARRAY_LEN(f->eos));
     if (!f->n_eos)
         return err_set(e, RC_INVALID, "eos_token_id",
-                       "config.json: eos_token_id: missing, in generation_config.json too: no answer would ever end; name it with "
+                       "config.json: eos_token_id: missing, in generation_config.json too: no answer would "
+                       "ever end; name it with "
                        "--hf-overrides '{\"eos_token_id\": ID}'");
-    for (uint32_t i = 0; i < f->n_eos; i++) /* config.json's are in range; generation_config.json knows no vocabulary */
+    for (uint32_t i = 0; i < f->n_eos;
+         i++) /* config.json's are in range; generation_config.json knows no vocabulary */
         if (eos[i] >= l->config.vocab)
-            return err_set(e, RC_INVALID, "eos_token_id", "generation_config.json: eos_token_id: id %u is not in the vocabulary of %u",
+            return err_set(e, RC_INVALID, "eos_token_id",
+                           "generation_config.json: eos_token_id: id %u is not in the vocabulary of %u",
                            eos[i], l->config.vocab);
     memcpy(f->eos, eos, f->n_eos * sizeof *eos);
     return RC_OK;
 }
 
-static enum rc context_length(const struct load *l, const struct worker_flags *f, uint32_t *out, struct err *e) {
+static enum rc context_length(const struct load *l, const struct worker_flags *f, uint32_t *out,
+                              struct err *e) {
     uint64_t limit = hf_config_len_limit(&l->config);
     if (f->max_model_len > limit)
-        return err_set(e, RC_INVALID, "max-model-len", "--max-model-len %llu is above the %llu positions that the model allows",
+        return err_set(e, RC_INVALID, "max-model-len",
+                       "--max-model-len %llu is above the %llu positions that the model allows",
                        (unsigned long long)f->max_model_len, (unsigned long long)limit);
     *out = f->max_model_len ? (uint32_t)f->max_model_len : l->config.max_positions;
     return RC_OK;
@@ -242,22 +251,27 @@ static enum rc check_memory(const struct load *l, enum dtype dt, struct err *e) 
     if (need <= free_bytes)
         return RC_OK;
     return err_set(e, RC_INVALID, "dtype",
-                   "the weights need %.1f GiB as %s and %.1f GiB are free: take a smaller model%s", (double)need / (double)GIB,
-                   dtype_word(dt), (double)free_bytes / (double)GIB, dt == DT_F32 ? ", or --dtype bfloat16" : "");
+                   "the weights need %.1f GiB as %s and %.1f GiB are free: take a smaller model%s",
+                   (double)need / (double)GIB, dtype_word(dt), (double)free_bytes / (double)GIB,
+                   dt == DT_F32 ? ", or --dtype bfloat16" : "");
 }
 
-/* kv_budget: bytes for the KV pool: as asked, else a quarter of what is free after loading, and never more than the sequences
- * that may run at once could fill. Pages are taken from the system when they are first written. */
-static uint64_t kv_budget(const struct load *l, const struct worker_flags *f, uint64_t block_bytes, uint32_t n_seqs) {
+/* kv_budget: bytes for the KV pool: as asked, else a quarter of what is free after loading, and never more
+ * than the sequences that may run at once could fill. Pages are taken from the system when they are first
+ * written. */
+static uint64_t kv_budget(const struct load *l, const struct worker_flags *f, uint64_t block_bytes,
+                          uint32_t n_seqs) {
     if (f->kv_cache_memory_bytes)
         return f->kv_cache_memory_bytes;
     struct be_info now;
     l->ops->info(l->be, &now);
-    uint64_t blocks = (uint64_t)n_seqs * ((l->facts.max_model_len + KV_BLOCK_TOKENS - 1) / KV_BLOCK_TOKENS + 1);
+    uint64_t blocks =
+        (uint64_t)n_seqs * ((l->facts.max_model_len + KV_BLOCK_TOKENS - 1) / KV_BLOCK_TOKENS + 1);
     return MIN(now.memory_free_bytes / 4, blocks * block_bytes);
 }
 
-/* check_kv_memory: pages come when they are first written, so the system would grant any size and kill the worker later. */
+/* check_kv_memory: pages come when they are first written, so the system would grant any size and kill the
+ * worker later. */
 static enum rc check_kv_memory(const struct load *l, const struct worker_flags *f, struct err *e) {
     struct be_info now;
     l->ops->info(l->be, &now);
@@ -265,12 +279,14 @@ static enum rc check_kv_memory(const struct load *l, const struct worker_flags *
     if (l->kv_bytes <= most)
         return RC_OK;
     return err_set(e, RC_INVALID, "kv_cache_memory_bytes",
-                   "the KV cache would take %.1f GiB and the machine has %.1f GiB%s: lower %s", (double)l->kv_bytes / (double)GIB,
-                   (double)most / (double)GIB, f->n_blocks_override ? "" : " free",
+                   "the KV cache would take %.1f GiB and the machine has %.1f GiB%s: lower %s",
+                   (double)l->kv_bytes / (double)GIB, (double)most / (double)GIB,
+                   f->n_blocks_override ? "" : " free",
                    f->n_blocks_override ? "--num-gpu-blocks-override" : "--kv-cache-memory-bytes");
 }
 
-static enum rc size_pools(struct load *l, const struct worker_flags *f, struct engine_opts *o, struct err *e) {
+static enum rc size_pools(struct load *l, const struct worker_flags *f, struct engine_opts *o,
+                          struct err *e) {
     uint64_t block_bytes = 0;
     for (uint32_t g = 0; g < o->n_groups; g++)
         block_bytes += l->ops->kv_block_bytes(l->be, &o->groups[g]);
@@ -289,15 +305,16 @@ static enum rc size_pools(struct load *l, const struct worker_flags *f, struct e
 }
 
 static uint32_t logprobs_mode(const char *word) {
-    static const char *const words[] = {"raw_logprobs", "processed_logprobs", "raw_logits", "processed_logits"};
+    static const char *const words[] = {"raw_logprobs", "processed_logprobs", "raw_logits",
+                                        "processed_logits"};
     for (uint32_t i = 0; i < ARRAY_LEN(words); i++)
         if (!strcmp(word, words[i]))
             return i;
     return BE_RAW_LOGPROBS;
 }
 
-static enum rc open_device(struct load *l, const struct worker_flags *f, enum dtype dt, uint32_t n_tokens, uint32_t n_seqs,
-                           struct err *e) {
+static enum rc open_device(struct load *l, const struct worker_flags *f, enum dtype dt, uint32_t n_tokens,
+                           uint32_t n_seqs, struct err *e) {
     char why[BE_ERR_BYTES] = "";
     enum rc rc = device_ops(f->device, &l->ops, e);
     if (rc != RC_OK)
@@ -322,7 +339,8 @@ static void forward(void *arg, const struct batch *b) {
 }
 
 enum rc load_model(struct load *l, const struct worker_flags *f, struct engine_opts *o,
-                   void (*progress)(void *arg, uint64_t done, uint64_t total), void *progress_arg, struct err *e) {
+                   void (*progress)(void *arg, uint64_t done, uint64_t total), void *progress_arg,
+                   struct err *e) {
     enum dtype dt = parse_dtype(f->dtype, l->config.dtype);
     enum dtype kv = strcmp(f->kv_cache_dtype, "auto") ? parse_dtype(f->kv_cache_dtype, l->config.dtype) : dt;
     uint32_t n_seqs = f->max_num_seqs ? (uint32_t)f->max_num_seqs : SEQS_DEFAULT;

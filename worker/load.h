@@ -13,10 +13,10 @@
 #include "worker/model/model.h"
 
 struct load {
-    char *dir;                   /* the model's folder */
+    char *dir; /* the model's folder */
     struct hf_config config;
     struct hf_generation generation;
-    struct st_set *weights;      /* NULL with --load-format dummy */
+    struct st_set *weights; /* NULL with --load-format dummy */
     const struct be_ops *ops;
     struct be *be;
     struct model *model;
@@ -29,12 +29,13 @@ struct load {
     uint64_t kv_bytes;
 };
 
-/* load_find: the folder of MODEL: a directory, or a repository id in the local Hugging Face cache. Nothing is downloaded. */
+/* load_find: the folder of MODEL: a directory, or a repository id in the local Hugging Face cache. Nothing is
+ * downloaded. */
 MUST_USE enum rc load_find(const char *model, char **dir, struct err *e);
 /* load_files: config, generation config and the assets for routers; fast, no weights. */
 MUST_USE enum rc load_files(struct load *l, const char *model, const struct worker_flags *f, struct err *e);
-/* load_model: opens the device, packs the weights, sizes the KV pool and makes the engine (not started). progress as in
- * model_opts. */
+/* load_model: opens the device, packs the weights, sizes the KV pool and makes the engine (not started).
+ * progress as in model_opts. */
 MUST_USE enum rc load_model(struct load *l, const struct worker_flags *f, struct engine_opts *engine,
                             void (*progress)(void *arg, uint64_t done, uint64_t total), void *progress_arg,
                             struct err *e);

@@ -26,11 +26,18 @@ struct worker_main_opts {
 };
 
 static const struct conf_flag own_rows[] = {
-    {.name = "listen", .kind = CONF_LIST, .offset = offsetof(struct worker_main_opts, listen),
-     .help = "where routers find it: ipc://PATH or tcp://HOST:PORT, one or several [ipc:///tmp/weir-worker.sock]"},
-    {.name = "cluster-token-file", .kind = CONF_STR, .offset = offsetof(struct worker_main_opts, cluster_token_file),
+    {.name = "listen",
+     .kind = CONF_LIST,
+     .offset = offsetof(struct worker_main_opts, listen),
+     .help = "where routers find it: ipc://PATH or tcp://HOST:PORT, one or several "
+             "[ipc:///tmp/weir-worker.sock]"},
+    {.name = "cluster-token-file",
+     .kind = CONF_STR,
+     .offset = offsetof(struct worker_main_opts, cluster_token_file),
      .help = "file with the secret that routers must prove"},
-    {.name = "parent-pid", .kind = CONF_INT, .offset = offsetof(struct worker_main_opts, parent_pid),
+    {.name = "parent-pid",
+     .kind = CONF_INT,
+     .offset = offsetof(struct worker_main_opts, parent_pid),
      .help = "end when this parent process ends; weir serve uses it [0: no]"},
 };
 
@@ -80,8 +87,8 @@ static void on_control(void *arg, uint32_t router, uint32_t router_epoch, uint64
     io_on_control(((struct worker *)arg)->io, router, router_epoch, id, ok);
 }
 
-/* on_progress: on the main thread, between tensors. A signal ends loading here: there is nothing to drain, and a large model
- * takes minutes. */
+/* on_progress: on the main thread, between tensors. A signal ends loading here: there is nothing to drain,
+ * and a large model takes minutes. */
 static void on_progress(void *arg, uint64_t done, uint64_t total) {
     struct worker *w = arg;
     struct pollfd p = {.fd = w->signals, .events = POLLIN};
@@ -107,7 +114,8 @@ static void on_sigbus(int sig) {
 static enum rc e_submit(void *arg, struct req *r, struct err *e) {
     return engine_submit(arg, r, e);
 }
-static enum rc e_abort(void *arg, uint32_t router, uint32_t epoch, struct id128 id, bool whole, uint64_t stream) {
+static enum rc e_abort(void *arg, uint32_t router, uint32_t epoch, struct id128 id, bool whole,
+                       uint64_t stream) {
     return engine_abort(arg, router, epoch, id, whole, stream);
 }
 static void e_drop(void *arg, uint32_t router, uint32_t epoch) {
@@ -145,17 +153,18 @@ static void start_mock(struct worker *w) {
     f->max_logprobs = (uint32_t)w->o.w.max_logprobs;
     f->device = "mock";
     f->dtype = f->kv_dtype = "none";
-    w->mock = mock_new(&(struct mock_opts){.step_ns = (uint64_t)(w->o.w.mock_step_ms * 1e6),
-                                           .prefill_ns_per_token = (uint64_t)(w->o.w.mock_prefill_us_per_token * 1e3),
-                                           .n_vocab = f->vocab_size,
-                                           .n_seqs_max = f->max_seqs,
-                                           .n_blocks = f->n_blocks,
-                                           .eos_ids = f->eos,
-                                           .n_eos_ids = f->n_eos,
-                                           .arg = w,
-                                           .on_step = on_step,
-                                           .on_control = on_control,
-                                           .on_drained = on_drained});
+    w->mock = mock_new(
+        &(struct mock_opts){.step_ns = (uint64_t)(w->o.w.mock_step_ms * 1e6),
+                            .prefill_ns_per_token = (uint64_t)(w->o.w.mock_prefill_us_per_token * 1e3),
+                            .n_vocab = f->vocab_size,
+                            .n_seqs_max = f->max_seqs,
+                            .n_blocks = f->n_blocks,
+                            .eos_ids = f->eos,
+                            .n_eos_ids = f->n_eos,
+                            .arg = w,
+                            .on_step = on_step,
+                            .on_control = on_control,
+                            .on_drained = on_drained});
     w->engine = mock_engine(w->mock);
 }
 
@@ -167,13 +176,15 @@ static enum rc read_secret(const char *path, struct buf *out, struct err *e) {
     FILE *f = fopen(path, "re");
     char line[512];
     if (!f)
-        return err_set(e, RC_IO, "cluster-token-file", "the cluster token file cannot be read: %s", strerror(errno));
+        return err_set(e, RC_IO, "cluster-token-file", "the cluster token file cannot be read: %s",
+                       strerror(errno));
     errno = 0;
     bool got = fgets(line, sizeof line, f) != NULL;
     int saved = errno;
     fclose(f);
     if (!got && saved)
-        return err_set(e, RC_IO, "cluster-token-file", "the cluster token file cannot be read: %s", strerror(saved));
+        return err_set(e, RC_IO, "cluster-token-file", "the cluster token file cannot be read: %s",
+                       strerror(saved));
     if (got)
         buf_add(out, line, strcspn(line, "\r\n"));
     return out->len ? RC_OK : err_set(e, RC_INVALID, "cluster-token-file", "the cluster token file is empty");
@@ -181,7 +192,8 @@ static enum rc read_secret(const char *path, struct buf *out, struct err *e) {
 
 static enum rc check_flags(const struct worker_main_opts *o, struct err *e) {
     if (!o->w.chunked_prefill)
-        return err_set(e, RC_UNSUPPORTED, "enable-chunked-prefill", "--no-enable-chunked-prefill: prompts may always span steps");
+        return err_set(e, RC_UNSUPPORTED, "enable-chunked-prefill",
+                       "--no-enable-chunked-prefill: prompts may always span steps");
     return RC_OK;
 }
 
@@ -221,7 +233,8 @@ static enum rc start(struct worker *w, const char *model, struct err *e) {
     w->load.n_assets = 0; /* io's now */
     LOG(LOG_INFO, "ready", F_STR("model", model), F_U64("ms", f->ready_ms), F_STR("device", f->device),
         F_STR("dtype", f->dtype), F_U64("context", f->max_model_len),
-        F_U64("kv_tokens", (uint64_t)f->n_blocks * KV_BLOCK_TOKENS), F_U64("step_tokens", f->max_batched_tokens));
+        F_U64("kv_tokens", (uint64_t)f->n_blocks * KV_BLOCK_TOKENS),
+        F_U64("step_tokens", f->max_batched_tokens));
     return RC_OK;
 }
 
@@ -255,7 +268,8 @@ static int serve(struct worker *w) {
     }
 }
 
-/* stop: the engine before io, which it reports to; both are freed when no connection can call them any more. */
+/* stop: the engine before io, which it reports to; both are freed when no connection can call them any more.
+ */
 static void stop(struct worker *w) {
     if (w->load.engine && w->engine.arg)
         engine_stop(w->load.engine);
@@ -291,7 +305,8 @@ static struct conf_table make_table(struct conf_flag *rows) {
         rows[n] = worker_flag_rows[i];
         rows[n++].offset += offsetof(struct worker_main_opts, w);
     }
-    return (struct conf_table){.usage = "weir-worker MODEL [flags]", .flags = rows, .n_flags = n, .n_positional_max = 1};
+    return (struct conf_table){
+        .usage = "weir-worker MODEL [flags]", .flags = rows, .n_flags = n, .n_positional_max = 1};
 }
 
 static int run(struct worker *w, const char *model) {

@@ -11,7 +11,7 @@
 struct run {
     struct req *req;
     uint32_t sample, n_out;
-    uint64_t starts_ns; /* the prompt is done */
+    uint64_t starts_ns;   /* the prompt is done */
     bool aborted, silent; /* silent: its router is gone */
 };
 struct mock {
@@ -20,7 +20,7 @@ struct mock {
     pthread_t thread;
     pthread_mutex_t lock; /* guards all below */
     pthread_cond_t wake;
-    struct run *runs;     /* [n] in order of arrival; the first n_seqs_max run, the others wait */
+    struct run *runs; /* [n] in order of arrival; the first n_seqs_max run, the others wait */
     size_t n, cap;
     bool stopping, draining, drained;
     struct engine_stats stats;
@@ -62,11 +62,13 @@ static void grow_out(struct mock *m) {
 }
 
 /* step_run: this step's event of a run; false if it has none yet. */
-static bool step_run(struct mock *m, struct run *r, uint64_t now, struct token_out *t, struct first_out *first) {
+static bool step_run(struct mock *m, struct run *r, uint64_t now, struct token_out *t,
+                     struct first_out *first) {
     if (r->silent || (!r->aborted && now < r->starts_ns))
         return r->silent;
     const struct req *q = r->req;
-    *t = (struct token_out){.req = q, .stream = q->stream + r->sample, .sample = r->sample, .token = SEQ_NO_TOKEN};
+    *t = (struct token_out){
+        .req = q, .stream = q->stream + r->sample, .sample = r->sample, .token = SEQ_NO_TOKEN};
     if (r->aborted) {
         t->finish = FINISH_ABORT;
         m->stats.finished[FINISH_ABORT]++;
@@ -96,7 +98,8 @@ static bool step_run(struct mock *m, struct run *r, uint64_t now, struct token_o
 /* send_step: groups the events by router, in order, and reports them. m->out is sorted by router in place. */
 static int by_router(const void *a, const void *b) {
     const struct token_out *x = a, *y = b;
-    uint64_t kx = (uint64_t)x->req->router << 32 | x->req->router_epoch, ky = (uint64_t)y->req->router << 32 | y->req->router_epoch;
+    uint64_t kx = (uint64_t)x->req->router << 32 | x->req->router_epoch,
+             ky = (uint64_t)y->req->router << 32 | y->req->router_epoch;
     return (kx > ky) - (kx < ky);
 }
 
@@ -202,12 +205,14 @@ static enum rc mock_submit(void *arg, struct req *r, struct err *e) {
     return RC_OK;
 }
 
-static enum rc mock_abort(void *arg, uint32_t router, uint32_t epoch, struct id128 id, bool whole, uint64_t stream) {
+static enum rc mock_abort(void *arg, uint32_t router, uint32_t epoch, struct id128 id, bool whole,
+                          uint64_t stream) {
     struct mock *m = arg;
     pthread_mutex_lock(&m->lock);
     for (size_t i = 0; i < m->n; i++) {
         struct run *r = &m->runs[i];
-        if (same_router(r->req, router, epoch) && id128_eq(r->req->id, id) && (whole || r->req->stream + r->sample == stream))
+        if (same_router(r->req, router, epoch) && id128_eq(r->req->id, id) &&
+            (whole || r->req->stream + r->sample == stream))
             r->aborted = true;
     }
     pthread_mutex_unlock(&m->lock);

@@ -1,9 +1,10 @@
 /* mock.h: a scripted engine: tokens by a clock instead of a model.
  *
- * It takes the same requests and gives the same step_out as engine.h, so that routers can be tested and measured without a
- * model. A step comes every step_ns and yields one token for every running sample; the prompt takes
- * prefill_ns_per_token for each of its tokens first. Token i of a sample is a function of its seed and i, and never an end
- * token, so every sample runs to its limit. One thread of its own; calls from any thread.
+ * It takes the same requests and gives the same step_out as engine.h, so that routers can be tested and
+ * measured without a model. A step comes every step_ns and yields one token for every running sample; the
+ * prompt takes prefill_ns_per_token for each of its tokens first. Token i of a sample is a function of its
+ * seed and i, and never an end token, so every sample runs to its limit. One thread of its own; calls from
+ * any thread.
  */
 #ifndef WEIR_WORKER_MOCK_H
 #define WEIR_WORKER_MOCK_H

@@ -18,24 +18,25 @@ enum { HF_EOS_MAX = 16 };
 
 struct hf_config {
     enum hf_arch arch;
-    char arch_name[64];         /* "LlamaForCausalLM" */
-    enum hf_dtype dtype;        /* torch_dtype; f32 if absent */
+    char arch_name[64];  /* "LlamaForCausalLM" */
+    enum hf_dtype dtype; /* torch_dtype; f32 if absent */
     uint32_t hidden, n_layers, n_heads, n_kv_heads, head_dim, mlp, vocab;
-    uint32_t max_positions;     /* the position limit */
+    uint32_t max_positions; /* the position limit */
     float rms_eps;
     bool tie_embeddings;
     bool qkv_bias, o_bias, mlp_bias, qk_norm;
-    char act[32];               /* "silu" */
-    uint32_t window;            /* sliding window, 0: none */
-    uint8_t *layer_windowed;    /* [n_layers] 1: this layer uses the window; heap */
+    char act[32];            /* "silu" */
+    uint32_t window;         /* sliding window, 0: none */
+    uint8_t *layer_windowed; /* [n_layers] 1: this layer uses the window; heap */
     struct {
         enum hf_rope kind;
         double theta, factor, low_freq_factor, high_freq_factor;
-        double beta_fast, beta_slow, attention_factor, mscale, mscale_all_dim; /* attention_factor 0: default */
+        double beta_fast, beta_slow, attention_factor, mscale,
+            mscale_all_dim; /* attention_factor 0: default */
         uint32_t original_max_positions;
-        bool truncate;          /* YaRN: round the correction range */
+        bool truncate; /* YaRN: round the correction range */
     } rope;
-    uint32_t eos[HF_EOS_MAX];   /* config.json's; generation_config.json's come first when it has any */
+    uint32_t eos[HF_EOS_MAX]; /* config.json's; generation_config.json's come first when it has any */
     uint32_t n_eos;
 };
 
@@ -49,15 +50,16 @@ struct hf_generation {
 
 /* hf_config_parse: from the text of config.json; overrides (--hf-overrides, a JSON object or NULL) are merged
  * on top. RC_INVALID names the key and the reason. */
-MUST_USE enum rc hf_config_parse(struct str text, const json_t *overrides, struct hf_config *out, struct err *e);
+MUST_USE enum rc hf_config_parse(struct str text, const json_t *overrides, struct hf_config *out,
+                                 struct err *e);
 void hf_config_fini(struct hf_config *c);
 MUST_USE enum rc hf_generation_parse(struct str text, struct hf_generation *out, struct err *e);
-/* hf_config_len_limit: the longest context that the config and its rope scaling allow: max_positions, or what linear
- * scaling and YaRN stretch it to. */
+/* hf_config_len_limit: the longest context that the config and its rope scaling allow: max_positions, or what
+ * linear scaling and YaRN stretch it to. */
 uint32_t hf_config_len_limit(const struct hf_config *c);
 /* hf_rope_inv_freq: rotary_dim / 2 frequencies with scaling applied, and the factor on sin and cos.
- * Formulas: Hugging Face's modeling_rope_utils, Llama 3.1 report, YaRN (Peng et al., 2023). Dynamic scaling is
- * exact up to max_positions only: max_len must not be above it. */
+ * Formulas: Hugging Face's modeling_rope_utils, Llama 3.1 report, YaRN (Peng et al., 2023). Dynamic scaling
+ * is exact up to max_positions only: max_len must not be above it. */
 void hf_rope_inv_freq(const struct hf_config *c, uint32_t rotary_dim, uint32_t max_len, float *inv_freq,
                       float *scale);
 

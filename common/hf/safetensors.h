@@ -11,17 +11,28 @@
 #include "common/err.h"
 
 enum st_dtype {
-    ST_F32 = 0, ST_F16, ST_BF16, ST_F8_E4M3, ST_F8_E5M2, ST_F64, ST_I64, ST_I32, ST_I16, ST_I8, ST_U8, ST_BOOL,
+    ST_F32 = 0,
+    ST_F16,
+    ST_BF16,
+    ST_F8_E4M3,
+    ST_F8_E5M2,
+    ST_F64,
+    ST_I64,
+    ST_I32,
+    ST_I16,
+    ST_I8,
+    ST_U8,
+    ST_BOOL,
     N_ST_DTYPE
 };
 enum { ST_DIMS_MAX = 8 };
 
 struct st_tensor {
-    struct str name;     /* belongs to the set */
+    struct str name; /* belongs to the set */
     enum st_dtype dtype;
     uint32_t n_dims;
     uint64_t dims[ST_DIMS_MAX];
-    const void *data;    /* mapped, n_bytes long; may be unaligned for its type */
+    const void *data; /* mapped, n_bytes long; may be unaligned for its type */
     uint64_t n_bytes;
 };
 

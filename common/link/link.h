@@ -1,16 +1,18 @@
 /* link.h: framed, checked connections between a router and its workers, over nng's byte streams.
  *
- * A frame is a 4-byte little-endian length and one packed Envelope. Both sides send a Hello first; nothing else is delivered
- * before the peer's Hello was found good (protocol, role, proof of the cluster's secret, an epoch not older than the last
- * seen of the same sender). An Envelope longer than a frame travels as BlobParts and arrives whole.
- * Two lanes a connection: CONTROL overtakes DATA between frames. Heartbeats (Ping every 200 ms, answered by Pong) come from
- * the link itself, whatever its user does. A dialler reconnects by itself, with backoff from 50 ms to 2 s and jitter.
+ * A frame is a 4-byte little-endian length and one packed Envelope. Both sides send a Hello first; nothing
+ * else is delivered before the peer's Hello was found good (protocol, role, proof of the cluster's secret, an
+ * epoch not older than the last seen of the same sender). An Envelope longer than a frame travels as
+ * BlobParts and arrives whole. Two lanes a connection: CONTROL overtakes DATA between frames. Heartbeats
+ * (Ping every 200 ms, answered by Pong) come from the link itself, whatever its user does. A dialler
+ * reconnects by itself, with backoff from 50 ms to 2 s and jitter.
  *
- * Garbage from a peer (a bad length, an Envelope that does not unpack, a gap in seq, parts that do not fit, silence
- * before the Hello) cuts that connection and nothing else; the reason is logged and counted.
+ * Garbage from a peer (a bad length, an Envelope that does not unpack, a gap in seq, parts that do not fit,
+ * silence before the Hello) cuts that connection and nothing else; the reason is logged and counted.
  *
- * Threads: any thread may send. Callbacks come on the link's threads: never two at once for one connection, possibly
- * at once for different ones; they must not block and may send. After on_down nothing more comes for that connection.
+ * Threads: any thread may send. Callbacks come on the link's threads: never two at once for one connection,
+ * possibly at once for different ones; they must not block and may send. After on_down nothing more comes for
+ * that connection.
  */
 #ifndef WEIR_COMMON_LINK_LINK_H
 #define WEIR_COMMON_LINK_LINK_H
@@ -32,8 +34,8 @@ struct link;      /* a process's end: its listeners, diallers and connections */
 struct link_conn; /* one connection; valid in callbacks, elsewhere while held */
 
 struct link_peer {
-    struct id128 id;   /* the process */
-    uint64_t epoch;    /* its start */
+    struct id128 id; /* the process */
+    uint64_t epoch;  /* its start */
     Weir__Role role;
     const char *version;
     const char *address; /* as dialled; of the listener for accepted ones */
@@ -42,16 +44,17 @@ struct link_peer {
 enum link_lane { LINK_CONTROL = 0, LINK_DATA };
 
 struct link_opts {
-    Weir__Role role;            /* peers must have the other one */
-    struct str secret;          /* the cluster's token; empty: no proof is asked for */
-    size_t message_bytes_max;   /* of a reassembled Envelope; 0: 64 MiB */
-    size_t queue_bytes_max;     /* waiting to be sent, per connection; 0: 64 MiB */
-    uint32_t conns_max;         /* 0: LINK_CONNS_MAX */
-    uint32_t seed;              /* 0: random; of the jitter, for tests */
+    Weir__Role role;          /* peers must have the other one */
+    struct str secret;        /* the cluster's token; empty: no proof is asked for */
+    size_t message_bytes_max; /* of a reassembled Envelope; 0: 64 MiB */
+    size_t queue_bytes_max;   /* waiting to be sent, per connection; 0: 64 MiB */
+    uint32_t conns_max;       /* 0: LINK_CONNS_MAX */
+    uint32_t seed;            /* 0: random; of the jitter, for tests */
     void *arg;
     void (*on_up)(void *arg, struct link_conn *c, const struct link_peer *peer);
     void (*on_message)(void *arg, struct link_conn *c, const Weir__Envelope *m);
-    /* A tensor blob arrived whole; data is the callee's from then on (free()). NULL: tensors cut the connection. */
+    /* A tensor blob arrived whole; data is the callee's from then on (free()). NULL: tensors cut the
+     * connection. */
     void (*on_tensor)(void *arg, struct link_conn *c, uint8_t *data, size_t n, const uint8_t digest[32]);
     void (*on_silent)(void *arg, struct link_conn *c, bool suspect); /* may be NULL */
     void (*on_down)(void *arg, struct link_conn *c, const char *reason);
@@ -73,9 +76,10 @@ int link_listen_port(const struct link *l);
 MUST_USE enum rc link_dial(struct link *l, const char *url, struct err *e);
 void link_undial(struct link *l, const char *url);
 
-/* link_send: packs body (a Weir__Xxx matching which) before it returns. RC_AGAIN: the queue is full, nothing was sent.
- * RC_CLOSED: the connection is gone. RC_TOO_LARGE: above message_bytes_max. Never blocks. */
-MUST_USE enum rc link_send(struct link_conn *c, enum link_lane lane, Weir__Envelope__BodyCase which, void *body);
+/* link_send: packs body (a Weir__Xxx matching which) before it returns. RC_AGAIN: the queue is full, nothing
+ * was sent. RC_CLOSED: the connection is gone. RC_TOO_LARGE: above message_bytes_max. Never blocks. */
+MUST_USE enum rc link_send(struct link_conn *c, enum link_lane lane, Weir__Envelope__BodyCase which,
+                           void *body);
 /* link_send_tensor: data is copied. */
 MUST_USE enum rc link_send_tensor(struct link_conn *c, const void *data, size_t n, const uint8_t digest[32]);
 /* link_queue_bytes: waiting to be sent. */

@@ -122,7 +122,8 @@ void fleet_gauges(struct fleet *f);
 /* fleet_tick: once a second: rates. */
 void fleet_tick(struct fleet *f);
 /* fleet_cut_silent: several times a second: cuts off workers that have not been heard of for too long. Their
- * requests end as if they had died, within two seconds of the last word; a late answer finds no connection. */
+ * requests end as if they had died, within two seconds of the last word; a late answer finds no connection.
+ */
 void fleet_cut_silent(struct fleet *f);
 
 #endif

@@ -1,4 +1,5 @@
-/* serve.ready_ms: from starting `weir serve deploy/tiny-model` to the first 200 of /health. Run from the project's root. */
+/* serve.ready_ms: from starting `weir serve deploy/tiny-model` to the first 200 of /health. Run from the
+ * project's root. */
 #include <arpa/inet.h>
 #include <signal.h>
 #include <stdio.h>
@@ -79,7 +80,8 @@ int main(void) {
     for (int i = 0; i < RUNS; i++)
         ms[i] = run_once("deploy/tiny-model");
     qsort(ms, RUNS, sizeof *ms, ascending);
-    snprintf(params, sizeof params, "{\"model\":\"tiny\",\"runs\":%d,\"min\":%.1f,\"max\":%.1f}", RUNS, ms[0], ms[RUNS - 1]);
+    snprintf(params, sizeof params, "{\"model\":\"tiny\",\"runs\":%d,\"min\":%.1f,\"max\":%.1f}", RUNS, ms[0],
+             ms[RUNS - 1]);
     bench_emit("serve.ready_ms", ms[RUNS / 2], "ms", params);
     return 0;
 }

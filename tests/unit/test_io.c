@@ -268,37 +268,113 @@ static Weir__Constraint a_constraint;
 static Weir__Pooling a_pooling;
 static void spoil(struct good *g, int kind) {
     switch (kind) {
-    case 0: g->m.n_tokens = 0; break;
-    case 1: g->tokens[2] = VOCAB; break;
-    case 2: g->s.max_tokens = CONTEXT; break;
-    case 3: g->s.has_temperature = true; g->s.temperature = NAN; break;
-    case 4: g->s.has_top_p = true; g->s.top_p = 0; break;
-    case 5: g->s.has_min_p = true; g->s.min_p = 2; break;
-    case 6: g->s.has_repetition_penalty = true; g->s.repetition_penalty = 0; break;
-    case 7: g->s.n_bias_ids = 2; g->s.bias_ids = g->ids; g->s.n_bias_values = 1; g->s.bias_values = g->values; break;
-    case 8: g->ids[1] = VOCAB; g->s.n_bias_ids = g->s.n_bias_values = 2; g->s.bias_ids = g->ids; g->s.bias_values = g->values; break;
-    case 9: g->s.has_n_samples = true; g->s.n_samples = 100000; break;
-    case 10: g->s.has_n_logprobs = true; g->s.n_logprobs = TOP_MAX + 1; break;
-    case 11: g->s.n_allowed_ids = 2; g->ids[0] = VOCAB; g->s.allowed_ids = g->ids; break;
-    case 12: g->m.has_domain = true; g->m.domain.len = 3; break;
-    case 13: g->m.sampling = NULL; break;
-    case 14: g->m.has_task = true; g->m.task = WEIR__TASK__EMBED; break;
-    case 15: g->m.constraint = &a_constraint; break;
-    case 16: g->m.pooling = &a_pooling; break;
-    case 17: g->s.has_min_tokens = true; g->s.min_tokens = 6; break;
-    case 18: g->s.has_n_prompt_logprobs = true; g->s.n_prompt_logprobs = TOP_MAX + 1; break;
-    case 19: g->s.has_n_prompt_logprobs = true; g->s.n_prompt_logprobs = TOP_MAX; break; /* more than a message */
-    default: fail();
+    case 0:
+        g->m.n_tokens = 0;
+        break;
+    case 1:
+        g->tokens[2] = VOCAB;
+        break;
+    case 2:
+        g->s.max_tokens = CONTEXT;
+        break;
+    case 3:
+        g->s.has_temperature = true;
+        g->s.temperature = NAN;
+        break;
+    case 4:
+        g->s.has_top_p = true;
+        g->s.top_p = 0;
+        break;
+    case 5:
+        g->s.has_min_p = true;
+        g->s.min_p = 2;
+        break;
+    case 6:
+        g->s.has_repetition_penalty = true;
+        g->s.repetition_penalty = 0;
+        break;
+    case 7:
+        g->s.n_bias_ids = 2;
+        g->s.bias_ids = g->ids;
+        g->s.n_bias_values = 1;
+        g->s.bias_values = g->values;
+        break;
+    case 8:
+        g->ids[1] = VOCAB;
+        g->s.n_bias_ids = g->s.n_bias_values = 2;
+        g->s.bias_ids = g->ids;
+        g->s.bias_values = g->values;
+        break;
+    case 9:
+        g->s.has_n_samples = true;
+        g->s.n_samples = 100000;
+        break;
+    case 10:
+        g->s.has_n_logprobs = true;
+        g->s.n_logprobs = TOP_MAX + 1;
+        break;
+    case 11:
+        g->s.n_allowed_ids = 2;
+        g->ids[0] = VOCAB;
+        g->s.allowed_ids = g->ids;
+        break;
+    case 12:
+        g->m.has_domain = true;
+        g->m.domain.len = 3;
+        break;
+    case 13:
+        g->m.sampling = NULL;
+        break;
+    case 14:
+        g->m.has_task = true;
+        g->m.task = WEIR__TASK__EMBED;
+        break;
+    case 15:
+        g->m.constraint = &a_constraint;
+        break;
+    case 16:
+        g->m.pooling = &a_pooling;
+        break;
+    case 17:
+        g->s.has_min_tokens = true;
+        g->s.min_tokens = 6;
+        break;
+    case 18:
+        g->s.has_n_prompt_logprobs = true;
+        g->s.n_prompt_logprobs = TOP_MAX + 1;
+        break;
+    case 19:
+        g->s.has_n_prompt_logprobs = true;
+        g->s.n_prompt_logprobs = TOP_MAX;
+        break; /* more than a message */
+    default:
+        fail();
     }
 }
 static const struct {
     const char *param;
     uint32_t status;
 } spoiled[] = {
-    {"tokens", 400},    {"tokens", 400},    {"max_tokens", 400}, {"temperature", 400}, {"top_p", 400},       {"min_p", 400},
-    {"repetition_penalty", 400}, {"bias_ids", 400}, {"bias_ids", 400},   {"n_samples", 400},   {"n_logprobs", 400}, {"allowed_ids", 400},
-    {"domain", 400},    {"sampling", 400},  {"task", 501},       {"constraint", 501},  {"pooling", 501},    {"max_tokens", 400},
-    {"n_prompt_logprobs", 400}, {"n_prompt_logprobs", 400},
+    {"tokens", 400},
+    {"tokens", 400},
+    {"max_tokens", 400},
+    {"temperature", 400},
+    {"top_p", 400},
+    {"min_p", 400},
+    {"repetition_penalty", 400},
+    {"bias_ids", 400},
+    {"bias_ids", 400},
+    {"n_samples", 400},
+    {"n_logprobs", 400},
+    {"allowed_ids", 400},
+    {"domain", 400},
+    {"sampling", 400},
+    {"task", 501},
+    {"constraint", 501},
+    {"pooling", 501},
+    {"max_tokens", 400},
+    {"n_prompt_logprobs", 400},
+    {"n_prompt_logprobs", 400},
 };
 
 static void test_bad_submits_are_rejected(void **state) {

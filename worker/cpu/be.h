@@ -139,8 +139,8 @@ void *cpu_alloc(size_t bytes);
 /* owned_new: an object of `bytes` (cleared), with `data_bytes` of memory, which close frees. NULL: no memory.
  */
 void *owned_new(struct be *b, size_t bytes, size_t data_bytes);
-/* owned_new_zero: the same, with memory that is zero and that the system provides page by page when it is first written: for
- * pools that may never be used whole. */
+/* owned_new_zero: the same, with memory that is zero and that the system provides page by page when it is
+ * first written: for pools that may never be used whole. */
 void *owned_new_zero(struct be *b, size_t bytes, size_t data_bytes);
 void owned_free(struct owned *o); /* NULL is fine */
 /* cpu_scratch: at least `bytes`, kept until close; what it held is lost when it grows. Caller is member 0. */

@@ -1,10 +1,14 @@
 /* cpu.c: cpu_ops. */
+#include <cpuid.h>
+
 #include "worker/cpu/cpu.h"
 
 /* has_avx2: the processor and the system have what files named *_avx2.c are compiled for. */
 static bool has_avx2(void) {
 #if defined(__x86_64__)
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+    unsigned eax, ebx, ecx, edx; /* F16C by hand: not every compiler's __builtin_cpu_supports knows the word */
+    bool f16c = __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & bit_F16C);
+    return f16c && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 #else
     return false;
 #endif

@@ -57,7 +57,9 @@ void *owned_new_zero(struct be *b, size_t bytes, size_t data_bytes) {
         return o;
     }
     struct owned *o = calloc(1, bytes);
-    void *data = o ? mmap(NULL, data_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0) : NULL;
+    void *data =
+        o ? mmap(NULL, data_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+          : NULL;
     if (data == MAP_FAILED)
         data = NULL;
     return owned_link(b, o, (struct owned){.data = data, .data_bytes = data_bytes, .mapped = true});

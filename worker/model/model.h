@@ -15,14 +15,14 @@ struct model;
 
 struct model_opts {
     const struct be_ops *ops;
-    struct be *be;               /* opened; outlives the model */
+    struct be *be; /* opened; outlives the model */
     uint32_t rank, n_ranks;
-    enum dtype weights;          /* DT_NONE: as stored; else converted at load (--dtype) */
-    enum dtype kv;               /* DT_NONE: as the weights */
-    uint32_t max_len;            /* effective context; a window no shorter is none. 0: the config's limit */
-    uint32_t n_tokens_max;       /* activation buffers */
-    bool dummy;                  /* --load-format dummy: random weights in the config's shape, seeded, scaled by
-                                    1/sqrt(n_in); set is NULL */
+    enum dtype weights;    /* DT_NONE: as stored; else converted at load (--dtype) */
+    enum dtype kv;         /* DT_NONE: as the weights */
+    uint32_t max_len;      /* effective context; a window no shorter is none. 0: the config's limit */
+    uint32_t n_tokens_max; /* activation buffers */
+    bool dummy;            /* --load-format dummy: random weights in the config's shape, seeded, scaled by
+                              1/sqrt(n_in); set is NULL */
     /* progress: bytes packed so far of the whole; NULL for none. Called on the loading thread. */
     void (*progress)(void *arg, uint64_t done_bytes, uint64_t total_bytes);
     void *progress_arg;
