@@ -11,8 +11,9 @@ FLAGS = ["SPACE", "ALPHA", "DECIMAL", "DIGIT", "NUMERIC", "PRINTABLE", "LOWER", 
 
 
 def flags(c):
-    cased = (c + "\u03a3").lower().endswith("\u03c2")
-    ignorable = ("A" + c + "\u03a3").lower().endswith("\u03c2") and not cased
+    cased = (c + "a").title().endswith("a")
+    final = [(before + c + "\u03a3").lower().endswith("\u03c2") for before in ("", "A")]
+    ignorable = final[1] and not final[0]  # skipped when the letter before a sigma is looked for
     on = {
         "SPACE": c.isspace(), "ALPHA": c.isalpha(), "DECIMAL": c.isdecimal(), "DIGIT": c.isdigit(),
         "NUMERIC": c.isnumeric(), "PRINTABLE": c.isprintable(), "LOWER": c.islower(), "UPPER": c.isupper(),

@@ -185,28 +185,46 @@ FILTER(f_urlencode) {
 
 /* ---- numbers ---- */
 
-/* The text of a number as Python's int() and float() read it: stripped, single underscores between
- * digits dropped. False: something else. At most cap bytes. */
+/* The value of a decimal digit of any script: they come in runs of ten that begin with zero. */
+static unsigned digit_value(uint32_t cp) {
+    unsigned before = 0;
+    while (before < 50 && tm_ucd(cp - before - 1)->flags & UCD_DECIMAL)
+        before++;
+    return before % 10;
+}
+
+static bool is_hex(char ch) {
+    return isxdigit((unsigned char)ch);
+}
+
+/* The text of a number as Python's int() and float() read it: stripped, digits of other scripts as ASCII,
+ * single underscores between digits dropped. False: something else. At most cap bytes. */
 static bool number_text(struct tm_run *r, const struct tm_str *s, char *out, size_t cap) {
     const struct tm_str *t = tm_str_strip(r, s, TM_NONE, true, true).s;
+    const char *p = t->p, *end = t->p + t->n;
     size_t n = 0;
     if (t->n == 0 || t->n >= cap)
         return false;
-    for (size_t i = 0; i < t->n; i++) {
-        char ch = t->p[i];
-        if (ch == '_') {
-            bool between = i > 0 && i + 1 < t->n && t->p[i - 1] != '_' &&
-                           strchr("0123456789abcdefABCDEFxXoO", t->p[i - 1]) &&
-                           strchr("0123456789abcdefABCDEF", t->p[i + 1]);
-            if (!between)
-                return false;
-            continue;
-        }
-        if ((unsigned char)ch >= 0x80 || ch == 0)
+    while (p < end) {
+        unsigned len;
+        uint32_t cp = tm_utf8_get(p, end, &len);
+        p += len;
+        if (cp >= 0x80 && tm_ucd(cp)->flags & UCD_DECIMAL)
+            cp = '0' + digit_value(cp);
+        if (cp >= 0x80 || cp == 0)
             return false;
-        out[n++] = ch;
+        out[n++] = (char)cp;
     }
-    out[n] = 0;
+    size_t kept = 0;
+    for (size_t i = 0; i < n; i++) {
+        bool between =
+            i > 0 && i + 1 < n && (is_hex(out[i - 1]) || strchr("xXoO", out[i - 1])) && is_hex(out[i + 1]);
+        if (out[i] == '_' && !between)
+            return false;
+        if (out[i] != '_')
+            out[kept++] = out[i];
+    }
+    out[kept] = 0;
     return true;
 }
 

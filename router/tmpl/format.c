@@ -12,7 +12,7 @@ enum { WIDTH_MAX = 1 << 24, PRECISION_MAX = 100, DIGITS_MAX = 512 };
 struct spec {
     const struct tm_str *fill; /* NULL: a space */
     char align;                /* '<' '>' '^' '=', or 0 */
-    char sign;                 /* '+' ' ', or 0 */
+    char sign;                 /* '+' ' ' '-', or 0 */
     bool alt, zero;
     char group; /* ',' '_', or 0 */
     int64_t width;
@@ -45,11 +45,11 @@ static void put_number(struct tm_run *r, const struct spec *s, bool negative, co
     tm_put_fill(r, fill, right);
 }
 
-/* Digits of the integer part in threes. */
-static void group_digits(char *out, size_t cap, const char *digits, char sep) {
-    size_t n = strspn(digits, "0123456789"), len = 0;
+/* Digits of the integer part in threes, or fours for bases that are powers of two. */
+static void group_digits(char *out, size_t cap, const char *digits, char sep, size_t by) {
+    size_t n = strspn(digits, by == 4 ? "0123456789abcdefABCDEF" : "0123456789"), len = 0;
     for (size_t i = 0; digits[i] && len + 2 < cap; i++) {
-        if (i && i < n && (n - i) % 3 == 0)
+        if (i && i < n && (n - i) % by == 0)
             out[len++] = sep;
         out[len++] = digits[i];
     }
@@ -81,11 +81,22 @@ static void put_int(struct tm_run *r, const struct spec *s, int64_t v, bool perc
         memset(digits, '0', (size_t)(s->precision - len));
     }
     if (s->group) {
-        group_digits(grouped, sizeof grouped, digits, s->group);
+        group_digits(grouped, sizeof grouped, digits, s->group, s->type && strchr("xXob", s->type) ? 4 : 3);
         put_number(r, s, v < 0, prefix, grouped);
         return;
     }
     put_number(r, s, v < 0, prefix, digits);
+}
+
+/* d.ddde+dd without trailing zeros of the fraction, unless keep. */
+static void exp_digits(char *out, size_t cap, double f, int precision, bool keep) {
+    char text[DIGITS_MAX];
+    snprintf(text, sizeof text, keep ? "%#.*e" : "%.*e", precision, f);
+    char *e = strchr(text, 'e'), *end = e;
+    while (!keep && strchr(text, '.') && (end[-1] == '0' || end[-1] == '.'))
+        if (*--end == '.')
+            break;
+    snprintf(out, cap, "%.*s%s", (int)(end - text), text, e);
 }
 
 static void put_float(struct tm_run *r, const struct spec *s, double f) {
@@ -93,6 +104,7 @@ static void put_float(struct tm_run *r, const struct spec *s, double f) {
     char type = s->type;
     int precision = s->precision;
     double a = fabs(f);
+    bool force_exp = false;
     if (type == '%') {
         a *= 100;
         type = 'f';
@@ -105,18 +117,25 @@ static void put_float(struct tm_run *r, const struct spec *s, double f) {
         tm_float_repr(text, a);
         snprintf(digits, sizeof digits, "%s", text);
     } else {
+        if (!type) { /* like g, but 1e+01 for 10 with two digits, so that fixed numbers keep a fraction */
+            snprintf(digits, sizeof digits, "%.*e", MAX(precision - 1, 0), a);
+            int exp = atoi(strchr(digits, 'e') + 1);
+            force_exp = exp == MAX(precision, 1) - 1;
+        }
         snprintf(format, sizeof format, s->alt ? "%%#.*%c" : "%%.*%c", !type || type == 'n' ? 'g' : type);
         int n = snprintf(digits, sizeof digits, format, precision < 0 ? 6 : precision, a);
         if (n < 0 || (size_t)n >= sizeof digits)
             tm_fail(r, "a formatted number is too long");
-        if (!type && !strpbrk(digits, ".e"))
+        if (force_exp)
+            exp_digits(digits, sizeof digits, a, MAX(precision - 1, 0), s->alt);
+        else if (!type && !strpbrk(digits, ".e"))
             snprintf(digits + n, sizeof digits - (size_t)n, ".0");
     }
     if (s->type == '%')
         strcat(digits, "%");
     bool negative = signbit(f) && !isnan(f);
     if (s->group) {
-        group_digits(grouped, sizeof grouped, digits, s->group);
+        group_digits(grouped, sizeof grouped, digits, s->group, 3);
         put_number(r, s, negative, "", grouped);
         return;
     }
@@ -330,8 +349,7 @@ static struct spec parse_spec(struct tm_run *r, struct tm_str *text) {
         s.align = *p++;
     }
     if (p < end && (*p == '+' || *p == '-' || *p == ' ')) {
-        s.sign = *p == '-' ? 0 : *p;
-        p++;
+        s.sign = *p++;
     }
     if (p < end && *p == '#') {
         s.alt = true;
@@ -359,6 +377,8 @@ static struct spec parse_spec(struct tm_run *r, struct tm_str *text) {
         tm_fail(r, "Invalid format specifier");
     if (s.width > WIDTH_MAX)
         tm_fail(r, "a format's width is too large");
+    if (s.group && s.type && strchr(s.group == ',' ? "bcnosxX" : "cns", s.type))
+        tm_fail(r, "Cannot specify '%c' with '%c'.", s.group, s.type);
     if (s.group && s.zero)
         tm_fail(r, "zero padding of grouped digits is not supported");
     return s;
@@ -385,6 +405,8 @@ static void put_formatted(struct tm_run *r, struct tm_val v, struct tm_str *text
     bool as_int = tm_as_int(v, &i) && (!s.type || strchr("bcdnoxX", s.type));
     if (s.precision > PRECISION_MAX || (as_int && s.precision >= 0))
         tm_fail(r, "Precision not allowed or too large in format specifier");
+    if (as_int && s.type == 'c' && (s.sign || s.alt))
+        tm_fail(r, "a sign or '#' is not allowed with format specifier 'c'");
     if (as_int && s.type == 'c')
         put_char(r, &s, v);
     else if (as_int)

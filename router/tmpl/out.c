@@ -106,7 +106,7 @@ struct tm_val tm_cap_end(struct tm_run *r, struct tm_cap outer) {
     if (n)
         memcpy(p, r->out.text.data + base, n);
     struct tm_val v = tm_str(r, p, n, FROM_TEMPLATE);
-    const struct tmpl_mark *m = r->out.marks + r->cap.mark_floor;
+    const struct tmpl_mark *m = n_marks ? r->out.marks + r->cap.mark_floor : NULL;
     if (n_marks == 1 && m[0].begin == base && m[0].end == base + n) {
         v.s->origin = FROM_CLIENT;
     } else if (n_marks) {

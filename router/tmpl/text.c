@@ -230,7 +230,9 @@ struct tm_val tm_str_lines(struct tm_run *r, struct tm_str *s, bool keepends) {
     while (at < s->n) {
         unsigned len = line_break(s->p + at, s->p + s->n);
         if (!len) {
-            at++;
+            do
+                at++;
+            while (at < s->n && ((unsigned char)s->p[at] & 0xc0) == 0x80);
             continue;
         }
         tm_vec_add(r, &out, tm_str_sub(r, s, begin, keepends ? at + len : at));

@@ -5,7 +5,7 @@
                                   (bench_tmpl only says which random ones meet a limit of ours: left out)
     templates.py fuzz [SECONDS [SEED]]   random templates, Jinja against build/plain/tests/bench/bench_tmpl
     templates.py transformers     that our environment renders as transformers' own does
-    templates.py public FOLDER    templates of a folder, Jinja against bench_tmpl
+    templates.py table            which of our templates uses which construct: the table of the README
 
 Needs jinja2 3.1.6 (and transformers for the check of that name) and Python 3.11, whose Unicode
 tables the goldens have.
@@ -236,21 +236,6 @@ def fuzz(seconds, seed):
     return 1 if wrong else 0
 
 
-def public(folder):
-    tool, wrong, n = Tool(), 0, 0
-    chats = load("contexts.json")
-    for path in sorted(pathlib.Path(folder).rglob("*.jinja")):
-        for name, context in chats.items():
-            text = path.read_text()
-            answer, ours = render(text, context), tool.render(text, context)
-            n += 1
-            if comparable(text, answer, ours) and not same(answer, ours):
-                wrong += 1
-                print(f"{path} {name}\njinja {answer}\nweir  {ours}\n")
-    print(f"{n} renderings, {wrong} different")
-    return 1 if wrong else 0
-
-
 def transformers_check():
     from transformers.utils.chat_template_utils import _compile_jinja_template
     wrong = n = 0
@@ -269,13 +254,63 @@ def transformers_check():
     return 1 if wrong else 0
 
 
+def constructs(text):
+    """Names of the constructs of a template."""
+    n = jinja2.nodes
+    kinds = {n.For: "`for`", n.If: "`if`", n.Macro: "`macro`", n.FilterBlock: "`filter` block", n.With: "`with`",
+             n.AssignBlock: "`set` block", n.Assign: "`set`", n.Break: "`break`", n.Continue: "`continue`", n.CondExpr: "`a if b`",
+             n.Slice: "slice", n.Concat: "`~`", n.Dict: "dict literal", n.List: "list literal", n.NSRef: "`set ns.x`",
+             n.Not: "`not`", n.Or: "`or`", n.And: "`and`", n.Add: "`+`", n.Sub: "`-`", n.Mul: "`*`", n.Mod: "`%`", n.Neg: "negative number"}
+    found = set()
+    for node in ENV.parse(text).find_all(n.Node):
+        found |= {name for kind, name in kinds.items() if type(node) is kind}
+        if isinstance(node, n.Filter) and node.name:
+            found.add(f"filter `{node.name}`")
+        if isinstance(node, n.Test):
+            found.add(f"test `{node.name}`")
+        if isinstance(node, n.Call) and isinstance(node.node, n.Getattr):
+            found.add(f"method `{node.node.attr}()`")
+        if isinstance(node, n.Call) and isinstance(node.node, n.Name) and node.node.name in ENV.globals:
+            found.add(f"function `{node.node.name}()`")
+        if isinstance(node, n.Getattr) and isinstance(node.node, n.Name) and node.node.name == "loop":
+            found.add(f"`loop.{node.attr}`")
+        if isinstance(node, n.Name) and node.name in ("caller", "varargs", "kwargs"):
+            found.add(f"`{node.name}`")
+        if isinstance(node, n.Operand):
+            found.add({"in": "`in`", "notin": "`not in`"}.get(node.op, "comparison"))
+        if isinstance(node, n.For):
+            found |= {"`for ... if`"} if node.test else set()
+            found |= {"`for ... else`"} if node.else_ else set()
+            found |= {"`for a, b`"} if isinstance(node.target, n.Tuple) else set()
+        if isinstance(node, n.If) and node.elif_:
+            found.add("`elif`")
+        if isinstance(node, n.Macro) and node.defaults:
+            found.add("macro default")
+        if isinstance(node, n.CallBlock):
+            found.add("`call(x)` block" if node.args else "`generation`" if "{% generation" in text.replace("%-", "%")
+                      and not isinstance(node.call.node, n.Name) else "`call` block")
+        if isinstance(node, n.CondExpr) and node.expr2 is None:
+            found.add("`a if b` without `else`")
+    for pattern, name in ((r"\{%-|\{\{-|\{#-", "`-` before"), (r"-%\}|-\}\}|-#\}", "`-` behind"), (r"\{#", "comment")):
+        if re.search(pattern, text):
+            found.add(name)
+    return found
+
+
+def table():
+    uses = {p.stem: constructs(p.read_text()) for p in sorted((GOLDEN / "templates").glob("*.jinja"))}
+    print("| construct | " + " | ".join(uses) + " |\n|---|" + "---|" * len(uses))
+    for name in sorted(set.union(*uses.values()), key=lambda x: x.replace("`", "")):
+        print(f"| {name} | " + " | ".join("x" if name in used else "" for used in uses.values()) + " |")
+
+
 def main(args):
     if args[:1] == ["write"]:
         return write()
     if args[:1] == ["fuzz"]:
         return fuzz(float(args[1]) if len(args) > 1 else 60, int(args[2]) if len(args) > 2 else 1000000)
-    if args[:1] == ["public"] and len(args) == 2:
-        return public(args[1])
+    if args[:1] == ["table"]:
+        return table()
     if args[:1] == ["transformers"]:
         return transformers_check()
     print(__doc__)

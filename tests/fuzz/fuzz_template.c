@@ -8,11 +8,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 enum { NOW_UNIX_S = 1753180200 };
 
 static const char chat[] =
-    "{\"messages\": [{\"role\": \"system\", \"content\": \"Be brief.\"}, {\"role\": \"user\", \"content\": \"Ünï <b>\"},"
-    "{\"role\": \"assistant\", \"content\": null, \"tool_calls\": [{\"function\": {\"name\": \"f\", \"arguments\": {\"x\": 1.5}}}]},"
+    "{\"messages\": [{\"role\": \"system\", \"content\": \"Be brief.\"}, {\"role\": \"user\", \"content\": "
+    "\"Ünï <b>\"},"
+    "{\"role\": \"assistant\", \"content\": null, \"tool_calls\": [{\"function\": {\"name\": \"f\", "
+    "\"arguments\": {\"x\": 1.5}}}]},"
     "{\"role\": \"user\", \"content\": [{\"type\": \"text\", \"text\": \"part\"}, {\"type\": \"image\"}]}],"
-    "\"tools\": [{\"function\": {\"name\": \"f\", \"items\": 3}}], \"documents\": null, \"n\": -7, \"b\": true,"
-    "\"s\": \"Hello, wörld\", \"l\": [3, 1, 2], \"d\": {\"b\": 1, \"a\": [1, {\"c\": null}]}, \"bos_token\": \"<s>\"}";
+    "\"tools\": [{\"function\": {\"name\": \"f\", \"items\": 3}}], \"documents\": null, \"n\": -7, \"b\": "
+    "true,"
+    "\"s\": \"Hello, wörld\", \"l\": [3, 1, 2], \"d\": {\"b\": 1, \"a\": [1, {\"c\": null}]}, \"bos_token\": "
+    "\"<s>\"}";
 
 static bool render(const struct tmpl *t, json_t *context, bool client, struct tmpl_out *out) {
     struct tmpl_var vars[32];

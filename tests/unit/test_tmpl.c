@@ -1,10 +1,12 @@
 /* Templates against Python's Jinja: our own, one per family, with every context, and random ones.
- * scripts/goldens/templates.py made the expectations; see tests/golden/tmpl/README.md. */
+ * scripts/goldens/templates.py made the expectations; see tests/golden/tmpl/README.md.
+ * threads: tsan */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
 #include <stdint.h>
 #include <cmocka.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -133,11 +135,68 @@ static void random_templates(void **state) {
     assert_int_equal(wrong, 0);
 }
 
+/* One compiled template, rendered by several threads at once. */
+struct shared {
+    const struct tmpl *t;
+    const json_t *context;
+    struct str want;
+    int wrong;
+};
+
+static void *render_often(void *arg) {
+    struct shared *s = arg;
+    for (int i = 0; i < 100; i++) {
+        struct tmpl_out out = {0};
+        struct err e;
+        bool same = render(s->t, s->context, i & 1, &out, &e) == RC_OK && str_eq(buf_str(&out.text), s->want);
+        s->wrong += !same;
+        tmpl_out_fini(&out);
+    }
+    return NULL;
+}
+
+static void shared_by_threads(void **state) {
+    (void)state;
+    enum { N_THREADS = 4 };
+    json_t *contexts = load(GOLDEN "contexts.json"), *expected = load(GOLDEN "expected.json");
+    const char *name;
+    json_t *answers;
+    json_object_foreach(expected, name, answers) {
+        char path[128];
+        size_t len;
+        snprintf(path, sizeof path, GOLDEN "templates/%s.jinja", name);
+        char *text = read_file(path, &len);
+        struct tmpl *t;
+        struct err e;
+        assert_int_equal(tmpl_compile(&t, (struct str){text, len}, NULL, &e), RC_OK);
+        json_t *want = json_object_get(json_object_get(answers, "multi"), "output");
+        assert_non_null(want);
+        struct shared s[N_THREADS];
+        pthread_t thread[N_THREADS];
+        for (int i = 0; i < N_THREADS; i++) {
+            s[i] = (struct shared){t,
+                                   json_object_get(contexts, "multi"),
+                                   {json_string_value(want), json_string_length(want)},
+                                   0};
+            assert_int_equal(pthread_create(&thread[i], NULL, render_often, &s[i]), 0);
+        }
+        for (int i = 0; i < N_THREADS; i++) {
+            pthread_join(thread[i], NULL);
+            assert_int_equal(s[i].wrong, 0);
+        }
+        tmpl_free(t);
+        free(text);
+    }
+    json_decref(contexts);
+    json_decref(expected);
+}
+
 int main(void) {
     setenv("TZ", "UTC", 1);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(our_templates),
         cmocka_unit_test(random_templates),
+        cmocka_unit_test(shared_by_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

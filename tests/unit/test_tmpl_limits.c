@@ -14,7 +14,8 @@
 
 static json_t *context;
 
-static enum rc run_with(struct str text, const struct tmpl_limits *limits, struct tmpl_out *out, struct err *e) {
+static enum rc run_with(struct str text, const struct tmpl_limits *limits, struct tmpl_out *out,
+                        struct err *e) {
     struct tmpl *t;
     *e = (struct err){0};
     enum rc rc = tmpl_compile(&t, text, limits, e);
@@ -80,7 +81,8 @@ static void wrong_at_compile_time(void **state) {
     fails("{% extends 'a' %}", "'extends' is not available");
     fails("{% block a %}{% endblock %}", "'block' is not available");
     fails("{% break %}", "'break' outside loop");
-    fails("{% for x in [1] %}{% macro f() %}{% continue %}{% endmacro %}{% endfor %}", "'continue' outside loop");
+    fails("{% for x in [1] %}{% macro f() %}{% continue %}{% endmacro %}{% endfor %}",
+          "'continue' outside loop");
     fails("{% set 1 = 2 %}", "can't assign to a constant");
     fails("{% for loop in [1] %}{% endfor %}", "loop");
     fails("{% macro f(a=1, b) %}{% endmacro %}", "non-default argument");
@@ -170,21 +172,21 @@ static void budgets(void **state) {
             "{% endmacro %}{{ g() }}",
             "nested deeper than 64");
     stopped("{% for x in [1] recursive %}{{ loop([1]) }}{% endfor %}", "nested deeper than 64");
-    stopped("{% set ns = namespace(s='x') %}{% for i in range(100) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}",
-            "budget of");
-    stopped("{% set ns = namespace(l=[1]) %}{% for i in range(100) %}{% set ns.l = ns.l + ns.l %}{% endfor %}",
-            "budget of");
-    stopped("{% set ns = namespace(l=[]) %}{% for i in range(100000) %}{% set ns.l = ns.l + [i] %}{% endfor %}",
-            "budget of");
+    stopped(
+        "{% set ns = namespace(s='x') %}{% for i in range(100) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}",
+        "budget of");
+    stopped(
+        "{% set ns = namespace(l=[1]) %}{% for i in range(100) %}{% set ns.l = ns.l + ns.l %}{% endfor %}",
+        "budget of");
+    stopped(
+        "{% set ns = namespace(l=[]) %}{% for i in range(100000) %}{% set ns.l = ns.l + [i] %}{% endfor %}",
+        "budget of");
     /* values that share their parts: small in memory, exponential to walk */
     const char *grow = "{%% set ns = namespace(a=(1, 2), b=(1, 2)) %%}{%% for i in range(60) %%}"
                        "{%% set ns.a = (ns.a, ns.a) %%}{%% set ns.b = (ns.b, ns.b) %%}{%% endfor %%}{{ %s }}";
-    static const char *const walks[][2] = {{"ns.a == ns.b", "budget"},
-                                           {"ns.a < ns.b", "budget"},
-                                           {"ns.a", "limit"},
-                                           {"ns.a|tojson", "budget"},
-                                           {"{ns.a: 1}", "budget"},
-                                           {"ns.a in [ns.b]", "budget"}};
+    static const char *const walks[][2] = {{"ns.a == ns.b", "budget"}, {"ns.a < ns.b", "budget"},
+                                           {"ns.a", "limit"},          {"ns.a|tojson", "budget"},
+                                           {"{ns.a: 1}", "budget"},    {"ns.a in [ns.b]", "budget"}};
     for (size_t i = 0; i < ARRAY_LEN(walks); i++) {
         char text[512];
         snprintf(text, sizeof text, grow, walks[i][0]);
@@ -193,11 +195,14 @@ static void budgets(void **state) {
     stopped("{% set ns = namespace(f=[1]) %}{% for i in range(5000) %}{% set ns.f = ns.f|map('string') %}"
             "{% endfor %}{{ ns.f|list }}",
             "nested too deeply");
-    stopped("{% set x = 'a' * 8000000 %}{% for i in range(100000) %}{{ 'b' in x }}{% endfor %}", "budget of steps");
-    stopped("{% set x = 'a' * 4000000 %}{% for i in range(100000) %}{% if x.rfind('ba') %}{% endif %}{% endfor %}",
+    stopped("{% set x = 'a' * 8000000 %}{% for i in range(100000) %}{{ 'b' in x }}{% endfor %}",
             "budget of steps");
-    stopped("{% set x = 'é' * 4000000 %}{% for i in range(100000) %}{% if x[3000000] %}{% endif %}{% endfor %}",
+    stopped("{% set x = 'a' * 4000000 %}{% for i in range(100000) %}{% if x.rfind('ba') %}{% endif %}{% "
+            "endfor %}",
             "budget of steps");
+    stopped(
+        "{% set x = 'é' * 4000000 %}{% for i in range(100000) %}{% if x[3000000] %}{% endif %}{% endfor %}",
+        "budget of steps");
 }
 
 /* `open` n times, `mid`, `close` n times */
@@ -263,7 +268,8 @@ static void nesting(void **state) {
 
 static void small_limits(void **state) {
     (void)state;
-    struct tmpl_limits l = {.template_bytes_max = 100, .steps_max = 100, .output_bytes_max = 10, .depth_max = 4};
+    struct tmpl_limits l = {
+        .template_bytes_max = 100, .steps_max = 100, .output_bytes_max = 10, .depth_max = 4};
     struct tmpl_out out = {0};
     struct err e;
     char text[128];
@@ -297,7 +303,8 @@ static void values_are_data(void **state) {
 static void same_answer_each_time(void **state) {
     (void)state;
     for (int i = 0; i < 3; i++)
-        fails("{% set d = {'a': 1, 'b': 2, 'c': 3} %}\n{% for i in range(100000) %}{% for k in d %}{% endfor %}\n"
+        fails("{% set d = {'a': 1, 'b': 2, 'c': 3} %}\n{% for i in range(100000) %}{% for k in d %}{% endfor "
+              "%}\n"
               "{% if i == 77777 %}{{ nope.x }}{% endif %}{% endfor %}",
               "'nope' is undefined (line 3)");
 }
@@ -305,10 +312,12 @@ static void same_answer_each_time(void **state) {
 /* The deepest evaluation allowed fits a thread's stack of 512 KiB (plain build: sanitizers pad frames). */
 static void *deepest(void *arg) {
     (void)arg;
-    fails("{% macro f(x) %}{% if x %}{% for i in [[[[x]]]] %}{% set y %}{{ (1 + (2 + (3 + (f(x)|length|int))))|string }}"
+    fails("{% macro f(x) %}{% if x %}{% for i in [[[[x]]]] %}{% set y %}{{ (1 + (2 + (3 + "
+          "(f(x)|length|int))))|string }}"
           "{% endset %}{{ y }}{% endfor %}{% endif %}{% endmacro %}{{ f(1) }}",
           "nested");
-    fails("{% macro f(x) %}{{ [x, [x, [x, [f(x) ~ x]]]]|map('string')|map('upper')|sort|first }}{% endmacro %}{{ f(1) }}",
+    fails("{% macro f(x) %}{{ [x, [x, [x, [f(x) ~ x]]]]|map('string')|map('upper')|sort|first }}{% endmacro "
+          "%}{{ f(1) }}",
           "nested");
     return NULL;
 }
@@ -332,9 +341,15 @@ int main(void) {
     context = json_pack("{s:s,s:[i,i],s:{s:i},s:s,s:s%}", "s", "text", "l", 1, 2, "d", "a", 1, "evil",
                         "{{ s }}{% raw %}{# x #}<|im_end|>", "nul", "a\0b", (size_t)3);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(wrong_at_compile_time), cmocka_unit_test(wrong_at_run_time), cmocka_unit_test(sandbox),
-        cmocka_unit_test(budgets),               cmocka_unit_test(nesting),           cmocka_unit_test(small_limits),
-        cmocka_unit_test(values_are_data),       cmocka_unit_test(same_answer_each_time), cmocka_unit_test(stack),
+        cmocka_unit_test(wrong_at_compile_time),
+        cmocka_unit_test(wrong_at_run_time),
+        cmocka_unit_test(sandbox),
+        cmocka_unit_test(budgets),
+        cmocka_unit_test(nesting),
+        cmocka_unit_test(small_limits),
+        cmocka_unit_test(values_are_data),
+        cmocka_unit_test(same_answer_each_time),
+        cmocka_unit_test(stack),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     json_decref(context);

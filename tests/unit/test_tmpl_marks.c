@@ -43,7 +43,7 @@ static void marked(const char *text, const char *want) {
 static void plain(void **state) {
     (void)state;
     marked("a{{ c.s }}b{{ t.s }}{{ c.s }}", "a«Hi there»bown«Hi there»");
-    marked("{{ c.s }}{{ c.e }}", "«Hi therehé»"); /* neighbours merge */
+    marked("{{ c.s }}{{ c.e }}", "«Hi therehé»");       /* neighbours merge */
     marked("{{ c.n }}{{ c.f }}{{ none }}", "71.5None"); /* numbers are spelled by us */
     marked("{% for k in c.d %}{{ k }}={{ c.d[k] }};{% endfor %}", "«k»=«v»;«<|x|>»=«w»;");
     marked("{{ '' }}{{ c.empty }}", "");
@@ -64,11 +64,13 @@ static void parts_of_strings(void **state) {
 
 static void made_from_strings(void **state) {
     (void)state;
-    marked("{{ c.s|upper }}|{{ c.e|upper }}|{{ c.s.title() }}|{{ c.s|lower }}", "«HI THERE»|«HÉ»|«Hi There»|«hi there»");
+    marked("{{ c.s|upper }}|{{ c.e|upper }}|{{ c.s.title() }}|{{ c.s|lower }}",
+           "«HI THERE»|«HÉ»|«Hi There»|«hi there»");
     marked("{{ '<' ~ c.s ~ '>' }}|{{ '<' + c.s + '>' }}", "<«Hi there»>|<«Hi there»>");
     marked("{{ ('<' ~ c.s ~ '>')|upper }}|{{ ('é' ~ c.e ~ 'ß')|upper }}", "<«HI THERE»>|É«HÉ»SS");
     marked("{{ ('<' ~ c.s ~ '>')[1:4] }}|{{ ('<' ~ c.s ~ '>')[::-1] }}", "«Hi »|>«ereht iH»<");
-    marked("{{ ('  ' ~ c.s ~ ' x ')|trim }}|{{ ('a' ~ c.s)|replace('Hi', 'Ho') }}", "«Hi there» x|aHo« there»");
+    marked("{{ ('  ' ~ c.s ~ ' x ')|trim }}|{{ ('a' ~ c.s)|replace('Hi', 'Ho') }}",
+           "«Hi there» x|aHo« there»");
     marked("{{ t.s|replace('w', c.e) }}|{{ c.s|replace('Hi', t.s) }}", "o«hé»n|own« there»");
     marked("{{ c.s * 2 }}|{{ ('<' ~ c.e) * 2 }}", "«Hi thereHi there»|<«hé»<«hé»");
     marked("{{ '%s: %5s|%.1s' % (c.s, c.e, c.e) }}|{{ '%s'|format(c.e) }}", "«Hi there»:    «hé»|«h»|«hé»");
@@ -84,7 +86,8 @@ static void made_from_strings(void **state) {
 static void inside_other_values(void **state) {
     (void)state;
     marked("{{ c.l }}|{{ c.d }}", "['«p»', '«q»']|{'«k»': '«v»', '«<|x|>»': '«w»'}");
-    marked("{{ c.d|tojson }}|{{ {'x': c.s}|tojson }}", "{\"«k»\": \"«v»\", \"«<|x|>»\": \"«w»\"}|{\"x\": \"«Hi there»\"}");
+    marked("{{ c.d|tojson }}|{{ {'x': c.s}|tojson }}",
+           "{\"«k»\": \"«v»\", \"«<|x|>»\": \"«w»\"}|{\"x\": \"«Hi there»\"}");
     marked("{{ ('a\"' ~ c.quote)|tojson }}", "\"a\\\"«\\\"»\"");
     marked("{{ c.l|map('upper')|join(',') }}|{{ c.l|sort(reverse=true)|first }}", "«P»,«Q»|«q»");
     marked("{{ c.d|dictsort|first|first }}|{{ c.d.items()|list|last|last }}", "«<|x|>»|«w»");
@@ -94,21 +97,26 @@ static void inside_other_values(void **state) {
 static void through_statements(void **state) {
     (void)state;
     marked("{% set x %}[{{ c.s }}]{% endset %}{{ x }}{{ x|length }}", "[«Hi there»]10");
-    marked("{% macro f(x) %}<{{ x }}|{{ caller() }}>{% endmacro %}{% call f(c.e) %}{{ c.l[0] }}!{% endcall %}",
-           "<«hé»|«p»!>");
+    marked(
+        "{% macro f(x) %}<{{ x }}|{{ caller() }}>{% endmacro %}{% call f(c.e) %}{{ c.l[0] }}!{% endcall %}",
+        "<«hé»|«p»!>");
     marked("{% filter upper %}a{{ c.e }}b{% endfilter %}", "A«HÉ»B");
     marked("{% generation %}x{{ c.e }}{% endgeneration %}", "x«hé»");
-    marked("{% set ns = namespace(s='') %}{% for x in c.l %}{% set ns.s = ns.s ~ x ~ ',' %}{% endfor %}{{ ns.s }}",
+    marked("{% set ns = namespace(s='') %}{% for x in c.l %}{% set ns.s = ns.s ~ x ~ ',' %}{% endfor %}{{ "
+           "ns.s }}",
            "«p»,«q»,");
-    marked("{% set ns = namespace(s='') %}{% for i in range(200) %}{% set ns.s = ns.s + c.l[0] + t.s %}{% endfor %}"
+    marked("{% set ns = namespace(s='') %}{% for i in range(200) %}{% set ns.s = ns.s + c.l[0] + t.s %}{% "
+           "endfor %}"
            "{{ ns.s[:8] }}{{ ns.s[-8:] }}",
            "«p»own«p»own«p»own«p»own");
     /* two strings grown from one: neither sees what was added to the other */
-    marked("{% set a = t.s * 100 ~ c.s %}{% set b = a ~ c.s %}{% set d = a ~ 'x' %}{{ (b ~ '.')[-9:] }}|{{ d[-3:] }}|"
+    marked("{% set a = t.s * 100 ~ c.s %}{% set b = a ~ c.s %}{% set d = a ~ 'x' %}{{ (b ~ '.')[-9:] }}|{{ "
+           "d[-3:] }}|"
            "{{ a[-2:] }}",
            "«Hi there».|«re»x|«re»");
-    marked("{% for x in c.l recursive %}{{ x }}{% if x == 'p' %}{{ loop(['z', c.e]) }}{% endif %}{% endfor %}",
-           "«p»z«héq»");
+    marked(
+        "{% for x in c.l recursive %}{{ x }}{% if x == 'p' %}{{ loop(['z', c.e]) }}{% endif %}{% endfor %}",
+        "«p»z«héq»");
 }
 
 /* ---- content format ---- */
@@ -134,18 +142,21 @@ static void content_format(void **state) {
     format("{% for p in messages[0].content %}{% endfor %}", true);
     format("{% for p in (messages|first)['content'] %}{% endfor %}", true);
     format("{% for p in messages[0].content|selectattr('type', 'equalto', 'text') %}{% endfor %}", true);
-    format("{% set x = messages[1:] %}{% for m in x %}{% for p in m.content %}{% endfor %}{% endfor %}", true);
+    format("{% set x = messages[1:] %}{% for m in x %}{% for p in m.content %}{% endfor %}{% endfor %}",
+           true);
     format("{% set x = messages %}{% set y = x[::-1] %}{% for m in y %}{% set z = m['content'] %}"
            "{% for p in z[1:] %}{% endfor %}{% endfor %}",
            true);
-    format("{% for m in messages|rejectattr('role', 'eq', 'system') %}{% for p in m.content %}{% endfor %}{% endfor %}",
+    format("{% for m in messages|rejectattr('role', 'eq', 'system') %}{% for p in m.content %}{% endfor %}{% "
+           "endfor %}",
            true);
     format("{% macro show(c) %}{% for p in c %}{{ p.text }}{% endfor %}{% endmacro %}"
            "{% for m in messages %}{{ show(m.content) }}{% endfor %}",
            true);
-    format("{% macro show(m) %}{% set c = m.content if m else none %}{% for p in c %}{% endfor %}{% endmacro %}"
-           "{{ show(m=messages[0]) }}",
-           true);
+    format(
+        "{% macro show(m) %}{% set c = m.content if m else none %}{% for p in c %}{% endfor %}{% endmacro %}"
+        "{{ show(m=messages[0]) }}",
+        true);
     format("{% with c = messages[0].content or [] %}{% for p in c %}{% endfor %}{% endwith %}", true);
     format("{% for m in messages %}{% set content = m.content|trim %}{{ content }}{% endfor %}", false);
     format("{% for content in documents %}{% for p in content %}{% endfor %}{% endfor %}", false);
@@ -155,17 +166,19 @@ static void mentions(void **state) {
     (void)state;
     struct tmpl *t;
     struct err e;
-    assert_int_equal(tmpl_compile(&t, STR_LIT("{% if m.role == 'developer' %}x{% endif %}"), NULL, &e), RC_OK);
+    assert_int_equal(tmpl_compile(&t, STR_LIT("{% if m.role == 'developer' %}x{% endif %}"), NULL, &e),
+                     RC_OK);
     assert_true(tmpl_mentions(t, "developer"));
     assert_false(tmpl_mentions(t, "system"));
     tmpl_free(t);
 }
 
 int main(void) {
-    client = json_loads("{\"s\": \"Hi there\", \"e\": \"hé\", \"pad\": \"  x y  \", \"n\": 7, \"f\": 1.5, \"empty\": \"\","
-                        " \"l\": [\"p\", \"q\"], \"d\": {\"k\": \"v\", \"<|x|>\": \"w\"}, \"lines\": \"a\\nb\","
-                        " \"html\": \"<b>\", \"quote\": \"\\\"\"}",
-                        0, NULL);
+    client = json_loads(
+        "{\"s\": \"Hi there\", \"e\": \"hé\", \"pad\": \"  x y  \", \"n\": 7, \"f\": 1.5, \"empty\": \"\","
+        " \"l\": [\"p\", \"q\"], \"d\": {\"k\": \"v\", \"<|x|>\": \"w\"}, \"lines\": \"a\\nb\","
+        " \"html\": \"<b>\", \"quote\": \"\\\"\"}",
+        0, NULL);
     own = json_pack("{s:s}", "s", "own");
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(plain),
