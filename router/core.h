@@ -21,8 +21,8 @@
 
 enum {
     LOOP_SLICE_US = 200,      /* of work before ready events are looked at again */
-    LOOP_BATCHES_MAX = 16384, /* outputs waiting for a loop; a worker that makes more is cut */
-    LOOP_ACCEPTS_MAX = 8,     /* at one wake-up */
+    LOOP_BACKLOG_BYTES_MAX = 64 << 20, /* of what workers said, waiting for a loop; a worker that says more is cut */
+    LOOP_ACCEPTS_MAX = 8, /* at one wake-up */
 };
 
 struct conn;
@@ -34,12 +34,13 @@ struct loop {
     uint32_t index;
     pthread_t thread;
     struct inbox inbox;
-    _Atomic uint32_t n_batches;    /* posted and not yet worked off */
+    _Atomic size_t backlog_bytes;  /* of outputs and refusals posted and not yet worked off */
     struct loop_msg *first, *last; /* the backlog, in order */
     h2o_context_t ctx;
     h2o_accept_ctx_t accept;
     h2o_socket_t *listener, *inbox_sock, *watch_sock;
     int watch_fd; /* an epoll of its own for EPOLLRDHUP of connections (conn.h) */
+    struct slots watched; /* what its events mean */
     bool accepting;
     h2o_timeout_t accept_pause; /* after EMFILE */
     h2o_timeout_entry_t accept_entry;

@@ -70,6 +70,10 @@ static bool on_entry(struct loop *l, const struct batch *b, const struct batch_e
         return false;
     struct session *s = g->s;
     struct choice *c = &g->choices[k];
+    if (t->flags & ENTRY_TOKEN && c->n_tokens >= s->req->prompts[g->prompt].max_tokens) {
+        link_cut(g->worker->conn, "more tokens than were asked for");
+        return false;
+    }
     if (l->touched && l->touched != s)
         session_flush(l->touched);
     g->touched = true;
@@ -124,7 +128,7 @@ bool session_on_batch(struct loop *l, struct loop_msg *m) {
         rmetrics_count(l->router->metrics, PM_DROPPED_OUTPUTS, 1);
     if (++b->at < b->n)
         return false;
-    atomic_fetch_sub(&l->n_batches, 1);
+    atomic_fetch_sub(&l->backlog_bytes, b->bytes);
     worker_drop(b->worker);
     free(b);
     return true;
@@ -154,6 +158,7 @@ bool session_on_reject(struct loop *l, struct loop_msg *m) {
     }
     if (r->cursor < l->slots.n)
         return false;
+    atomic_fetch_sub(&l->backlog_bytes, sizeof *r);
     worker_drop(r->worker);
     free(r);
     return true;
@@ -176,13 +181,16 @@ static void lose(struct leg *g) {
 
 bool session_on_lost(struct loop *l, struct loop_msg *m) {
     struct fleet_lost *x = CONTAINER_OF(m, struct fleet_lost, msg);
-    while (x->cursor < l->slots.n) {
+    uint32_t end = MIN(x->cursor + SCAN_SLOTS, l->slots.n);
+    while (x->cursor < end) {
         struct leg *g = l->slots.v[x->cursor++].p;
         if (g && g->worker == x->worker) {
             lose(g);
             return false;
         }
     }
+    if (x->cursor < l->slots.n)
+        return false;
     worker_drop(x->worker);
     free(x);
     return true;

@@ -100,14 +100,14 @@ static void post(void *arg, unsigned loop, struct loop_msg *m) {
     loop_post(&r->loops[loop], m);
 }
 
-static bool post_batch(void *arg, unsigned loop, struct batch *b) {
+static bool post_counted(void *arg, unsigned loop, struct loop_msg *m, size_t n_bytes) {
     struct router *r = arg;
     struct loop *l = &r->loops[loop];
-    if (atomic_fetch_add(&l->n_batches, 1) >= LOOP_BATCHES_MAX) {
-        atomic_fetch_sub(&l->n_batches, 1);
+    if (atomic_fetch_add(&l->backlog_bytes, n_bytes) + n_bytes > LOOP_BACKLOG_BYTES_MAX) {
+        atomic_fetch_sub(&l->backlog_bytes, n_bytes);
         return false;
     }
-    loop_post(l, &b->msg);
+    loop_post(l, m);
     return true;
 }
 
@@ -156,7 +156,7 @@ enum rc router_new(struct router **out, const struct router_opts *opts, struct e
         .n_loops = r->n_loops,
         .arg = r,
         .post = post,
-        .post_batch = post_batch,
+        .post_counted = post_counted,
         .on_batch = session_on_batch,
         .on_reject = session_on_reject,
         .on_lost = session_on_lost,

@@ -92,8 +92,7 @@ static struct str message_of(const Weir__Finish *f) {
     return s;
 }
 
-static void count(const Weir__StepOutputs *m, uint32_t n_loops, const uint32_t *finish_column,
-                  struct counts *c, uint32_t *n_foreign) {
+static void count(const Weir__StepOutputs *m, uint32_t n_loops, struct counts *c, uint32_t *n_foreign) {
     for (size_t i = 0; i < m->n_first; i++) {
         uint32_t loop = handle_loop(m->first[i]->stream);
         if (loop < n_loops && m->first[i]->has_stream)
@@ -121,8 +120,7 @@ static void count(const Weir__StepOutputs *m, uint32_t n_loops, const uint32_t *
         }
         struct str s = message_of(m->finish[i]);
         c[loop].text += s.n ? s.n + 1 : 0;
-        if (finish_column[i] == none)
-            c[loop].n++;
+        c[loop].n++; /* at most: it may share the entry of a token, unless an earlier finish has that */
     }
 }
 
@@ -137,6 +135,7 @@ static struct filling batch_alloc(const struct counts *c) {
     size_t bytes = sizeof(struct batch) + c->n * sizeof(struct batch_entry) +
                    c->n_top * (sizeof(uint32_t) + sizeof(float)) + c->text;
     struct batch *b = xcalloc(1, bytes);
+    b->bytes = bytes;
     b->entries = (struct batch_entry *)(b + 1);
     b->top_ids = (uint32_t *)(b->entries + c->n);
     b->top_logprobs = (float *)(b->top_ids + c->n_top);
@@ -215,10 +214,8 @@ enum rc batch_split(const Weir__StepOutputs *m, const struct batch_limits *l, st
     struct filling fill[HANDLE_LOOPS_MAX];
     memset(c, 0, l->n_loops * sizeof *c);
     *n_foreign = 0;
-    count(m, l->n_loops, finish_column, c, n_foreign);
+    count(m, l->n_loops, c, n_foreign);
     for (uint32_t i = 0; i < l->n_loops; i++) {
-        /* A finish may be the second on its column, and then needs an entry of its own: room for all. */
-        c[i].n += c[i].n ? (uint32_t)m->n_finish : 0;
         fill[i] = c[i].n ? batch_alloc(&c[i]) : (struct filling){0};
         out[i] = fill[i].b;
     }

@@ -31,6 +31,7 @@ struct worker;
 struct batch {
     struct loop_msg msg;
     struct worker *worker; /* held; set by the fleet */
+    size_t bytes;          /* of the allocation */
     uint32_t n, at;        /* entries, and the next one to work off */
     struct batch_entry *entries;
     uint32_t *top_ids;

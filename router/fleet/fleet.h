@@ -56,10 +56,10 @@ struct fleet_opts {
     struct rmetrics *metrics;
     unsigned n_loops;
     void *arg;
-    /* post: to a loop's inbox. post_batch: likewise, for outputs; false: the loop has too many waiting, and
-     * the worker is cut. */
+    /* post: to a loop's inbox. post_counted: likewise, for what a worker may say any number of times; false: too
+     * many bytes of it wait for the loop, and the worker is cut. */
     void (*post)(void *arg, unsigned loop, struct loop_msg *m);
-    bool (*post_batch)(void *arg, unsigned loop, struct batch *b);
+    bool (*post_counted)(void *arg, unsigned loop, struct loop_msg *m, size_t n_bytes);
     /* What loops do with batches, rejects and lost workers. */
     bool (*on_batch)(struct loop *l, struct loop_msg *m);
     bool (*on_reject)(struct loop *l, struct loop_msg *m);
@@ -107,7 +107,7 @@ bool fleet_cancel(struct fleet *f, struct fleet_ticket *t);
 /* fleet_release: gives credit back: sequences that ended, prompt tokens that were prefilled. May let the line
  * move. */
 void fleet_release(struct fleet *f, struct worker *w, uint32_t n_seqs, uint32_t n_tokens);
-/* fleet_done: a request ended; feeds the completion rate behind Retry-After. */
+/* fleet_done: a request that a worker had taken ended; feeds the completion rate behind Retry-After. */
 void fleet_done(struct fleet *f);
 unsigned fleet_retry_after_s(struct fleet *f);
 

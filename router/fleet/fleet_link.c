@@ -74,6 +74,8 @@ static void on_down(void *arg, struct link_conn *c, const char *reason) {
     post_lost(f, s);
     if (s->model)
         fleet_pump(f, s->model); /* the line ends if this was the last one */
+    if (s->w.metrics.queue_depth)
+        metric_set(s->w.metrics.queue_depth, s->model->n_waiting);
     pthread_mutex_unlock(&f->lock);
     LOG(LOG_WARN, "worker gone", F_U64("engine", s->w.engine), F_STR("reason", reason));
     worker_drop(&s->w);
@@ -149,7 +151,7 @@ static void on_outputs(struct fleet *f, struct worker_state *s, struct link_conn
             continue;
         out[i]->msg.step = f->o.on_batch;
         out[i]->worker = worker_hold(&s->w);
-        if (full || !f->o.post_batch(f->o.arg, i, out[i])) {
+        if (full || !f->o.post_counted(f->o.arg, i, &out[i]->msg, out[i]->bytes)) {
             full = true; /* what was left out makes every later output of this connection worthless */
             worker_drop(out[i]->worker);
             free(out[i]);
@@ -172,7 +174,12 @@ static void on_reject(struct fleet *f, struct worker_state *s, struct link_conn 
         r->status = m->has_status ? m->status : 500;
         copy_text(r->message, sizeof r->message, m->message ? m->message : "the worker refused the request");
         copy_text(r->param, sizeof r->param, m->param);
-        f->o.post(f->o.arg, i, &r->msg);
+        if (!f->o.post_counted(f->o.arg, i, &r->msg, sizeof *r)) {
+            worker_drop(r->worker);
+            free(r);
+            link_cut(c, "its refusals come faster than this router can use them");
+            return;
+        }
     }
 }
 

@@ -202,6 +202,17 @@ static void test_many_finishes(void **state) {
     }
     assert_int_equal(n, N);
     drop(out);
+    /* One token for each loop, all finishes for the first: the others' memory does not grow with them. */
+    m.n_stream = m.n_token = LOOPS;
+    for (uint32_t i = 0; i < N; i++)
+        f[i].stream = h(0, i, 1);
+    assert_int_equal(batch_split(&m, &limits, out, &n_foreign, &e), RC_OK);
+    assert_int_equal(out[0]->n, N + 1);
+    for (int i = 1; i < LOOPS; i++) {
+        assert_int_equal(out[i]->n, 1);
+        assert_true(out[i]->bytes < 1024);
+    }
+    drop(out);
     free(stream);
     free(token);
     free(f);

@@ -182,7 +182,8 @@ enum {
     LIE_REASON,
     LIE_ABORT,
     LIE_NAN,
-    LIE_TOP
+    LIE_TOP,
+    LIE_MORE
 };
 
 static bool lie(void *arg, struct fake_worker *f, struct link_conn *c, const Weir__Submit *m) {
@@ -214,6 +215,10 @@ static bool lie(void *arg, struct fake_worker *f, struct link_conn *c, const Wei
         fake_send(c, s ^ 0xffull << 32, 43, 0);
         fake_send(c, 0, 43, 0);
         return false;
+    case LIE_MORE: /* never ends, although three were asked for */
+        for (uint32_t i = 0; i < 4; i++)
+            fake_send(c, s, 41, 0);
+        return true;
     case LIE_COLUMNS:
         out.n_token = 0;
         break;
@@ -282,6 +287,7 @@ static void test_lies(void **state) {
         {LIE_ABORT, 503, "stopped"},
         {LIE_NAN, 500, "not a number"},
         {LIE_TOP, 503, NULL},
+        {LIE_MORE, 503, "lost"},
     };
     struct liar x = {0};
     struct world w;
