@@ -72,6 +72,8 @@ static void on_close(void *data) {
     if (c->next)
         c->next->prev = c->prev;
     l->n_conns--;
+    if (c->watch)
+        slots_del(&l->watched, c->watch);
     atomic_fetch_sub(&l->router->n_conns, 1);
     if (c->linger_fd >= 0) {
         if (atomic_load(&l->router->stopping))
@@ -94,7 +96,8 @@ void conn_open(struct loop *l, h2o_socket_t *sock) {
         c->next->prev = c;
     l->conns = c;
     l->n_conns++;
-    struct epoll_event ev = {.events = EPOLLRDHUP | EPOLLET, .data.ptr = c};
+    c->watch = slots_put(&l->watched, c);
+    struct epoll_event ev = {.events = EPOLLRDHUP | EPOLLET, .data.u64 = c->watch};
     /* Out of memory for the watch: the client's departure is then noticed at the next write. */
     if (epoll_ctl(l->watch_fd, EPOLL_CTL_ADD, c->fd, &ev) != 0)
         LOG(LOG_WARN, "a connection cannot be watched", F_I64("errno", errno));
@@ -152,7 +155,9 @@ void conn_watch_ready(struct loop *l) {
     do {
         n = epoll_wait(l->watch_fd, ev, ARRAY_LEN(ev), 0);
         for (int i = 0; i < n; i++) {
-            struct conn *c = ev[i].data.ptr;
+            struct conn *c = slots_get(&l->watched, ev[i].data.u64);
+            if (!c)
+                continue;
             c->gone = true;
             if (c->waiting)
                 stream_client_gone(c->waiting);

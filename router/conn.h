@@ -3,7 +3,8 @@
  *
  * h2o stops reading while a request is worked on, so it learns of a client's departure only by writing. Each
  * connection's descriptor is therefore registered, edge-triggered, for EPOLLRDHUP in an epoll of the loop's
- * own; bytes of pipelined requests do not fool it. The rest is a sweep once a second. A connection is ended
+ * own; bytes of pipelined requests do not fool it. Events carry a handle and not a pointer: a process that is
+ * being started holds the descriptors until its exec, so one may come for a connection that is closed here. The rest is a sweep once a second. A connection is ended
  * by shutting its descriptor down: h2o finds out by itself and frees everything in its own order.
  *
  * Threads: the loop's.
@@ -18,6 +19,7 @@ struct conn {
     struct conn *prev, *next;
     h2o_socket_t *sock;
     int fd;
+    uint64_t watch; /* its handle in loop.watched */
     struct stream *waiting; /* the inference request being worked on, told when the client leaves */
     bool busy;              /* between a request's arrival at a handler and its last byte */
     bool gone;              /* the client will send no more */

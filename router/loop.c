@@ -152,6 +152,7 @@ void loop_init(struct loop *l, struct router *r, uint32_t index) {
     l->index = index;
     inbox_init(&l->inbox);
     slots_init(&l->slots, index);
+    slots_init(&l->watched, index);
     h2o_evloop_t *ev = h2o_evloop_create();
     h2o_context_init(&l->ctx, ev, &r->conf);
     l->accept.ctx = &l->ctx;
@@ -229,6 +230,7 @@ void loop_fini(struct loop *l) {
     inbox_fini(&l->inbox);
     if (l->n_conns + l->n_lingerers)
         return; /* a second signal left no time; the process is about to end */
+    slots_fini(&l->watched);
     h2o_evloop_t *ev = l->ctx.loop;
     h2o_timeout_unlink(&l->second);
     h2o_evloop_run(ev, 0);
