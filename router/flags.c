@@ -73,7 +73,7 @@ const struct conf_flag router_flag_rows[] = {
     LIMIT("max-header-count", header_count, "headers of a request [100]"),
     BYTES("max-body-bytes", body_bytes, "body of a request [32 MiB]"),
     LIMIT("body-timeout", body_timeout_s, "seconds to receive a request [60]"),
-    LIMIT("max-connections", connections, "open connections [8192]"),
+    {.name = "max-connections", .kind = CONF_INT, .min = 1, .max = 1e9, AT(limit.connections), .help = "open connections [8192]"},
     LIMIT("max-json-depth", json_depth, "nesting of a body [64]"),
     LIMIT("max-json-nodes", json_nodes, "values in a body [1048576]"),
     LIMIT_TO("max-n", n, 128, "n and best_of [128]"),

@@ -59,10 +59,11 @@ static void end(struct session *s) {
     s->stream = NULL;
     gen_run_free(s->run);
     s->run = NULL;
+    if (s->metrics)
+        fleet_done(l->router->fleet); /* refusals say nothing of how fast the line moves */
     worker_drop(s->metrics_worker);
     s->metrics_worker = NULL;
     s->metrics = NULL;
-    fleet_done(l->router->fleet);
     session_maybe_free(s);
 }
 
