@@ -4,8 +4,9 @@
  * h2o stops reading while a request is worked on, so it learns of a client's departure only by writing. Each
  * connection's descriptor is therefore registered, edge-triggered, for EPOLLRDHUP in an epoll of the loop's
  * own; bytes of pipelined requests do not fool it. Events carry a handle and not a pointer: a process that is
- * being started holds the descriptors until its exec, so one may come for a connection that is closed here. The rest is a sweep once a second. A connection is ended
- * by shutting its descriptor down: h2o finds out by itself and frees everything in its own order.
+ * being started holds the descriptors until its exec, so one may come for a connection that is closed here.
+ * The rest is a sweep once a second. A connection is ended by shutting its descriptor down: h2o finds out by
+ * itself and frees everything in its own order.
  *
  * Threads: the loop's.
  */

@@ -21,8 +21,8 @@
 
 enum {
     LOOP_SLICE_US = 200,      /* of work before ready events are looked at again */
-    LOOP_BACKLOG_BYTES_MAX = 64 << 20, /* of what workers said, waiting for a loop; a worker that says more is cut */
-    LOOP_ACCEPTS_MAX = 8, /* at one wake-up */
+    LOOP_BACKLOG_BYTES_MAX = 64 << 20, /* of what workers said and a loop has not used; more cuts the worker */
+    LOOP_ACCEPTS_MAX = 8,              /* at one wake-up */
 };
 
 struct conn;

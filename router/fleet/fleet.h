@@ -56,8 +56,8 @@ struct fleet_opts {
     struct rmetrics *metrics;
     unsigned n_loops;
     void *arg;
-    /* post: to a loop's inbox. post_counted: likewise, for what a worker may say any number of times; false: too
-     * many bytes of it wait for the loop, and the worker is cut. */
+    /* post: to a loop's inbox. post_counted: likewise, for what a worker may say any number of times; false:
+     * too many bytes of it wait for the loop, and the worker is cut. */
     void (*post)(void *arg, unsigned loop, struct loop_msg *m);
     bool (*post_counted)(void *arg, unsigned loop, struct loop_msg *m, size_t n_bytes);
     /* What loops do with batches, rejects and lost workers. */
