@@ -698,3 +698,38 @@ def test_drain_that_runs_out(serve):
     assert s.proc.wait(5 * SLOW) == 0
     assert time.monotonic() - t0 < 1 + 1.3 * SLOW
     stuck.s.close()
+
+
+# ---- metrics --------------------------------------------------------------------------------------------
+
+
+def test_metrics_are_exact(serve):
+    """The check values of api.md 20.2: R requests of P and G tokens."""
+    s = serve("--no-enable-prefix-caching")
+    R, G = 9, 11
+    prompt = "one two three four five six"
+    P = json.loads(Conn(s).send(post(json.dumps({"prompt": prompt}).encode(), path="/tokenize")).answer().body)["count"]
+    fields = {"prompt": prompt, "max_tokens": G, "ignore_eos": True}
+    for i in range(R):
+        c = Conn(s).send(post(json.dumps({**fields, "stream": i % 2 == 0}).encode()))
+        assert c.answer().status == 200
+    wait_for(lambda: s.metric("vllm:generation_tokens_total") >= R * G, 5, "the worker's last report")
+    at_rest(s)
+    for name, value in {
+            "vllm:prompt_tokens_total": R * P, "vllm:generation_tokens_total": R * G, "vllm:iteration_tokens_total_sum": R * (P + G),
+            "vllm:inter_token_latency_seconds_count": R * (G - 1), "vllm:time_per_output_token_seconds_count": R * (G - 1),
+            "vllm:time_to_first_token_seconds_count": R, "vllm:e2e_request_latency_seconds_count": R,
+            "vllm:request_prompt_tokens_sum": R * P, "vllm:request_generation_tokens_sum": R * G, "vllm:request_prompt_tokens_count": R,
+            "vllm:request_params_max_tokens_sum": R * G, "vllm:request_params_n_sum": R, "vllm:request_success_total": R,
+            "vllm:request_queue_time_seconds_count": R, "vllm:request_decode_time_seconds_count": R, "vllm:num_preemptions_total": 0,
+            "vllm:prefix_cache_hits_total": 0, "weir_client_disconnects_total": 0, "weir_dropped_outputs_total": 0}.items():
+        assert s.metric(name) == value, (name, s.metric(name), value)
+    text = s.get("/metrics")
+    assert f'vllm:request_success_total{{model_name="{s_model(s)}",engine="0",finished_reason="length"}} {R}\n' in text
+    assert f'http_requests_total{{method="POST",handler="/v1/completions",status="2xx"}} {R}\n' in text
+    series = [line.rsplit(" ", 1)[0] for line in text.splitlines() if line and line[0] != "#"]
+    assert len(series) == len(set(series))
+
+
+def s_model(s):
+    return json.loads(s.get("/v1/models"))["data"][0]["id"]
