@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "common/clock.h"
 #include "common/hash.h"
 #include "common/log.h"
 #include "router/fleet/fleet_private.h"
@@ -29,6 +30,14 @@ struct asset_fetch {
     } file[N_MODEL_ASSET];
     unsigned at; /* the file that is being received */
 };
+
+/* set_fetch: with the time since when, by which fleet_tick knows a worker that does not deliver. */
+static void set_fetch(struct worker_state *s, struct asset_fetch *t) {
+    s->fetch = t;
+    pthread_mutex_lock(&s->fleet->lock);
+    s->fetch_ns = t ? clock_ns() : 0;
+    pthread_mutex_unlock(&s->fleet->lock);
+}
 
 static void fetch_free(struct asset_fetch *t) {
     for (int i = 0; i < N_MODEL_ASSET; i++)
@@ -99,7 +108,7 @@ static bool ask_next(struct worker_state *s, const char **why) {
         }
         return true;
     }
-    s->fetch = NULL;
+    set_fetch(s, NULL);
     t->job.run = build;
     if (!pool_submit(s->fleet->o.pool, POOL_SLOW, &t->job)) {
         failed(s->fleet, t->model, "the router is too busy to load a model");
@@ -137,7 +146,8 @@ bool assets_retry(struct worker_state *s, const char **why) {
         return true;
     pthread_mutex_lock(&s->fleet->lock);
     struct fleet_model *m = t->model;
-    bool settled = m->info || m->error[0], begin = !settled && !m->building;
+    /* That another worker's files were bad says nothing of this one's. */
+    bool settled = m->info, begin = !settled && !m->building;
     m->building |= begin;
     pthread_mutex_unlock(&s->fleet->lock);
     if (settled)
@@ -146,7 +156,7 @@ bool assets_retry(struct worker_state *s, const char **why) {
         s->spare = NULL;
     if (!begin)
         return true;
-    s->fetch = t;
+    set_fetch(s, t);
     return ask_next(s, why);
 }
 
@@ -160,7 +170,7 @@ void assets_gone(struct worker_state *s) {
     s->fetch->model->building = false;
     pthread_mutex_unlock(&s->fleet->lock);
     fetch_free(s->fetch);
-    s->fetch = NULL;
+    set_fetch(s, NULL);
 }
 
 /* ---- facts ------------------------------------------------------------------------------------------- */
@@ -273,7 +283,7 @@ bool assets_want(struct worker_state *s, const Weir__WorkerInfo *info, char why[
         s->spare = t;
         return true;
     }
-    s->fetch = t;
+    set_fetch(s, t);
     const char *reason = NULL;
     if (!ask_next(s, &reason)) {
         snprintf(why, 128, "%s", reason);

@@ -10,6 +10,8 @@
 #include "common/log.h"
 #include "router/fleet/fleet_private.h"
 
+#define FETCH_NS (120 * NS_PER_S) /* for all files of a model */
+
 enum { RETRY_AFTER_MIN_S = 1, RETRY_AFTER_MAX_S = 60 };
 
 struct worker *worker_hold(struct worker *w) {
@@ -279,6 +281,25 @@ static const char *state_name(const struct fleet *f, const struct worker_state *
     return is_stalled(f, s, now) ? "stalled" : "ready";
 }
 
+/* hide_folders: clients see what fleet_health says, and paths are none of their business (api.md 3.1): of each
+ * one only the file's name is left. */
+static void hide_folders(char *text) {
+    char *out = text;
+    for (const char *p = text; *p;) {
+        size_t n = strcspn(p, " '\""), from = 0;
+        for (size_t i = 0; i < n && *p == '/'; i++) {
+            if (p[i] == '/' && i + 1 < n)
+                from = i + 1;
+        }
+        memmove(out, p + from, n - from);
+        out += n - from;
+        p += n;
+        if (*p)
+            *out++ = *p++;
+    }
+    *out = '\0';
+}
+
 bool fleet_health(struct fleet *f, char *why, size_t n) {
     uint64_t now = clock_ns();
     unsigned n_workers = 0;
@@ -304,6 +325,8 @@ bool fleet_health(struct fleet *f, char *why, size_t n) {
     else if (!ok)
         snprintf(why, n, "no worker is ready (%s)%s%s", worst, detail[0] ? ": " : "", detail);
     pthread_mutex_unlock(&f->lock);
+    if (!ok)
+        hide_folders(why);
     return ok;
 }
 
@@ -332,11 +355,12 @@ void fleet_progress(struct fleet *f, struct router_progress *out) {
     pthread_mutex_unlock(&f->lock);
 }
 
-/* set_gauges: workers by model and state, and the lines. What waits here is added to the first engine's
- * waiting gauge, so that who scales by it sees all that wait. */
-static void set_gauges(struct fleet *f, struct fleet_model *m, uint64_t now) {
-    static const char *const states[] = {"loading", "ready", "draining", "stalled", "dead"};
-    unsigned count[ARRAY_LEN(states)] = {0};
+static const char *const states[] = {"loading", "ready", "draining", "stalled", "dead"};
+
+/* set_gauges: the line of a model, and how many of its workers are in each state. What waits here is added to
+ * the first engine's waiting gauge, so that who scales by it sees all that wait. */
+static void set_gauges(struct fleet *f, struct fleet_model *m, uint64_t now,
+                       unsigned count[ARRAY_LEN(states)]) {
     bool first = true;
     for (unsigned i = 0; i < FLEET_WORKERS_MAX; i++) {
         struct worker_state *s = f->workers[i];
@@ -351,16 +375,28 @@ static void set_gauges(struct fleet *f, struct fleet_model *m, uint64_t now) {
             first = false;
         }
     }
-    for (size_t k = 0; k < ARRAY_LEN(states) && m->info; k++)
-        rmetrics_workers(f->o.metrics, str_of(m->info->facts.names[0]), states[k], count[k]);
 }
 
 void fleet_gauges(struct fleet *f) {
     uint64_t now = clock_ns();
-    pthread_mutex_lock(&f->lock);
-    for (unsigned i = 0; i < f->n_models; i++)
-        set_gauges(f, f->models[i], now);
-    pthread_mutex_unlock(&f->lock);
+    for (unsigned i = 0;; i++) {
+        unsigned count[ARRAY_LEN(states)] = {0};
+        struct model_info *info = NULL;
+        pthread_mutex_lock(&f->lock);
+        bool more = i < f->n_models;
+        if (more) {
+            set_gauges(f, f->models[i], now, count);
+            info = f->models[i]->info ? model_info_hold(f->models[i]->info) : NULL;
+        }
+        pthread_mutex_unlock(&f->lock);
+        if (!more)
+            return;
+        /* Not under the lock: the registry's is held for the length of a scrape. */
+        for (size_t k = 0; k < ARRAY_LEN(states) && info; k++)
+            rmetrics_workers(f->o.metrics, str_of(info->facts.names[0]), states[k], count[k]);
+        if (info)
+            model_info_drop(info);
+    }
 }
 
 void fleet_tick(struct fleet *f) {
@@ -373,18 +409,28 @@ void fleet_tick(struct fleet *f) {
 /* Time from suspicion, not from the last word: a machine that slept as a whole hears its workers first. */
 void fleet_cut_silent(struct fleet *f) {
     enum { SILENT_MS = 600 };
-    struct link_conn *cut[FLEET_WORKERS_MAX];
+    struct {
+        struct link_conn *conn;
+        const char *why;
+    } cut[FLEET_WORKERS_MAX];
     size_t n_cut = 0;
     pthread_mutex_lock(&f->lock);
     uint64_t now = clock_ns();
     for (unsigned i = 0; i < FLEET_WORKERS_MAX; i++) {
         struct worker_state *s = f->workers[i];
+        const char *why = NULL;
         if (s && s->suspect && now - s->suspect_ns > SILENT_MS * NS_PER_MS)
-            cut[n_cut++] = link_hold(s->w.conn);
+            why = "it is silent: frozen, or cut off";
+        else if (s && s->fetch_ns && now - s->fetch_ns > FETCH_NS)
+            why = "its model's files do not come";
+        if (!why)
+            continue;
+        cut[n_cut].conn = link_hold(s->w.conn);
+        cut[n_cut++].why = why;
     }
     pthread_mutex_unlock(&f->lock);
     for (size_t i = 0; i < n_cut; i++) {
-        link_cut(cut[i], "it is silent: frozen, or cut off");
-        link_drop(cut[i]);
+        link_cut(cut[i].conn, cut[i].why);
+        link_drop(cut[i].conn);
     }
 }

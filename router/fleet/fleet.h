@@ -123,7 +123,7 @@ void fleet_gauges(struct fleet *f);
 void fleet_tick(struct fleet *f);
 /* fleet_cut_silent: several times a second: cuts off workers that have not been heard of for too long. Their
  * requests end as if they had died, within two seconds of the last word; a late answer finds no connection.
- */
+ * Likewise one that does not deliver its model's files: other workers of the model wait for them. */
 void fleet_cut_silent(struct fleet *f);
 
 #endif

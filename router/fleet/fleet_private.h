@@ -29,6 +29,7 @@ struct worker_state {
     uint64_t load_done_bytes, load_total_bytes;
     uint32_t ready_ms;
     struct fleet_model *model;
+    uint64_t fetch_ns; /* when it was first asked for its files; 0: it is not being asked */
     struct pick_load load;
     uint32_t n_waiting; /* of its last Load */
     uint64_t step_ago_ns,

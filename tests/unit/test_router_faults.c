@@ -388,6 +388,12 @@ static void test_loading_and_failures(void **state) {
     }
     assert_true(p.failed);
     assert_string_equal(p.detail, "no memory");
+    fake_worker_state(w.worker, WEIR__WORKER_STATE__FAILED, "'/srv/ab/m.json' /srv/x/y.bin: cut short /");
+    for (int i = 0; i < 1000 && strcmp(p.detail, "no memory") == 0; i++) {
+        router_progress(w.rig.router, &p);
+        usleep(2000);
+    }
+    expect(w.port, small, 503, "(dead): 'm.json' y.bin: cut short /");
     fake_worker_state(w.worker, WEIR__WORKER_STATE__READY, NULL);
     router_rig_wait_ready(&w.rig);
     expect(w.port, small, 200, NULL);
@@ -411,6 +417,30 @@ static void test_bad_digest(void **state) {
     }
     assert_non_null(strstr(p.detail, "digest"));
     expect(w.port, small, 503, "digest");
+    world_stop(&w);
+}
+
+/* Of two workers of one model the first does not deliver what it has announced; the second serves. */
+static void test_bad_digest_of_another(void **state) {
+    (void)state;
+    struct world w;
+    struct err e;
+    char url[160];
+    router_rig_init(&w.rig);
+    world_start(&w, (struct fake_opts){.bad_digest = true, .start_loading = true});
+    snprintf(url, sizeof url, "%s-b", w.rig.url);
+    struct fake_worker *second = fake_worker_new(&(struct fake_opts){.url = url, .start_loading = true});
+    assert_int_equal(router_dial(w.rig.router, url, &e), RC_OK);
+    struct router_progress p = {0};
+    for (int i = 0; i < 1000 && p.n_workers < 2; i++) {
+        router_progress(w.rig.router, &p);
+        usleep(2000);
+    }
+    fake_worker_state(w.worker, WEIR__WORKER_STATE__READY, NULL);
+    fake_worker_state(second, WEIR__WORKER_STATE__READY, NULL);
+    router_rig_wait_ready(&w.rig);
+    expect(w.port, small, 200, "\"completion_tokens\":3");
+    fake_worker_free(second);
     world_stop(&w);
 }
 
@@ -663,6 +693,7 @@ int main(void) {
         cmocka_unit_test(test_timeouts),
         cmocka_unit_test(test_loading_and_failures),
         cmocka_unit_test(test_bad_digest),
+        cmocka_unit_test(test_bad_digest_of_another),
         cmocka_unit_test(test_slow_reader),
         cmocka_unit_test(test_stalled_write),
         cmocka_unit_test(test_idle_and_slow_connections),
