@@ -1,13 +1,16 @@
 /* bench_cpu.c: how much of the machine the CPU backend uses on a 0.5B-shaped bf16 model, built from the
  * operations with random weights.
  *
- *   cpu.decode_bandwidth_share   bytes of weights a step reads over its time, as a share of the bandwidth of
- * a plain read on all threads; a step of 1, 4 and 16 sequences, embedding to sampled token
- *   cpu.prefill_peak_share       floating-point operations of the products of a 512-token step over its time,
- * as a share of the peak of multiply-adds that touch registers only
+ *   cpu.decode_bandwidth_share   bytes of weights that a step reads, over its time; of 1, 4, 16 sequences
+ *   cpu.prefill_peak_share       operations of the products of a 512-token step, over its time
+ *
+ * They are shares of the bandwidth of a plain read, and of the peak of multiply-adds that touch registers
+ * only, both on all threads. A step goes from embedding to sampled token.
  *
  * The yardsticks are taken between the steps, so that other load on the machine meets both; medians are
- * reported.
+ * reported. share_cpu_time is the same share over CPU time instead of the clock's, for machines that are not
+ * quiet. A step of 16 sequences needs more multiply-adds than its weights' transfer leaves time for: its
+ * share is bound by arithmetic.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -111,13 +114,12 @@ static void model_open(struct model *m) {
         die("no memory");
 }
 
-/* step: one forward pass; returns its seconds. */
-static double step(struct model *m, const struct batch *batch, struct sample_out *out) {
+/* step: one forward pass. */
+static void step(struct model *m, const struct batch *batch, struct sample_out *out) {
     const struct be_ops *o = m->ops;
     struct be *b = m->b;
     static const struct sample_row greedy[N_SEQS];
     char err[BE_ERR_BYTES];
-    double start = bench_now_s();
     o->plan(b, batch);
     o->begin(b);
     o->embed(b, &(struct op_embed){.y = m->x, .tokens = m->embed, .cols = HIDDEN});
@@ -157,7 +159,6 @@ static double step(struct model *m, const struct batch *batch, struct sample_out
     o->sample(b, greedy, out, batch->n_rows);
     if (o->wait(b, err) != 0)
         die(err);
-    return bench_now_s() - start;
 }
 
 /* input: the arrays of a batch: n_seqs sequences with n_new tokens each on top of `past`. */
@@ -210,54 +211,72 @@ static double median(double *v, int n) {
     return v[n / 2];
 }
 
-enum { N_STEPS = 15 };
+/* pace: work done in a stretch of time, by the clock and by the CPU time of all threads. */
+struct pace {
+    double wall, cpu;
+};
+
+static struct pace pace_start(void) {
+    return (struct pace){bench_now_s(), bench_cpu_s()};
+}
+
+static struct pace pace_end(struct pace start, double work) {
+    return (struct pace){work / (bench_now_s() - start.wall), work / (bench_cpu_s() - start.cpu)};
+}
+
+/* yardstick: the pace of the limit that a case is measured against: of memory, or NULL, of multiply-adds. */
+static struct pace yardstick(struct team *team, const void *memory) {
+    struct pace start = pace_start();
+    if (!memory)
+        return pace_end(start, probe_fma(team));
+    probe_read(team, memory, READ_BYTES);
+    return pace_end(start, (double)READ_BYTES);
+}
+
+/* measure: the yardstick and a step that does `work`, in turn. what: the case's own parameter, as JSON. */
+static void measure(struct model *m, struct team *team, const struct input *in, const char *name,
+                    const char *what, const void *memory, double work, int n_steps) {
+    enum { N_MAX = 15 };
+    double wall[N_MAX], cpu[N_MAX], mine[N_MAX], limit[N_MAX];
+    struct sample_out out[N_SEQS];
+    const char *unit = memory ? "gb_s" : "gflop_s";
+    CHECK(n_steps <= N_MAX);
+    step(m, &in->batch, out);
+    for (int i = 0; i < n_steps; i++) {
+        struct pace before = yardstick(team, memory), start = pace_start();
+        step(m, &in->batch, out);
+        struct pace pace = pace_end(start, work), after = yardstick(team, memory);
+        mine[i] = pace.wall * 1e-9;
+        limit[i] = (before.wall + after.wall) / 2 * 1e-9;
+        wall[i] = mine[i] / limit[i];
+        cpu[i] = pace.cpu / ((before.cpu + after.cpu) / 2);
+    }
+    char params[300];
+    snprintf(params, sizeof params,
+             "{%s,\"dtype\":\"bf16\",\"threads\":%d,\"%s\":%.2f,\"limit_%s\":%.2f,\"share_cpu_time\":%.3f,"
+             "\"steps\":%d}",
+             what, team_size(team), unit, median(mine, n_steps), unit, median(limit, n_steps),
+             median(cpu, n_steps), n_steps);
+    bench_emit(name, median(wall, n_steps), "share", params);
+}
 
 static void bench_decode(struct model *m, struct team *team, uint32_t n_seqs, const void *memory) {
     static struct input in;
-    struct sample_out out[N_SEQS];
-    double share[N_STEPS], gb_s[N_STEPS], read[N_STEPS];
+    char what[40];
     input_make(&in, n_seqs, 1, CONTEXT);
-    step(m, &in.batch, out);
-    for (int i = 0; i < N_STEPS; i++) {
-        double before = probe_read(team, memory, READ_BYTES);
-        double t = step(m, &in.batch, out);
-        double after = probe_read(team, memory, READ_BYTES);
-        gb_s[i] = (double)m->matrix_bytes / t * 1e-9;
-        read[i] = (before + after) / 2 * 1e-9;
-        share[i] = gb_s[i] / read[i];
-    }
-    double g = median(gb_s, N_STEPS), r = median(read, N_STEPS);
-    char params[200];
-    snprintf(params, sizeof params,
-             "{\"batch\":%u,\"dtype\":\"bf16\",\"threads\":%d,\"gb_s\":%.2f,\"read_gb_s\":%.2f,\"steps\":%d}",
-             n_seqs, team_size(team), g, r, N_STEPS);
-    bench_emit("cpu.decode_bandwidth_share", median(share, N_STEPS), "share", params);
+    snprintf(what, sizeof what, "\"batch\":%u", n_seqs);
+    measure(m, team, &in, "cpu.decode_bandwidth_share", what, memory, (double)m->matrix_bytes, 15);
 }
 
 static void bench_prefill(struct model *m, struct team *team) {
     static struct input in;
-    struct sample_out out[N_SEQS];
-    enum { N = 5 };
-    double share[N], gflops[N], peak[N];
     /* a multiply-add is two operations; the vocabulary is needed for one row only */
-    double flop =
-        2.0 * HIDDEN * (QKV + HEAD_DIM * N_HEADS + 3.0 * MLP) * N_LAYERS * N_PREFILL + 2.0 * HIDDEN * N_VOCAB;
+    double per_token = 2.0 * HIDDEN * (QKV + HEAD_DIM * N_HEADS + 3.0 * MLP) * N_LAYERS;
+    char what[40];
     input_make(&in, 1, N_PREFILL, 0);
-    step(m, &in.batch, out);
-    for (int i = 0; i < N; i++) {
-        double before = probe_fma(team);
-        double t = step(m, &in.batch, out);
-        peak[i] = (before + probe_fma(team)) / 2 * 1e-9;
-        gflops[i] = flop / t * 1e-9;
-        share[i] = gflops[i] / peak[i];
-    }
-    char params[200];
-    double g = median(gflops, N), p = median(peak, N);
-    snprintf(params, sizeof params,
-             "{\"tokens\":%d,\"dtype\":\"bf16\",\"threads\":%d,\"gflop_s\":%.1f,\"peak_gflop_s\":%.1f,"
-             "\"steps\":%d}",
-             N_PREFILL, team_size(team), g, p, N);
-    bench_emit("cpu.prefill_peak_share", median(share, N), "share", params);
+    snprintf(what, sizeof what, "\"tokens\":%d", N_PREFILL);
+    measure(m, team, &in, "cpu.prefill_peak_share", what, NULL,
+            per_token * N_PREFILL + 2.0 * HIDDEN * N_VOCAB, 5);
 }
 
 /* main: "decode" or "prefill" as argument runs one of the two. */

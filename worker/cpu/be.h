@@ -34,12 +34,15 @@ struct be_mem {
 };
 
 /* be_w: one packed weight.
- *   BE_W_VECTOR       [n_in] f32, n_out is 1
- *   plain C           [n_out][n_in], as the checkpoint has it
- *   AVX2              [n_panels][n_in][PANEL_COLS]; a panel's place j holds output column w_column(), zero
- *                     beyond n_out. In bf16 the places are stored 0 8 1 9 .. 7 15, so that a 32-bit lane
- * holds j below and j + 8 above: shift and mask widen it. BE_W_GATE_UP: n_out counts gate and up; in AVX2
- * panels, places 0..7 are gate and 8..15 the same columns of up. */
+ *
+ *   BE_W_VECTOR   [n_in] f32, n_out is 1
+ *   plain C       [n_out][n_in], as the checkpoint has it
+ *   AVX2          [n_panels][n_in][PANEL_COLS]; a panel's place j holds one output column, zero beyond n_out
+ *
+ * In bf16 a panel's places are stored 0 8 1 9 .. 7 15, so that a 32-bit lane holds j below and j + 8 above:
+ * shift and mask widen it. BE_W_GATE_UP: n_out counts gate and up; in panels, places 0..7 are gate and 8..15
+ * the same columns of up.
+ */
 struct be_w {
     struct owned own;
     enum be_weight_kind kind;
@@ -52,9 +55,13 @@ struct be_w {
 };
 
 /* be_kv: the pool of a cache group.
+ *
  *   plain C   [block][layer][k, v][head][token][dim], the canonical order of kv_export
- *   AVX2      [block][layer][head], then K as one panel [dim][16 tokens], and V as panels [dim /
- * 16][token][16] with the last dim % 16 dims as [token][dim % 16]; a panel as in be_w */
+ *   AVX2      [block][layer][head], then K as one panel and V as panels of 16 dims
+ *
+ * K's panel is [dim][16 tokens], V's are [token][16 dims], as in be_w; the last head_dim_v % 16 dims follow
+ * as [token][dims].
+ */
 struct be_kv {
     struct owned own;
     struct cache_group_spec spec; /* head_dim_v filled in */

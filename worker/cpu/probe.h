@@ -4,17 +4,15 @@
 
 #include "worker/cpu/team.h"
 
-/* probe_memory: memory for probe_read, with random contents, on huge pages where there are any. Free with
- * free(). */
+/* probe_memory: memory for probe_read, with random contents, on huge pages where there are any. free() it. */
 void *probe_memory(size_t bytes);
 
-/* probe_read: bytes a second that all members of the team together read from memory with AVX2 loads, each in
- * four streams, which was the fastest of the plain ways tried. `bytes` a multiple of 256 KiB and well above
- * the last cache. */
-double probe_read(struct team *team, const void *memory, size_t bytes);
+/* probe_read: all members of the team together read `bytes` once, with AVX2 loads in four streams each, which
+ * was the fastest of the plain ways tried. A multiple of 256 KiB, and well above the last cache. */
+void probe_read(struct team *team, const void *memory, size_t bytes);
 
-/* probe_fma: f32 operations a second (a multiply-add is two) of AVX2 multiply-adds on registers, all members.
- */
+/* probe_fma: AVX2 multiply-adds on registers, by all members. Returns the f32 operations done, a multiply-add
+ * being two. The caller takes the time of both. */
 double probe_fma(struct team *team);
 
 #endif

@@ -2,17 +2,10 @@
 
 #include <stdlib.h>
 #include <sys/mman.h>
-#include <time.h>
 
 #include "worker/cpu/simd.h"
 
 enum { PIECE_BYTES = 256 << 10, N_STREAMS = 4, FMA_ROUNDS = 2000000, N_CHAINS = 12 };
-
-static double now_s(void) {
-    struct timespec ts;
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (double)ts.tv_sec + (double)ts.tv_nsec * 1e-9;
-}
 
 void *probe_memory(size_t bytes) {
     const size_t huge = 2 * MIB;
@@ -57,12 +50,10 @@ static void read_run(void *arg, int member) {
     atomic_fetch_add(&p->sink, (uint32_t)_mm256_extract_epi32(s[0], 0));
 }
 
-double probe_read(struct team *team, const void *memory, size_t bytes) {
+void probe_read(struct team *team, const void *memory, size_t bytes) {
     struct probe p = {.memory = memory};
     queue_init(&p.queue, (uint32_t)(bytes / PIECE_BYTES), 1);
-    double start = now_s();
     team_run(team, read_run, &p);
-    return (double)bytes / (now_s() - start);
 }
 
 static void fma_run(void *arg, int member) {
@@ -82,7 +73,6 @@ static void fma_run(void *arg, int member) {
 
 double probe_fma(struct team *team) {
     struct probe p = {.memory = NULL};
-    double start = now_s();
     team_run(team, fma_run, &p);
-    return 2.0 * 8 * N_CHAINS * FMA_ROUNDS * team_size(team) / (now_s() - start);
+    return 2.0 * 8 * N_CHAINS * FMA_ROUNDS * team_size(team);
 }

@@ -84,28 +84,26 @@ INLINE void run(struct form f, const struct tile *a) {
 
 /* Each form is a function of its own: the compiler then finds registers for all of it. */
 typedef void tile_fn(const struct tile *a);
-#define TILE(t, kind, rows, panels)                                                                          \
-    static __attribute__((noinline)) void tile_##t##_##kind##_##rows##_##panels(const struct tile *a) {      \
-        run((struct form){DT_##t, rows, panels, kind}, a);                                                   \
+// clang-format off
+#define TILE(t, kind, rows, panels)                                                                         \
+    static __attribute__((noinline)) void tile_##t##_##kind##_##rows##_##panels(const struct tile *a) {     \
+        run((struct form){DT_##t, rows, panels, kind}, a);                                                  \
     }
-#define TILES_1(t, kind)                                                                                     \
-    TILE(t, kind, 1, 1)                                                                                      \
-    TILE(t, kind, 2, 1) TILE(t, kind, 3, 1) TILE(t, kind, 4, 1) TILE(t, kind, 5, 1) TILE(t, kind, 6, 1)
-#define TILES(t)                                                                                             \
-    TILES_1(t, ROWS)                                                                                         \
-    TILES_1(t, PACKED) TILES_1(t, PREFETCHING) TILES_1(t, STREAM) TILE(t, STREAM, 1, 2)                      \
-        TILE(t, STREAM, 1, 4) TILE(t, STREAM, 2, 2)
+#define TILES_1(t, kind)                                                                                    \
+    TILE(t, kind, 1, 1) TILE(t, kind, 2, 1) TILE(t, kind, 3, 1)                                             \
+    TILE(t, kind, 4, 1) TILE(t, kind, 5, 1) TILE(t, kind, 6, 1)
+#define TILES(t)                                                                                            \
+    TILES_1(t, ROWS) TILES_1(t, PACKED) TILES_1(t, PREFETCHING) TILES_1(t, STREAM)                          \
+    TILE(t, STREAM, 1, 2) TILE(t, STREAM, 1, 4) TILE(t, STREAM, 2, 2)
 TILES(F32)
 TILES(F16)
 TILES(BF16)
 
-#define NAMES(t, kind)                                                                                       \
-    {                                                                                                        \
-        tile_##t##_##kind##_1_1, tile_##t##_##kind##_2_1, tile_##t##_##kind##_3_1, tile_##t##_##kind##_4_1,  \
-            tile_##t##_##kind##_5_1, tile_##t##_##kind##_6_1                                                 \
-    }
-#define ALL(t)                                                                                               \
-    { NAMES(t, ROWS), NAMES(t, PACKED), NAMES(t, PREFETCHING), NAMES(t, STREAM) }
+#define NAMES(t, kind)                                                                                      \
+    {tile_##t##_##kind##_1_1, tile_##t##_##kind##_2_1, tile_##t##_##kind##_3_1,                             \
+     tile_##t##_##kind##_4_1, tile_##t##_##kind##_5_1, tile_##t##_##kind##_6_1}
+#define ALL(t) {NAMES(t, ROWS), NAMES(t, PACKED), NAMES(t, PREFETCHING), NAMES(t, STREAM)}
+// clang-format on
 
 /* type_index: f32, f16, bf16. */
 static int type_index(enum dtype t) {
