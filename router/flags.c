@@ -70,7 +70,7 @@ const struct conf_flag router_flag_rows[] = {
     SECONDS("engine-stall-timeout", engine_stall_timeout_s,
             "work pending and no step for so long is unhealthy [60]"),
     BYTES("max-header-bytes", header_bytes, "request line and headers [64 KiB]"),
-    LIMIT("max-header-count", header_count, "headers of a request [100]"),
+    LIMIT_TO("max-header-count", header_count, 100, "headers of a request [100]"),
     BYTES("max-body-bytes", body_bytes, "body of a request [32 MiB]"),
     LIMIT("body-timeout", body_timeout_s, "seconds to receive a request [60]"),
     {.name = "max-connections", .kind = CONF_INT, .min = 1, .max = 1e9, AT(limit.connections), .help = "open connections [8192]"},

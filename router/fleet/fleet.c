@@ -197,6 +197,29 @@ void fleet_pump(struct fleet *f, struct fleet_model *m) {
     }
 }
 
+/* n_waiting: in the lines here, and what this router has at workers beyond the sequences that run there. */
+static uint64_t n_waiting(const struct fleet *f) {
+    uint64_t n = f->n_waiting;
+    for (unsigned i = 0; i < FLEET_WORKERS_MAX; i++) {
+        const struct worker_state *s = f->workers[i];
+        if (s && s->max_seqs && s->load.n_seqs > s->max_seqs)
+            n += s->load.n_seqs - s->max_seqs;
+    }
+    return n;
+}
+
+/* runs_at_once: some worker has room for the sequences, so that they need not wait there. */
+static bool runs_at_once(const struct fleet *f, const struct model_info *info, uint32_t n_seqs) {
+    for (unsigned i = 0; i < FLEET_WORKERS_MAX; i++) {
+        const struct worker_state *s = f->workers[i];
+        if (!s || !worker_is_ready(s) || s->model->info != info)
+            continue;
+        if (s->max_seqs == 0 || s->load.n_seqs == 0 || (uint64_t)s->load.n_seqs + n_seqs <= s->max_seqs)
+            return true;
+    }
+    return false;
+}
+
 enum rc fleet_acquire(struct fleet *f, struct fleet_ticket *t, bool front) {
     enum rc rc = RC_UNAVAILABLE;
     bool any = false;
@@ -209,14 +232,15 @@ enum rc fleet_acquire(struct fleet *f, struct fleet_ticket *t, bool front) {
             m = f->models[i];
     }
     CHECK(m); /* models are never removed */
-    if (!m->first || front)
+    bool full = !front && n_waiting(f) >= (uint64_t)f->o.opts->limit.queued_requests;
+    if (front || (!m->first && (!full || runs_at_once(f, t->model, t->n_seqs))))
         t->worker = take(f, t->model, t->n_seqs, t->n_tokens, &any);
     else
         any = is_served(f, t->model);
     if (t->worker) {
         rc = RC_OK;
         metric_observe(t->worker->metrics.queue_wait, 0);
-    } else if (any && !front && (int64_t)f->n_waiting >= f->o.opts->limit.queued_requests) {
+    } else if (any && full) {
         rc = RC_OVERLOAD;
     } else if (any) {
         t->queued_ns = clock_ns();
@@ -257,7 +281,7 @@ void fleet_done(struct fleet *f) {
 
 unsigned fleet_retry_after_s(struct fleet *f) {
     pthread_mutex_lock(&f->lock);
-    double s = f->done_per_s > 0.01 ? ceil(f->n_waiting / f->done_per_s) : RETRY_AFTER_MAX_S;
+    double s = f->done_per_s > 0.01 ? ceil((double)n_waiting(f) / f->done_per_s) : RETRY_AFTER_MAX_S;
     pthread_mutex_unlock(&f->lock);
     return (unsigned)fmin(fmax(s, RETRY_AFTER_MIN_S), RETRY_AFTER_MAX_S);
 }

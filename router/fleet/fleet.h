@@ -98,8 +98,8 @@ struct model_info *fleet_find_model(struct fleet *f, struct str name, bool *serv
 /* fleet_models: up to max, held, in the order in which they appeared. */
 size_t fleet_models(struct fleet *f, struct model_info **out, size_t max);
 
-/* fleet_acquire: RC_OK: t->worker. RC_AGAIN: queued, the answer comes as t->msg. RC_OVERLOAD: the queue is
- * full. RC_UNAVAILABLE: no ready worker serves the model. front: a request that is partly submitted goes
+/* fleet_acquire: RC_OK: t->worker. RC_AGAIN: queued, the answer comes as t->msg. RC_OVERLOAD: it would wait, and
+ * --max-queued-requests do already, here or at the workers. RC_UNAVAILABLE: no ready worker serves the model. front: a request that is partly submitted goes
  * ahead of the line and past its limit. */
 MUST_USE enum rc fleet_acquire(struct fleet *f, struct fleet_ticket *t, bool front);
 /* fleet_cancel: true: t was taken out of the line. False: it was not in it, so its answer has been posted. */

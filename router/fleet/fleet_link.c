@@ -124,6 +124,7 @@ static void on_info(struct fleet *f, struct worker_state *s, struct link_conn *c
     s->load_done_bytes = m->load_done_bytes;
     s->load_total_bytes = m->load_total_bytes;
     s->ready_ms = m->ready_ms;
+    s->max_seqs = m->max_seqs;
     if (s->model)
         fleet_pump(f, s->model);
     pthread_mutex_unlock(&f->lock);

@@ -32,6 +32,7 @@ struct worker_state {
     uint64_t fetch_ns; /* when it was first asked for its files; 0: it is not being asked */
     struct pick_load load;
     uint32_t n_waiting; /* of its last Load */
+    uint32_t max_seqs;  /* that run at a time; what it has beyond them waits there. 0: not told */
     uint64_t step_ago_ns,
         step_at_ns; /* of its last Load: time without progress, and when it said so; 0: none pending */
     /* Only in the connection's callbacks: */

@@ -640,6 +640,30 @@ def test_h08_no_descriptors_left(serve):
     assert all(c.good() for c in held[30:35])
 
 
+def test_the_line_has_its_length(serve):
+    """One request runs, four wait, wherever they do; the fifth that would wait is refused, at once and whole."""
+    s = serve("--mock", "--mock-step-ms", 100, "--max-num-seqs", 1, "--max-queued-requests", 4)
+    held = [Conn(s).send(stream(max_tokens=500))]
+    held[0].until(b"data: ")
+    for i in range(1, 12):
+        c = Conn(s).send(stream(max_tokens=500))
+        c.s.settimeout(0.15 * SLOW)
+        try:
+            a = c.answer()
+            assert i > 4 and a.status == 429 and "--max-queued-requests" in a.error()["message"], (i, a.head)
+        except TimeoutError:
+            assert i <= 4
+            held.append(c)
+    wait_for(lambda: s.metric("vllm:num_requests_waiting") == 4 and s.metric("vllm:num_requests_running") == 1, 2, "four to wait")
+    held[1].reset()  # makes room for one
+    wait_for(lambda: s.metric("vllm:num_requests_waiting") == 3, 2, "one to leave")
+    more = Conn(s).send(stream(max_tokens=500))
+    wait_for(lambda: s.metric("vllm:num_requests_waiting") == 4, 2, "another to come")
+    assert Conn(s).send(post()).answer().status == 429
+    more.s.close()
+    s.proc.kill()
+
+
 def test_retry_after_counts_answers_not_refusals(serve):
     """Refusing is quick; what the next client should wait for is the line, which does not move here."""
     s = serve("--mock", "--mock-step-ms", 100, "--max-num-seqs", 1, "--max-queued-requests", 4)
