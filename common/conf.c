@@ -335,15 +335,18 @@ void conf_free(const struct conf_table *t, void *opts, struct conf_list *positio
 }
 
 bool conf_has(int argc, char **argv, const char *flag) {
-    while (*flag == '-')
-        flag++;
+    bool is_short = flag[0] == '-' && flag[1] != '-';
+    const char *bare = flag + strspn(flag, "-");
     for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++)
-        if (strncmp(argv[i], "--", 2) == 0 && strcmp(argv[i] + 2, flag) == 0)
+        if (is_short ? strcmp(argv[i], flag) == 0
+                     : strncmp(argv[i], "--", 2) == 0 && strcmp(argv[i] + 2, bare) == 0)
             return true;
     return false;
 }
 
 /* ---- showing ---------------------------------------------------------------------------------------- */
+
+enum { HELP_COLUMN = 40 };
 
 void conf_help(const struct conf_table *t, struct buf *out) {
     static const char *const values[] = {
@@ -362,11 +365,16 @@ void conf_help(const struct conf_table *t, struct buf *out) {
             buf_addf(&left, " %s", f->choices);
         else
             buf_addz(&left, values[f->kind]);
-        buf_addf(out, "%-44s%s%s\n", buf_cstr(&left), left.len >= 44 ? "  " : "", f->help);
+        if (left.len >= HELP_COLUMN) /* too long for the column: the text stands below */
+            buf_addf(out, "%s\n%*s%s\n", buf_cstr(&left), HELP_COLUMN, "", f->help);
+        else
+            buf_addf(out, "%-*s%s\n", HELP_COLUMN, buf_cstr(&left), f->help);
         buf_fini(&left);
     }
-    buf_addz(out, "  --config FILE                             flags from a flat YAML or JSON mapping; the "
-                  "command line wins\n");
+    buf_addf(out, "%-*s%s\n\n", HELP_COLUMN, "  --config FILE",
+             "flags from a flat YAML or JSON mapping; the command line wins");
+    buf_addz(out, "Defaults are in brackets. --no-NAME turns off what is on.\n"
+                  "SIZE takes k, m, g (4k is 4000) and K, M, G, KiB, MiB, GiB (4K is 4096).\n");
 }
 
 static void show_text(struct buf *out, const char *text) {

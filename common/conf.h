@@ -57,6 +57,7 @@ MUST_USE enum rc conf_parse(const struct conf_table *t, int argc, char **argv, v
                             struct conf_list *positional, struct err *e);
 /* conf_free: frees what the table's places hold. */
 void conf_free(const struct conf_table *t, void *opts, struct conf_list *positional);
+/* conf_has: whether flag stands on the line: "help" or "--help" for --help, "-h" for -h. */
 bool conf_has(int argc, char **argv, const char *flag);
 void conf_help(const struct conf_table *t, struct buf *out);
 /* conf_show: "flag=value ..." of everything that differs from zero, without secrets; for the log. */

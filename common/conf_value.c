@@ -39,6 +39,9 @@ static enum rc check_bounds(const struct conf_flag *f, const char *name, double 
                             struct err *e) {
     if ((f->min == 0 && f->max == 0) || (v >= f->min && v <= f->max))
         return RC_OK;
+    if (f->min == f->max)
+        return err_set(e, RC_INVALID, name, "--%s must be %.15g in this build, not %.60s", name, f->min,
+                       text);
     return err_set(e, RC_INVALID, name, "--%s must be between %.15g and %.15g, not %.60s", name, f->min,
                    f->max, text);
 }

@@ -28,7 +28,7 @@ const struct conf_flag worker_flag_rows[] = {
     {.name = "max-model-len",
      .kind = CONF_SIZE,
      AT(max_model_len),
-     .help = "context in tokens; 4k is 4000, 4K is 4096 [the config's]"},
+     .help = "context in tokens [the config's]"},
     {.name = "device",
      .kind = CONF_ENUM,
      .choices = "auto|cpu|cuda",

@@ -329,8 +329,11 @@ static void test_help(void **state) {
         assert_int_equal(strstr(text, flags[i].help) != NULL, shown);
     }
     assert_non_null(strstr(text, "--port, -p N"));
+    assert_non_null(strstr(text, "--no-NAME"));
     buf_fini(&b);
-    char *argv[] = {"weir", "m", "--help", "--", "--version"};
+    char *argv[] = {"weir", "m", "--help", "--", "--version"}, *brief[] = {"weir", "-h"};
+    assert_true(conf_has(2, brief, "-h"));
+    assert_false(conf_has(5, argv, "-h"));
     assert_true(conf_has(5, argv, "help"));
     assert_true(conf_has(5, argv, "--help"));
     assert_false(conf_has(5, argv, "version"));
