@@ -66,7 +66,7 @@ static double seconds(const struct launch *l) {
 
 static void end_line(struct launch *l) {
     if (l->line_open)
-        fputs("\r\033[K", stderr);
+        fputs("\033[K", stderr);
     l->line_open = false;
 }
 
@@ -74,8 +74,8 @@ static void show_loading(struct launch *l, const struct router_progress *p) {
     double done = (double)p->load_done_bytes / (double)MIB, total = (double)p->load_total_bytes / (double)MIB;
     if (!p->load_total_bytes)
         return;
-    if (l->is_terminal) {
-        fprintf(stderr, "\r\033[Kloading %s: %.1f of %.1f MiB, %.1f s", l->o.model, done, total, seconds(l));
+    if (l->is_terminal) { /* the cursor goes back, so that a worker's log line covers this one */
+        fprintf(stderr, "\033[Kloading %s: %.1f of %.1f MiB, %.1f s\r", l->o.model, done, total, seconds(l));
         l->line_open = true;
     } else if (clock_ns() - l->shown_ns >= PLAIN_LINE_MS * NS_PER_MS) {
         fprintf(stderr, "loading %s: %.1f of %.1f MiB, %.1f s\n", l->o.model, done, total, seconds(l));
@@ -172,7 +172,7 @@ static void on_end(struct launch *l, struct child *c, int status) {
         if (WIFSIGNALED(status))
             fprintf(stderr, "weir: the worker %s while loading%s\n", why,
                     WTERMSIG(status) == SIGKILL ? "; was there enough memory?" : "");
-        else if (WEXITSTATUS(status) != 1) /* with 1 it has said why */
+        else if (WEXITSTATUS(status) != 1 && WEXITSTATUS(status) != 2) /* with these it has said why */
             fprintf(stderr, "weir: the worker %s while loading\n", why);
         atomic_store(&l->refused, true);
         router_shutdown(l->o.router);

@@ -218,7 +218,9 @@ static void drain(struct router *r) {
     uint64_t begin = clock_ns(), limit_ns = (uint64_t)(r->opts->shutdown_timeout_s * (double)NS_PER_S);
     bool expired = false;
     atomic_store(&r->draining, true);
-    LOG(LOG_INFO, "draining", F_U64("requests", atomic_load(&r->n_inference)));
+    if (atomic_load(&r->n_inference) > 0)
+        LOG(LOG_INFO, "draining", F_U64("requests", atomic_load(&r->n_inference)),
+            F_F64("limit_s", r->opts->shutdown_timeout_s));
     while (atomic_load(&r->n_shutdowns) < 2) {
         uint64_t spent = clock_ns() - begin;
         if (atomic_load(&r->n_inference) == 0 || spent > limit_ns + NS_PER_S)

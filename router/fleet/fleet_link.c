@@ -77,7 +77,8 @@ static void on_down(void *arg, struct link_conn *c, const char *reason) {
     if (s->w.metrics.queue_depth)
         metric_set(s->w.metrics.queue_depth, s->model->n_waiting);
     pthread_mutex_unlock(&f->lock);
-    LOG(LOG_WARN, "worker gone", F_U64("engine", s->w.engine), F_STR("reason", reason));
+    LOG(s->state == WEIR__WORKER_STATE__DRAINING ? LOG_INFO : LOG_WARN, "worker gone",
+        F_U64("engine", s->w.engine), F_STR("reason", reason));
     worker_drop(&s->w);
     changed(f);
 }
