@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "common/link/link.h"
 #include "common/log.h"
 #include "common/version.h"
 #include "common/worker_flags.h"
@@ -178,6 +179,8 @@ static int run(struct weir_opts *o, const char *model, const struct conf_table *
         LOG(LOG_WARN, "listening beyond this machine, and nobody has to show a key",
             F_STR("host", o->r.host));
     catch_signals(r);
+    if (!model)
+        LOG(LOG_INFO, "listening", F_STR("host", o->r.host), F_I64("port", router_port(r)));
     if (model) {
         worker_flags_argv(&o->w, &argv);
         struct launch_opts lo = {.model = model,
@@ -206,6 +209,13 @@ out:
     return status;
 }
 
+static enum rc check_workers(const struct conf_list *urls, struct err *e) {
+    enum rc rc = RC_OK;
+    for (size_t i = 0; i < urls->n && rc == RC_OK; i++)
+        rc = link_check_url(urls->v[i], e);
+    return rc;
+}
+
 static int serve_or_route(bool serve, int argc, char **argv, uint64_t started_ns) {
     struct conf_flag *rows = xcalloc(ROWS_MAX, sizeof *rows);
     struct conf_table table = make_table(rows, serve);
@@ -217,13 +227,14 @@ static int serve_or_route(bool serve, int argc, char **argv, uint64_t started_ns
     router_opts_init(&o.r);
     o.r.seed = INT64_MIN;
     worker_flags_init(&o.w);
-    if (conf_has(argc, argv, "--help")) {
+    if (conf_has(argc, argv, "--help") || conf_has(argc, argv, "-h")) {
         struct buf help = {0};
         conf_help(&table, &help);
         fwrite(help.data, 1, help.len, stdout);
         buf_fini(&help);
         status = 0;
-    } else if (conf_parse(&table, argc, argv, &o, &positional, &e) != RC_OK) {
+    } else if (conf_parse(&table, argc, argv, &o, &positional, &e) != RC_OK ||
+               check_workers(&o.r.workers, &e) != RC_OK) {
         fprintf(stderr, "weir: %s\n", e.msg);
     } else if (serve && positional.n != 1) {
         fprintf(stderr, "weir: name one MODEL: %s\n", table.usage);
@@ -246,8 +257,10 @@ static int healthcheck(const char *url) {
         fprintf(stderr, "weir: --healthcheck takes http://HOST:PORT\n");
         return EXIT_USAGE;
     }
-    if (getaddrinfo(host, port, &hints, &found) || !found)
+    if (getaddrinfo(host, port, &hints, &found) || !found) {
+        fprintf(stderr, "weir: %s cannot be resolved\n", host);
         return 1;
+    }
     int fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0), status = 1;
     struct timeval limit = {.tv_sec = 5};
     char request[512];
@@ -258,6 +271,8 @@ static int healthcheck(const char *url) {
     if (!connect(fd, found->ai_addr, found->ai_addrlen) && write(fd, request, (size_t)n) == n &&
         read(fd, answer, sizeof answer - 1) > 12)
         status = strncmp(answer, "HTTP/1.1 200", 12) ? 1 : 0;
+    if (status)
+        fprintf(stderr, "weir: %s:%s %s\n", host, port, answer[0] ? "is not ready" : "does not answer");
     close(fd);
     freeaddrinfo(found);
     return status;

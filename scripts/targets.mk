@@ -12,6 +12,8 @@ export TEST_SCALE
 
 run:
 	@scripts/setup.sh build
+	@$(MAKE) --no-print-directory -q programs 2>/dev/null || \
+		echo "building Weir; the first time this takes a minute or two"
 	@$(MAKE) --no-print-directory -s -j$(JOBS) all
 	@exec build/weir serve $(MODEL) --host $(HOST) --port $(PORT) $(ARGS)
 

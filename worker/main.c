@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "common/link/link.h"
 #include "common/log.h"
 #include "common/version.h"
 #include "worker/load.h"
@@ -29,8 +30,7 @@ static const struct conf_flag own_rows[] = {
     {.name = "listen",
      .kind = CONF_LIST,
      .offset = offsetof(struct worker_main_opts, listen),
-     .help = "where routers find it: ipc://PATH or tcp://HOST:PORT, one or several "
-             "[ipc:///tmp/weir-worker.sock]"},
+     .help = "ipc://PATH or tcp://HOST:PORT, one or several [ipc:///tmp/weir-worker.sock]"},
     {.name = "cluster-token-file",
      .kind = CONF_STR,
      .offset = offsetof(struct worker_main_opts, cluster_token_file),
@@ -194,24 +194,32 @@ static enum rc check_flags(const struct worker_main_opts *o, struct err *e) {
     if (!o->w.chunked_prefill)
         return err_set(e, RC_UNSUPPORTED, "enable-chunked-prefill",
                        "--no-enable-chunked-prefill: prompts may always span steps");
+    for (size_t i = 0; i < o->listen.n; i++) {
+        enum rc rc = link_check_url(o->listen.v[i], e);
+        if (rc != RC_OK)
+            return rc;
+    }
     return RC_OK;
 }
 
-static void warn_open(const struct conf_list *listen, bool has_secret) {
-    for (size_t i = 0; i < listen->n && !has_secret; i++)
-        if (strncmp(listen->v[i], "ipc://", 6))
+/* tell_open: where routers find this worker; weir serve knows. */
+static void tell_open(const struct conf_list *listen, bool has_secret, bool is_child) {
+    for (size_t i = 0; i < listen->n; i++) {
+        if (!is_child)
+            LOG(LOG_INFO, "listening", F_STR("address", listen->v[i]));
+        if (!has_secret && strncmp(listen->v[i], "ipc://", 6))
             LOG(LOG_WARN, "whoever reaches this address may use the worker: there is no --cluster-token-file",
-                F_STR("listen", listen->v[i]));
+                F_STR("address", listen->v[i]));
+    }
 }
 
 static enum rc start(struct worker *w, const char *model, struct err *e) {
     struct buf secret = {0};
-    enum rc rc = check_flags(&w->o, e);
-    if (rc == RC_OK)
-        rc = read_secret(w->o.cluster_token_file, &secret, e);
+    enum rc rc = read_secret(w->o.cluster_token_file, &secret, e);
     if (rc == RC_OK)
         rc = io_new(&w->io, &w->o.listen, buf_str(&secret), model, on_drain, w, e);
-    warn_open(&w->o.listen, secret.len > 0);
+    if (rc == RC_OK)
+        tell_open(&w->o.listen, secret.len > 0, w->o.parent_pid != 0);
     buf_fini(&secret);
     if (rc == RC_OK)
         rc = load_files(&w->load, model, &w->o.w, e);
@@ -343,13 +351,14 @@ int main(int argc, char **argv) {
     if (conf_has(argc, argv, "--version")) {
         puts("weir-worker " WEIR_VERSION);
         rc = 0;
-    } else if (conf_has(argc, argv, "--help")) {
+    } else if (conf_has(argc, argv, "--help") || conf_has(argc, argv, "-h")) {
         struct buf help = {0};
         conf_help(&table, &help);
         fwrite(help.data, 1, help.len, stdout);
         buf_fini(&help);
         rc = 0;
-    } else if (conf_parse(&table, argc, argv, &w.o, &positional, &e) != RC_OK) {
+    } else if (conf_parse(&table, argc, argv, &w.o, &positional, &e) != RC_OK ||
+               check_flags(&w.o, &e) != RC_OK) {
         fprintf(stderr, "weir-worker: %s\n", e.msg);
     } else if (positional.n != 1) {
         fprintf(stderr, "weir-worker: name one MODEL: usage: %s\n", table.usage);

@@ -75,8 +75,8 @@ static void dialler_free(struct link_dialler *d) {
     free(d);
 }
 
-/* check_url: the schemes that are offered; nng knows more. */
-static enum rc check_url(const char *url, struct err *e) {
+/* The schemes that are offered; nng knows more. */
+enum rc link_check_url(const char *url, struct err *e) {
     struct str u = str_of(url);
     struct sockaddr_un un;
     if (str_starts(u, STR_LIT("tls+tcp://")))
@@ -87,8 +87,13 @@ static enum rc check_url(const char *url, struct err *e) {
         return err_set(e, RC_INVALID, NULL, "%.200s: the path must have 1 to %zu bytes", url,
                        sizeof un.sun_path - 1);
     }
-    if (str_starts(u, STR_LIT("tcp://")))
-        return RC_OK;
+    if (str_starts(u, STR_LIT("tcp://"))) {
+        const char *colon = strrchr(url + 6, ':'), *digits = colon ? colon + 1 : "";
+        size_t n = strspn(digits, "0123456789");
+        if (n >= 1 && n <= 5 && !digits[n] && atoi(digits) <= UINT16_MAX)
+            return RC_OK;
+        return err_set(e, RC_INVALID, NULL, "%.200s: the port must be a number up to %d", url, UINT16_MAX);
+    }
     return err_set(e, RC_INVALID, NULL, "%.200s: an address is ipc://PATH or tcp://HOST:PORT", url);
 }
 
@@ -100,7 +105,7 @@ static struct link_dialler *find_dialler(struct link *l, const char *url) {
 }
 
 enum rc link_dial(struct link *l, const char *url, struct err *e) {
-    enum rc rc = check_url(url, e);
+    enum rc rc = link_check_url(url, e);
     if (rc)
         return rc;
     struct link_dialler *d = xcalloc(1, sizeof *d);
@@ -199,7 +204,7 @@ static enum rc clear_stale(const char *path, struct err *e) {
 
 enum rc link_listen(struct link *l, const char *url, struct err *e) {
     bool ipc = str_starts(str_of(url), STR_LIT("ipc://"));
-    enum rc rc = check_url(url, e);
+    enum rc rc = link_check_url(url, e);
     if (!rc && ipc)
         rc = clear_stale(url + 6, e);
     if (rc)

@@ -68,6 +68,9 @@ struct link *link_new(const struct link_opts *o);
 void link_free(struct link *l);
 struct id128 link_self(const struct link *l);
 
+/* link_check_url: whether url is an address that this build can listen on or dial, as far as its text tells.
+ * RC_INVALID, RC_UNSUPPORTED: not, and why. */
+MUST_USE enum rc link_check_url(const char *url, struct err *e);
 /* link_listen: ipc://PATH (mode 0600, a stale socket file is replaced), tcp://HOST:PORT. RC_IO if it cannot.
  * link_listen_port: the port bound, for tcp with port 0. */
 MUST_USE enum rc link_listen(struct link *l, const char *url, struct err *e);

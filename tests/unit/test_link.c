@@ -440,7 +440,9 @@ static void test_addresses(void **state) {
     end_open(&w, WEIR__ROLE__WORKER, (struct link_opts){0});
     assert_int_equal(link_dial(w.link, "tls+tcp://h:1", &e), RC_UNSUPPORTED);
     assert_non_null(strstr(e.msg, "tls+tcp"));
-    static const char *const bad[] = {"", "ipc://", "http://x", "tcp:/x", "inproc://x", "127.0.0.1:80"};
+    static const char *const bad[] = {
+        "",        "ipc://",   "http://x",      "tcp:/x",    "inproc://x", "127.0.0.1:80",
+        "tcp://h", "tcp://h:", "tcp://h:65536", "tcp://h:1x"};
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
         assert_int_equal(link_dial(w.link, bad[i], &e), RC_INVALID);
         assert_int_equal(link_listen(w.link, bad[i], &e), RC_INVALID);
