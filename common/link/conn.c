@@ -92,11 +92,16 @@ static bool is_closing(struct link_conn *c) {
     return closing;
 }
 
-/* cut: ends a connection whose peer misbehaved; the reason is logged and counted. */
+/* cut: ends a connection whose peer misbehaved; the reason is logged and counted. A dialler tries again for
+ * ever, so of what it dialled and what never came up on_dial_error tells, once. */
 static void cut(struct link_conn *c, const char *reason) {
     if (is_closing(c))
         return;
-    LOG(LOG_WARN, "link: peer cut", F_STR("address", c->address), F_STR("reason", reason));
+    pthread_mutex_lock(&c->l->mu);
+    bool will_be_told = c->dialler && c->up_ns == 0 && c->l->o.on_dial_error;
+    pthread_mutex_unlock(&c->l->mu);
+    LOG(will_be_told ? LOG_DEBUG : LOG_WARN, "link: peer cut", F_STR("address", c->address),
+        F_STR("reason", reason));
     atomic_fetch_add_explicit(&c->l->n.cuts, 1, memory_order_relaxed);
     conn_end(c, reason, true);
 }

@@ -240,7 +240,7 @@ static void on_message(void *arg, struct link_conn *c, const Weir__Envelope *m) 
 
 static void on_dial_error(void *arg, const char *address, const char *reason) {
     (void)arg;
-    LOG(LOG_INFO, "worker cannot be reached yet", F_STR("address", address), F_STR("reason", reason));
+    LOG(LOG_WARN, "worker cannot be reached yet", F_STR("address", address), F_STR("reason", reason));
 }
 
 struct link *fleet_link_new(struct fleet *f) {
