@@ -117,7 +117,7 @@ static enum rc read_assets(struct load *l, struct err *e) {
         if (rc == RC_NOT_FOUND && i > 0)
             continue;
         if (rc == RC_NOT_FOUND)
-            return err_set(e, rc, NULL, "%s has no %s", l->dir, a.name);
+            return err_set(e, rc, NULL, "%s is missing from %s", a.name, l->dir);
         if (rc != RC_OK)
             return rc;
         l->assets[l->n_assets++] = a;
@@ -185,7 +185,7 @@ static enum rc read_config(struct load *l, const struct worker_flags *f, struct 
     json_t *overrides = NULL;
     enum rc rc = read_file(l->dir, "config.json", MIB, &data, &n, e);
     if (rc == RC_NOT_FOUND)
-        return err_set(e, rc, NULL, "%s has no config.json", l->dir);
+        return err_set(e, rc, NULL, "config.json is missing from %s", l->dir);
     if (rc != RC_OK)
         return rc;
     *text = (struct str){data, n};
