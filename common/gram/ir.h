@@ -32,10 +32,19 @@ struct gram_limits {
     size_t memory_bytes;   /* of the grammar and what running it caches; 0: 64 MiB */
     uint64_t compile_fuel; /* units of about 10 ns; 0: 50 million */
     uint64_t mask_fuel;    /* of one mask; 0: 5 million */
+    /* Of what front ends read (api.md 18). */
+    uint32_t text_bytes;   /* schema, grammar or tag text; 0: 256 KiB (--max-schema-bytes) */
+    uint32_t n_nodes;      /* schema nodes after $ref; 0: 32,768 (--max-schema-nodes) */
+    uint32_t n_choices;    /* members of a choice or an enum; 0: 4096 (--max-choices) */
+    uint32_t regex_bytes;  /* 0: 16 KiB (--max-regex-bytes) */
+    uint32_t regex_repeat; /* 0: 1024 (--max-regex-repeat) */
+    uint32_t regex_states; /* places in a pattern, repeats written out; 0: 100,000 (--max-regex-states) */
 };
 
 /* gram_new: an empty grammar; limits may be NULL for the defaults. */
 struct gram *gram_new(const struct gram_limits *limits) __attribute__((returns_nonnull));
+/* gram_limits_of: its limits, defaults filled in. */
+const struct gram_limits *gram_limits_of(const struct gram *g);
 /* gram_over: a limit was passed; what is built from now on is lost anyway. */
 bool gram_over(const struct gram *g);
 
