@@ -28,6 +28,13 @@ MUST_USE enum rc gram_add_ebnf(struct gram *g, struct str text, uint32_t *sym, s
 /* rx_parse: a pattern as an expression, anchored at both ends; `search`: as JSON Schema's "pattern", which
  * matches anywhere unless ^ or $ say otherwise. */
 MUST_USE enum rc rx_parse(struct gram *g, struct str pattern, bool search, uint32_t *rx, struct err *e);
+/* rx_parse_in: the same in another alphabet: one_of makes the expression that spells one code point of a class
+ * (ranges, n and negated as of rx_class; n 0 and negated: any code point). Every literal, class, escape and dot
+ * of the pattern, and what `search` adds at the ends, is built by it; nothing else may match text. JSON Schema
+ * uses it for patterns over the escaped text of JSON strings. rx_parse is rx_parse_in with rx_class. */
+typedef uint32_t rx_one_of(struct gram *g, const struct rx_range *ranges, size_t n, bool negated);
+MUST_USE enum rc rx_parse_in(struct gram *g, struct str pattern, bool search, rx_one_of *one_of, uint32_t *rx,
+                             struct err *e);
 /* gram_add_tags: both shapes of api.md 9.5. */
 MUST_USE enum rc gram_add_tags(struct gram *g, const struct json_t *tags, const struct gram_options *o,
                                uint32_t *sym, struct err *e);
