@@ -147,7 +147,7 @@ uint32_t eb_node_string(struct ebnf *b, struct str s, bool icase) {
         uint32_t cp = (uint32_t)utf8_decode(s.p + at, end - at, &len);
         rx_set_add(&set, cp, cp);
         rx_set_fold(&set);
-        rx = rx_cat(b->g, rx_spell_set(b->g, &set, RX_PLAIN), rx);
+        rx = rx_cat(b->g, rx_set_expr(b->g, &set), rx);
         rx_set_fini(&set);
         end = at;
     }
@@ -197,7 +197,7 @@ enum rc eb_take_class(struct ebnf *b, uint32_t *node) {
     enum rc rc = rx_take_class(&p, &set);
     if (rc == RC_OK) {
         b->at = p.at;
-        *node = eb_node_rx(b, rx_spell_set(b->g, &set, RX_PLAIN), 1);
+        *node = eb_node_rx(b, rx_set_expr(b->g, &set), 1);
     }
     rx_set_fini(&set);
     return rc;

@@ -73,10 +73,7 @@ static enum rc take_element(struct ebnf *b, uint32_t *node) {
     if (c == '(')
         return take_group(b, node);
     if (c == '.') {
-        struct rx_set any = {0};
-        rx_set_negate(&any);
-        *node = eb_node_rx(b, rx_spell_set(b->g, &any, RX_PLAIN), 1);
-        rx_set_fini(&any);
+        *node = eb_node_rx(b, rx_any_char(b->g), 1);
         b->at++;
         return RC_OK;
     }

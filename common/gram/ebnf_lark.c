@@ -166,7 +166,7 @@ static enum rc take_range(struct ebnf *b, struct str first, uint32_t *node) {
         rc = eb_bad(b, start, "a range needs one character at each end, in order");
     if (rc == RC_OK) {
         rx_set_add(&set, lo, hi);
-        *node = eb_node_rx(b, rx_spell_set(b->g, &set, RX_PLAIN), 1);
+        *node = eb_node_rx(b, rx_set_expr(b->g, &set), 1);
     }
     rx_set_fini(&set);
     buf_fini(&last);

@@ -43,8 +43,13 @@ static void push(struct rx_work *w, struct rx_piece piece, bool can_repeat) {
     w->can_repeat = can_repeat;
 }
 
+static uint32_t set_expr(struct rx_work *w, struct rx_set *s) {
+    rx_set_tidy(s);
+    return s->n ? w->p.how.one_of(w->p.g, s->r, s->n, false) : RX_NONE;
+}
+
 static void push_set(struct rx_work *w, struct rx_set *s) {
-    push(w, rx_piece_of(rx_spell_set(w->p.g, s, w->p.how.spelling), false, 1), true);
+    push(w, rx_piece_of(set_expr(w, s), false, 1), true);
 }
 
 static void push_char(struct rx_work *w, uint32_t cp) {
@@ -351,7 +356,7 @@ static uint32_t finish(struct rx_work *w) {
         return rx_piece_whole(g, all);
     struct rx_set s = {0};
     rx_set_negate(&s);
-    uint32_t any = rx_spell_set(g, &s, w->p.how.spelling);
+    uint32_t any = set_expr(w, &s);
     rx_set_fini(&s);
     return rx_piece_search(g, all, any);
 }
@@ -366,6 +371,8 @@ enum rc rx_parse_as(struct gram *g, struct str pattern, const struct rx_syntax *
         return err_set(e, RC_INVALID, NULL, "the pattern is no valid UTF-8");
     struct rx_work *w = xcalloc(1, sizeof *w);
     w->p = (struct rx_parser){.g = g, .limits = limits, .s = pattern, .how = *how, .what = "pattern", .e = e};
+    if (!w->p.how.one_of)
+        w->p.how.one_of = rx_class;
     enum rc rc = RC_OK;
     while (rc == RC_OK && rx_more(&w->p)) {
         rc = take_one(w);
@@ -389,6 +396,12 @@ enum rc rx_parse_as(struct gram *g, struct str pattern, const struct rx_syntax *
 
 enum rc rx_parse(struct gram *g, struct str pattern, bool search, uint32_t *rx, struct err *e) {
     struct rx_syntax how = {.search = search};
+    return rx_parse_as(g, pattern, &how, rx, e);
+}
+
+enum rc rx_parse_in(struct gram *g, struct str pattern, bool search, rx_one_of *one_of, uint32_t *rx,
+                    struct err *e) {
+    struct rx_syntax how = {.search = search, .one_of = one_of};
     return rx_parse_as(g, pattern, &how, rx, e);
 }
 

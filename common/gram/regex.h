@@ -1,5 +1,5 @@
 /* regex.h: patterns as expressions, for the front ends: the parser behind rx_parse with its settings, sets of
- * code points, and how a character is spelled in the text that is generated.
+ * code points.
  *
  * The language: ECMA-262's (2024, flag u) without look-around, back-references and word boundaries, with what
  * Python's re writes differently where that is no contradiction: (?P<name>...), (?#...), (?i) and (?s) at the
@@ -12,20 +12,16 @@
 #ifndef WEIR_COMMON_GRAM_REGEX_H
 #define WEIR_COMMON_GRAM_REGEX_H
 
-#include "common/gram/ir.h"
+#include "common/gram/front.h"
 
 enum { RX_DEPTH_MAX = 500 };
 
-/* rx_spelling: RX_PLAIN: a character is itself. RX_JSON: as inside a JSON string, each in one way only:
- * \" \\ \b \f \n \r \t, \u00xx (lower case) for other controls, itself for all else. */
-enum rx_spelling { RX_PLAIN, RX_JSON };
-
 struct rx_syntax {
-    enum rx_spelling spelling;
-    bool search;     /* matches anywhere unless anchored; and '.' is no line terminator of ECMA's */
-    bool icase;      /* flag i: letters of any case */
-    bool dotall;     /* flag s: '.' is any character; without it, any but a line feed */
-    bool no_anchors; /* ^ and $ are refused: the pattern is a part of something longer */
+    rx_one_of *one_of; /* of the alphabet (front.h); NULL: rx_class */
+    bool search;       /* matches anywhere unless anchored; and '.' is no line terminator of ECMA's */
+    bool icase;        /* flag i: letters of any case */
+    bool dotall;       /* flag s: '.' is any character; without it, any but a line feed */
+    bool no_anchors;   /* ^ and $ are refused: the pattern is a part of something longer */
 };
 
 /* rx_parse_as: rx_parse (front.h) with settings. RC_INVALID: "pattern offset N: ...", N in characters. */
@@ -49,8 +45,9 @@ void rx_set_fold(struct rx_set *s);   /* adds the other cases of its letters; ti
  * of a script ("Greek", "Script=Greek", "sc=Grek"), or of one of the yes-or-no properties of the table. */
 bool rx_set_property(struct rx_set *s, struct str name, bool negated);
 
-/* rx_spell_set: one character of the set (which is tidied). rx_spell_text: these characters, s being UTF-8. */
-uint32_t rx_spell_set(struct gram *g, struct rx_set *s, enum rx_spelling how);
-uint32_t rx_spell_text(struct gram *g, struct str s, enum rx_spelling how);
+/* rx_set_expr: one character of the set, which is tidied; in plain text. */
+uint32_t rx_set_expr(struct gram *g, struct rx_set *s);
+/* rx_any_char: one character, any. */
+uint32_t rx_any_char(struct gram *g);
 
 #endif

@@ -1,11 +1,8 @@
-/* regex_set.c: sets of code points: arithmetic, Unicode properties, letter case, spelling. */
+/* regex_set.c: sets of code points: arithmetic, Unicode properties, letter case. */
 #include "common/gram/regex.h"
 
-#include "common/buf.h"
 #include "common/gram/regex_tab.h"
-#include "common/utf8.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 
 enum { CP_MAX = 0x10FFFF, TIDY_ABOVE = 4096 };
@@ -181,64 +178,14 @@ bool rx_set_property(struct rx_set *s, struct str name, bool negated) {
     return known;
 }
 
-/* ---- spelling ----------------------------------------------------------------------------------- */
+/* ---- expressions --------------------------------------------------------------------------------- */
 
-/* json_escape: how JSON writes a character that it escapes; 0 for one that stands for itself. */
-static size_t json_escape(uint32_t cp, char out[8]) {
-    static const char from[] = "\"\\\b\f\n\r\t", to[] = "\"\\bfnrt";
-    if (cp >= 0x20 && cp != '"' && cp != '\\')
-        return 0;
-    const char *at = cp ? strchr(from, (int)cp) : NULL;
-    if (at) {
-        out[0] = '\\';
-        out[1] = to[at - from];
-        return 2;
-    }
-    return (size_t)snprintf(out, 8, "\\u%04x", (unsigned)cp);
-}
-
-uint32_t rx_spell_set(struct gram *g, struct rx_set *s, enum rx_spelling how) {
+uint32_t rx_set_expr(struct gram *g, struct rx_set *s) {
     rx_set_tidy(s);
-    if (how == RX_PLAIN)
-        return s->n ? rx_class(g, s->r, s->n, false) : RX_NONE;
-    struct rx_set itself = {0};
-    uint32_t parts[40];
-    size_t n = 0;
-    for (size_t i = 0; i < s->n; i++) {
-        uint32_t lo = s->r[i].lo, hi = s->r[i].hi;
-        char text[8];
-        for (uint32_t cp = lo; cp <= MIN(hi, 0x5C); cp++) {
-            size_t len = json_escape(cp, text);
-            if (len)
-                parts[n++] = rx_bytes(g, (struct str){text, len});
-            else
-                rx_set_add(&itself, cp, cp);
-        }
-        if (hi > 0x5C)
-            rx_set_add(&itself, MAX(lo, 0x5D), hi);
-    }
-    CHECK(n < ARRAY_LEN(parts)); /* 32 controls, '"' and '\\' */
-    if (itself.n) {
-        rx_set_tidy(&itself);
-        parts[n++] = rx_class(g, itself.r, itself.n, false);
-    }
-    rx_set_fini(&itself);
-    return n ? rx_alt_n(g, parts, n) : RX_NONE;
+    return s->n ? rx_class(g, s->r, s->n, false) : RX_NONE;
 }
 
-uint32_t rx_spell_text(struct gram *g, struct str s, enum rx_spelling how) {
-    if (how == RX_PLAIN)
-        return rx_bytes(g, s);
-    struct buf b = {0};
-    for (size_t i = 0; i < s.n; i++) {
-        char text[8];
-        size_t len = json_escape((uint8_t)s.p[i], text); /* bytes of a longer character stand for themselves */
-        if (len)
-            buf_add(&b, text, len);
-        else
-            buf_addc(&b, s.p[i]);
-    }
-    uint32_t rx = rx_bytes(g, buf_str(&b));
-    buf_fini(&b);
-    return rx;
+uint32_t rx_any_char(struct gram *g) {
+    static const struct rx_range all = {0, CP_MAX};
+    return rx_class(g, &all, 1, false);
 }

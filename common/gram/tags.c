@@ -514,10 +514,7 @@ enum rc gram_add_tags(struct gram *g, const json_t *tags, const struct gram_opti
                       struct err *e) {
     static const char *const keys[] = {"type", "format", NULL};
     struct tags t = {.g = g, .o = o, .e = e};
-    struct rx_set any = {0};
-    rx_set_negate(&any);
-    t.any_char = rx_spell_set(g, &any, RX_PLAIN);
-    rx_set_fini(&any);
+    t.any_char = rx_any_char(g);
     enum rc rc;
     if (!json_is_object(tags)) {
         rc = bad(&t, NULL, "a structural tag must be an object");
