@@ -60,6 +60,7 @@ struct rx_range {
 uint32_t rx_bytes(struct gram *g, struct str s); /* this string; s is UTF-8 */
 /* rx_class: one code point of the ranges (sorted or not, may overlap); negated: any other. */
 uint32_t rx_class(struct gram *g, const struct rx_range *ranges, size_t n, bool negated);
+/* rx_cat: cheapest when a long chain is put together from its end; from its front it takes n log n nodes. */
 uint32_t rx_cat(struct gram *g, uint32_t a, uint32_t b);
 uint32_t rx_alt(struct gram *g, uint32_t a, uint32_t b);
 uint32_t rx_alt_n(struct gram *g, const uint32_t *a, size_t n); /* of many: balanced */
@@ -80,7 +81,7 @@ enum { RULE_SCOPE = 1, TERM_UNIQUE = 2 };
 /* gram_rule: a new rule, without productions yet; name is for messages, copied, may be empty. */
 uint32_t gram_rule(struct gram *g, struct str name, unsigned flags);
 /* gram_term: the terminal of an expression. With TERM_UNIQUE the expression must spell each key in one way
- * only. */
+ * only, and not match the empty string. */
 uint32_t gram_term(struct gram *g, uint32_t rx, unsigned flags);
 /* gram_prod: rule -> parts, in order; n 0: the empty string. */
 void gram_prod(struct gram *g, uint32_t rule, const uint32_t *parts, size_t n);

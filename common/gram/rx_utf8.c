@@ -1,0 +1,296 @@
+#include "common/gram/engine.h"
+
+/* Strings, tries of strings, and classes of code points as bytes. */
+
+static uint32_t byte_set(struct gram *g, unsigned lo, unsigned hi) {
+    struct rx_set s = {{0}};
+    for (unsigned b = lo; b <= hi; b++)
+        set_put(&s, b);
+    return rx_set_id(g, &s);
+}
+
+uint32_t rx_bytes(struct gram *g, struct str s) {
+    uint32_t r = RX_EMPTY;
+    for (size_t i = s.n; i > 0 && !gram_over(g); i--) {
+        struct rx_set one = {{0}};
+        set_put(&one, (uint8_t)s.p[i - 1]);
+        r = rx_mk_cat(g, rx_mk_set(g, &one), r);
+    }
+    return r;
+}
+
+/* ---- classes ----------------------------------------------------------------------------------- */
+
+/* tail_any: n continuation bytes. */
+static uint32_t tail_any(struct gram *g, unsigned n) {
+    uint32_t r = RX_EMPTY;
+    for (unsigned i = 0; i < n; i++) {
+        struct rx_set s = g->rx.set[byte_set(g, 0x80, 0xBF)];
+        r = rx_mk_cat(g, rx_mk_set(g, &s), r);
+    }
+    return r;
+}
+
+/* tail: the continuation bytes of those code points of the sorted, disjoint ranges that lie in
+ * [base, base + 64^n). */
+static uint32_t tail(struct gram *g, const struct rx_range *r, size_t n_r, uint32_t base, unsigned n) {
+    uint32_t span = 1u << (6 * n), last = base + span - 1;
+    size_t lo = 0, hi = n_r; /* the first range that ends at base or later */
+    while (lo < hi) {
+        size_t mid = (lo + hi) / 2;
+        if (r[mid].hi < base)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    if (lo == n_r || r[lo].lo > last)
+        return RX_NONE;
+    if (r[lo].lo <= base && r[lo].hi >= last)
+        return tail_any(g, n);
+    uint32_t at = g->rx.n_tmp;
+    for (unsigned i = 0; i < 64; i++) {
+        uint32_t t = tail(g, r + lo, n_r - lo, base + (span >> 6) * i, n - 1);
+        if (t != RX_NONE) {
+            rx_push(g, byte_set(g, 0x80 + i, 0x80 + i));
+            rx_push(g, t);
+        }
+    }
+    return rx_mk_switch(g, at, false);
+}
+
+/* heads: the branches of all code points of ranges that take 1 + n bytes, led by lo to hi. */
+static void heads(struct gram *g, const struct rx_range *r, size_t n_r, unsigned lo, unsigned hi, unsigned bits,
+                  unsigned n) {
+    for (unsigned b = lo; b <= hi; b++) {
+        uint32_t t = tail(g, r, n_r, (uint32_t)(b & bits) << (6 * n), n);
+        if (t != RX_NONE) {
+            rx_push(g, byte_set(g, b, b));
+            rx_push(g, t);
+        }
+    }
+}
+
+static int cmp_range(const void *a, const void *b) {
+    struct rx_range x, y;
+    memcpy(&x, a, sizeof x);
+    memcpy(&y, b, sizeof y);
+    return (x.lo > y.lo) - (x.lo < y.lo);
+}
+
+/* tidy: sorted, disjoint, not touching; the complement if asked; without surrogates; cut at the borders of
+ * encoded lengths. out has room for 2 * n + 8. */
+static size_t tidy(struct rx_range *in, size_t n, bool negated, struct rx_range *out) {
+    static const uint32_t cut[] = {0, 0x80, 0x800, 0xD800, 0xE000, 0x10000, 0x110000};
+    size_t m = 0, k = 0;
+    qsort(in, n, sizeof *in, cmp_range);
+    for (size_t i = 0; i < n; i++) {
+        if (in[i].lo > in[i].hi || in[i].lo > 0x10FFFF)
+            continue;
+        uint32_t hi = MIN(in[i].hi, 0x10FFFFu);
+        if (m && in[i].lo <= in[m - 1].hi + 1)
+            in[m - 1].hi = MAX(in[m - 1].hi, hi);
+        else
+            in[m++] = (struct rx_range){in[i].lo, hi};
+    }
+    uint32_t from = 0;
+    if (negated) { /* the gaps, in place: gap i lies before range i */
+        for (size_t i = 0; i < m; i++) {
+            struct rx_range r = in[i];
+            if (r.lo > from)
+                in[k++] = (struct rx_range){from, r.lo - 1};
+            from = r.hi + 1;
+        }
+        if (from <= 0x10FFFF)
+            in[k++] = (struct rx_range){from, 0x10FFFF};
+        m = k;
+    }
+    k = 0;
+    size_t c = 0;
+    for (size_t i = 0; i < m; i++)
+        for (uint32_t lo = in[i].lo; lo <= in[i].hi;) {
+            while (cut[c + 1] <= lo)
+                c++;
+            uint32_t hi = MIN(in[i].hi, cut[c + 1] - 1);
+            if (cut[c] != 0xD800)
+                out[k++] = (struct rx_range){lo, hi};
+            lo = hi + 1;
+        }
+    return k;
+}
+
+uint32_t rx_class(struct gram *g, const struct rx_range *ranges, size_t n, bool negated) {
+    if (n > g->limit.n_rx)
+        gram_set_over(g, "too many ranges in a class");
+    if (!gram_spend(g, (int64_t)n * 10))
+        return RX_NONE;
+    struct rx_range *in = xmalloc((n + 1) * sizeof *in), *r = xmalloc((n + 1 + 8) * sizeof *r);
+    if (n)
+        memcpy(in, ranges, n * sizeof *in);
+    size_t m = tidy(in, n, negated, r), base = g->rx.n_tmp, i = 0;
+    struct rx_set ascii = {{0}};
+    for (; i < m && r[i].lo < 0x80; i++)
+        for (uint32_t b = r[i].lo; b <= r[i].hi; b++)
+            set_put(&ascii, b);
+    if (i) {
+        rx_push(g, rx_set_id(g, &ascii));
+        rx_push(g, RX_EMPTY);
+    }
+    size_t two = i;
+    while (i < m && r[i].lo < 0x800)
+        i++;
+    heads(g, r + two, i - two, 0xC2, 0xDF, 0x1F, 1);
+    size_t three = i;
+    while (i < m && r[i].lo < 0x10000)
+        i++;
+    heads(g, r + three, i - three, 0xE0, 0xEF, 0x0F, 2);
+    heads(g, r + i, m - i, 0xF0, 0xF4, 0x07, 3);
+    free(in);
+    free(r);
+    return rx_mk_switch(g, (uint32_t)base, false);
+}
+
+/* ---- tries ------------------------------------------------------------------------------------- */
+
+/* open_trie: pushes the branches of a trie's node; tells whether the empty string is of it. */
+static bool open_trie(struct gram *g, uint32_t trie) {
+    struct rx_node x = g->rx.node[trie];
+    switch ((enum rx_kind)x.kind) {
+    case K_EMPTY: return true;
+    case K_SET:
+        rx_push(g, x.a);
+        rx_push(g, RX_EMPTY);
+        return false;
+    case K_CAT:
+        rx_push(g, g->rx.node[x.a].a);
+        rx_push(g, x.b);
+        return false;
+    case K_SWITCH:
+        for (uint32_t i = 0; i < 2 * x.b; i++)
+            rx_push(g, g->rx.list[x.a + i]);
+        return x.c;
+    default: return false;
+    }
+}
+
+/* child: takes `byte` out of the branches tmp[base ..) and returns what it led to. */
+static uint32_t take_branch(struct gram *g, uint32_t base, unsigned byte) {
+    struct rx_pool *p = &g->rx;
+    for (uint32_t i = base; i < p->n_tmp; i += 2) {
+        struct rx_set s = p->set[p->tmp[i]];
+        if (!set_has(&s, byte))
+            continue;
+        uint32_t to = p->tmp[i + 1];
+        s.w[byte >> 6] &= ~(1ull << (byte & 63));
+        if (s.w[0] | s.w[1] | s.w[2] | s.w[3]) {
+            p->tmp[i] = rx_set_id(g, &s);
+        } else {
+            p->tmp[i] = p->tmp[p->n_tmp - 2];
+            p->tmp[i + 1] = p->tmp[p->n_tmp - 1];
+            p->n_tmp -= 2;
+        }
+        return to;
+    }
+    return RX_NONE;
+}
+
+uint32_t rx_trie_add(struct gram *g, uint32_t trie, const char *s, size_t n) {
+    /* Down along s, remembering the nodes; then up again, a new node for each. */
+    uint32_t path = g->rx.n_tmp, at = trie;
+    for (size_t i = 0; i < n && gram_spend(g, 4); i++) {
+        rx_push(g, at);
+        uint32_t base = g->rx.n_tmp;
+        open_trie(g, at);
+        at = take_branch(g, base, (uint8_t)s[i]);
+        g->rx.n_tmp = base;
+    }
+    if (g->fail) {
+        g->rx.n_tmp = path;
+        return trie;
+    }
+    uint32_t base = g->rx.n_tmp;
+    open_trie(g, at);
+    at = rx_mk_switch(g, base, true);
+    for (size_t i = n; i > 0; i--) {
+        uint32_t up = g->rx.tmp[path + i - 1];
+        struct rx_set one = {{0}};
+        set_put(&one, (uint8_t)s[i - 1]);
+        base = g->rx.n_tmp;
+        bool nullable = open_trie(g, up);
+        take_branch(g, base, (uint8_t)s[i - 1]);
+        rx_push(g, rx_set_id(g, &one));
+        rx_push(g, at);
+        at = rx_mk_switch(g, base, nullable);
+    }
+    g->rx.n_tmp = path;
+    return at;
+}
+
+static int cmp_str(const void *a, const void *b) {
+    struct str x, y;
+    memcpy(&x, a, sizeof x);
+    memcpy(&y, b, sizeof y);
+    size_t n = MIN(x.n, y.n);
+    int c = n ? memcmp(x.p, y.p, n) : 0;
+    return c ? c : (x.n > y.n) - (x.n < y.n);
+}
+
+/* A node of the path to the string added last: its branches so far but for the last byte's. */
+struct level {
+    uint32_t *pair; /* (set, id) */
+    uint32_t n, cap;
+    uint8_t byte; /* of the open branch */
+    bool nullable;
+};
+
+/* close_level: level d + 1 is complete: it becomes the target of level d's open branch. */
+static void close_level(struct gram *g, struct level *l, size_t *n_bytes) {
+    uint32_t base = g->rx.n_tmp;
+    for (uint32_t i = 0; i < l[1].n; i++)
+        rx_push(g, l[1].pair[i]);
+    uint32_t id = rx_mk_switch(g, base, l[1].nullable);
+    struct rx_set one = {{0}};
+    set_put(&one, l->byte);
+    l->pair = table_grow(l->pair, &l->cap, l->n + 2, sizeof *l->pair, n_bytes);
+    l->pair[l->n++] = rx_set_id(g, &one);
+    l->pair[l->n++] = id;
+    l[1].n = 0;
+    l[1].nullable = false;
+}
+
+uint32_t rx_choice(struct gram *g, const struct str *s, size_t n) {
+    size_t longest = 0, scratch = 0, depth = 0;
+    for (size_t i = 0; i < n; i++) {
+        longest = MAX(longest, s[i].n);
+        if (!gram_spend(g, 8 + (int64_t)s[i].n))
+            break;
+    }
+    if (n > g->limit.n_rx || longest > g->limit.n_rx)
+        gram_set_over(g, "too many or too long strings to choose from");
+    if (gram_over(g) || n == 0)
+        return RX_NONE;
+    struct str *v = xreallocarray(NULL, n, sizeof *v);
+    struct level *l = xcalloc(longest + 1, sizeof *l);
+    memcpy(v, s, n * sizeof *v);
+    qsort(v, n, sizeof *v, cmp_str);
+    for (size_t i = 0; i < n; i++) {
+        size_t common = 0;
+        while (common < depth && common < v[i].n && l[common].byte == (uint8_t)v[i].p[common])
+            common++;
+        while (depth > common)
+            close_level(g, &l[--depth], &scratch);
+        for (; depth < v[i].n; depth++)
+            l[depth].byte = (uint8_t)v[i].p[depth];
+        l[depth].nullable = true;
+    }
+    while (depth > 0)
+        close_level(g, &l[--depth], &scratch);
+    uint32_t base = g->rx.n_tmp;
+    for (uint32_t i = 0; i < l[0].n; i++)
+        rx_push(g, l[0].pair[i]);
+    uint32_t r = rx_mk_switch(g, base, l[0].nullable);
+    for (size_t i = 0; i <= longest; i++)
+        free(l[i].pair);
+    free(l);
+    free(v);
+    return r;
+}

@@ -1,0 +1,40 @@
+#include "common/gram/table.h"
+
+void *table_grow(void *p, uint32_t *cap, size_t need, size_t size, size_t *bytes) {
+    if (need <= *cap)
+        return p;
+    size_t now = MAX(*cap ? (size_t)*cap * 2 : 16, need);
+    CHECK(now < UINT32_MAX);
+    p = xreallocarray(p, now, size);
+    *bytes += (now - *cap) * size;
+    *cap = (uint32_t)now;
+    return p;
+}
+
+static void itab_put(struct itab *t, uint32_t hash, uint32_t id1) {
+    uint32_t mask = t->cap - 1, i = hash & mask;
+    while (t->slot[i].id1)
+        i = (i + 1) & mask;
+    t->slot[i] = (struct itab_slot){hash, id1};
+}
+
+void itab_add(struct itab *t, uint32_t hash, uint32_t id, size_t *bytes) {
+    if (t->n * 2 >= t->cap) {
+        struct itab old = *t;
+        t->cap = old.cap ? old.cap * 2 : 64;
+        t->slot = xcalloc(t->cap, sizeof *t->slot);
+        *bytes += (size_t)(t->cap - old.cap) * sizeof *t->slot;
+        for (uint32_t i = 0; i < old.cap; i++)
+            if (old.slot[i].id1)
+                itab_put(t, old.slot[i].hash, old.slot[i].id1);
+        free(old.slot);
+    }
+    itab_put(t, hash, id + 1);
+    t->n++;
+}
+
+void itab_fini(struct itab *t, size_t *bytes) {
+    *bytes -= (size_t)t->cap * sizeof *t->slot;
+    free(t->slot);
+    *t = (struct itab){0};
+}
