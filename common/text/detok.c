@@ -1,12 +1,12 @@
 #include "common/text/detok.h"
 
+#include "common/text/tok_impl.h"
 #include "common/text/uni.h"
 #include "common/utf8.h"
 
-/* The kinds of tokenizer here decode every token to the same bytes wherever it stands, so neither the
- * prompt's tail nor spaces between special tokens change anything: Hugging Face's fast tokenizers
- * ignore the latter too. clean_up_tokenization_spaces ("a ." to "a.") is not applied either: it would
- * change text that is meant as it is, code above all, and transformers leaves BPE alone as well. */
+/* spaces_between_special changes nothing: Hugging Face's fast tokenizers ignore it too.
+ * clean_up_tokenization_spaces ("a ." to "a.") is not applied either: it would change text that is meant as it
+ * is, code above all, and transformers leaves BPE alone as well. */
 
 enum { N_HELD_MAX = 3 }; /* an incomplete character */
 
@@ -15,8 +15,28 @@ void detok_init(struct detok *d, const struct tok *t, const uint32_t *prompt_tai
     *d = (struct detok){.tok = t,
                         .skip_special = skip_special,
                         .spaces_between_special = spaces_between_special,
-                        .at_start = n_tail == 0};
+                        .at_start = true};
+    for (size_t i = 0; i < n_tail; i++)
+        d->at_start &= prompt_tail[i] >= tok_vocab_size(t) || (skip_special && tok_is_special(t, prompt_tail[i]));
     d->after_special = n_tail > 0 && tok_is_special(t, prompt_tail[n_tail - 1]);
+    if (d->at_start)
+        d->n_strip = (uint32_t)MIN(t->dec.n_strip, (size_t)UINT32_MAX);
+}
+
+/* put: text to out, less the characters that the decoder strips from the whole text's front. */
+static void put(struct detok *d, const char *p, size_t n, struct buf *out) {
+    const char *strip = d->tok->dec.strip;
+    size_t n_strip = d->n_strip ? strlen(strip) : 0;
+    while (d->n_strip && n) {
+        if (n < n_strip || memcmp(p, strip, n_strip) != 0) {
+            d->n_strip = 0;
+            break;
+        }
+        p += n_strip;
+        n -= n_strip;
+        d->n_strip--;
+    }
+    buf_add(out, p, n);
 }
 
 /* push_bytes: appends the characters of p[0 .. n), invalid ones as U+FFFD; returns how many bytes at
@@ -35,13 +55,8 @@ static size_t push_bytes(const char *p, size_t n, struct buf *out) {
     }
 }
 
-void detok_push(struct detok *d, uint32_t id, struct buf *out) {
-    bool special = tok_is_special(d->tok, id);
-    if (special && d->skip_special)
-        return;
-    struct str s = tok_bytes(d->tok, id);
-    d->at_start = false;
-    d->after_special = special;
+/* push_utf8: bytes of a stream that is read as UTF-8 as a whole. */
+static void push_utf8(struct detok *d, struct str s, struct buf *out) {
     /* Complete the pending character a byte at a time; what follows it goes in one go. */
     while (d->n_pending && s.n) {
         size_t len;
@@ -68,8 +83,91 @@ void detok_push(struct detok *d, uint32_t id, struct buf *out) {
     d->n_pending = (uint8_t)left;
 }
 
+/* ---- byte fallback ---- */
+
+static void put_bad(struct detok *d, size_t n, struct buf *out) {
+    for (size_t i = 0; i < n; i++)
+        put(d, UTF8_REPLACEMENT, strlen(UTF8_REPLACEMENT), out);
+}
+
+/* run_push: one byte of a run. */
+static void run_push(struct detok *d, uint8_t byte, struct buf *out) {
+    size_t len;
+    if (d->run_is_bad) {
+        put_bad(d, 1, out);
+        return;
+    }
+    d->pending[d->n_pending++] = byte;
+    const char *p = (const char *)d->pending;
+    size_t valid = uni_valid_n(p, d->n_pending);
+    if (valid < d->n_pending && uni_step(p + valid, d->n_pending - valid, &len) == UNI_INVALID) {
+        d->run_is_bad = true;
+        put_bad(d, d->n_pending, out);
+        d->n_pending = 0;
+    } else if (d->n_pending > DETOK_RUN_MAX) {
+        put(d, p, valid, out);
+        d->n_pending = (uint8_t)(d->n_pending - valid);
+        memmove(d->pending, d->pending + valid, d->n_pending);
+    }
+}
+
+/* run_end: another token, or none, follows the run. */
+static void run_end(struct detok *d, struct buf *out) {
+    const char *p = (const char *)d->pending;
+    if (uni_valid_n(p, d->n_pending) == d->n_pending)
+        put(d, p, d->n_pending, out);
+    else
+        put_bad(d, d->n_pending, out);
+    d->n_pending = 0;
+    d->run_is_bad = false;
+}
+
+/* ---- tokens ---- */
+
+/* emit: the text of one token. */
+static void emit(struct detok *d, uint32_t id, bool last, struct buf *out) {
+    const struct tok *t = d->tok;
+    bool first = d->at_start;
+    struct str s = tok_bytes(t, id);
+    d->at_start = false;
+    if (t->dec.end == DEC_BYTE_LEVEL) {
+        push_utf8(d, s, out);
+    } else if (t->flags[id] & TOK_IS_BYTE) {
+        run_push(d, (uint8_t)*s.p, out);
+    } else {
+        struct buf own = {0};
+        if ((first && t->dec.first_differs) || last) {
+            dec_piece(&t->dec, tok_shown(t, id), first, last, &own);
+            s = buf_str(&own);
+        }
+        run_end(d, out);
+        put(d, s.p, s.n, out);
+        buf_fini(&own);
+    }
+}
+
+void detok_push(struct detok *d, uint32_t id, struct buf *out) {
+    bool special = tok_is_special(d->tok, id);
+    if (id >= tok_vocab_size(d->tok) || !tok_shown(d->tok, id).n || (special && d->skip_special))
+        return;
+    d->after_special = special;
+    if (!d->tok->dec.last_differs) {
+        emit(d, id, false, out);
+        return;
+    }
+    if (d->has_held)
+        emit(d, d->held, false, out);
+    d->held = id;
+    d->has_held = true;
+}
+
 void detok_finish(struct detok *d, struct buf *out) {
-    if (d->n_pending)
+    if (d->has_held)
+        emit(d, d->held, true, out);
+    d->has_held = false;
+    if (d->tok->dec.end == DEC_BYTE_FALLBACK)
+        run_end(d, out);
+    else if (d->n_pending)
         buf_addz(out, UTF8_REPLACEMENT);
     d->n_pending = 0;
 }

@@ -8,18 +8,17 @@
 enum { S_BASE = 0xAC00, L_BASE = 0x1100, V_BASE = 0x1161, T_BASE = 0x11A7 };
 enum { N_L = 19, N_V = 21, N_T = 28, N_S = N_L * N_V * N_T };
 
-/* A stretch: characters from one that is safe up to the next; NFC treats it on its own. */
-struct stretch {
-    uint32_t *v; /* code points */
-    uint32_t *tmp;
-    size_t n, cap;
-};
-
 static uint8_t ccc_of(uint32_t cp) {
     return uni_ccc_block[(size_t)uni_ccc_index[cp >> 7] * 128 + (cp & 127)];
 }
 
-static void push(struct stretch *s, uint32_t cp) {
+void nf_stretch_fini(struct nf_stretch *s) {
+    free(s->v);
+    free(s->tmp);
+    *s = (struct nf_stretch){0};
+}
+
+void nf_push(struct nf_stretch *s, uint32_t cp) {
     if (s->n == s->cap) {
         s->cap = MAX(s->cap * 2, (size_t)64);
         s->v = xreallocarray(s->v, s->cap, sizeof *s->v);
@@ -28,24 +27,35 @@ static void push(struct stretch *s, uint32_t cp) {
     s->v[s->n++] = cp;
 }
 
-static void push_decomposed(struct stretch *s, uint32_t cp) {
+static void push_entry(struct nf_stretch *s, const struct uni_decomp_entry *e) {
+    for (size_t i = 0; i < e->n; i++)
+        nf_push(s, uni_decomp_pool[e->at + i]);
+}
+
+void nf_push_decomposed(struct nf_stretch *s, uint32_t cp, bool compat) {
     if (cp >= S_BASE && cp < S_BASE + N_S) {
         uint32_t i = cp - S_BASE;
-        push(s, L_BASE + i / (N_V * N_T));
-        push(s, V_BASE + i % (N_V * N_T) / N_T);
+        nf_push(s, L_BASE + i / (N_V * N_T));
+        nf_push(s, V_BASE + i % (N_V * N_T) / N_T);
         if (i % N_T)
-            push(s, T_BASE + i % N_T);
+            nf_push(s, T_BASE + i % N_T);
         return;
     }
-    uint32_t h = (cp * 2654435761u) >> UNI_DECOMP_SHIFT;
+    uint32_t h = (cp * 2654435761u) >> UNI_COMPAT_SHIFT;
+    for (; compat && uni_compat[h].cp; h = (h + 1) % UNI_N_COMPAT) {
+        if (uni_compat[h].cp != cp)
+            continue;
+        push_entry(s, &uni_compat[h]);
+        return;
+    }
+    h = (cp * 2654435761u) >> UNI_DECOMP_SHIFT;
     for (; uni_decomp[h].cp; h = (h + 1) % UNI_N_DECOMP) {
         if (uni_decomp[h].cp != cp)
             continue;
-        for (size_t i = 0; i < uni_decomp[h].n; i++)
-            push(s, uni_decomp_pool[uni_decomp[h].at + i]);
+        push_entry(s, &uni_decomp[h]);
         return;
     }
-    push(s, cp);
+    nf_push(s, cp);
 }
 
 /* join: the primary composite of a pair, or 0. */
@@ -63,7 +73,7 @@ static uint32_t join(uint32_t a, uint32_t b) {
 
 /* sort_marks: stable order by combining class of v[from .. to), all classes > 0. Short runs by
  * insertion, long ones by counting, so that a megabyte of marks stays linear. */
-static void sort_marks(struct stretch *s, size_t from, size_t to) {
+static void sort_marks(struct nf_stretch *s, size_t from, size_t to) {
     uint32_t *v = s->v + from;
     size_t n = to - from;
     if (n <= 16) {
@@ -86,7 +96,7 @@ static void sort_marks(struct stretch *s, size_t from, size_t to) {
     memcpy(v, s->tmp, n * sizeof *v);
 }
 
-static void order(struct stretch *s) {
+void nf_order(struct nf_stretch *s) {
     for (size_t i = 0; i < s->n;) {
         size_t j = i;
         while (j < s->n && ccc_of(s->v[j]))
@@ -98,7 +108,7 @@ static void order(struct stretch *s) {
 }
 
 /* compose: joins each mark to the last starter unless one between them blocks it. */
-static void compose(struct stretch *s) {
+static void compose(struct nf_stretch *s) {
     size_t n = 0, starter = SIZE_MAX;
     uint8_t last = 0;
     for (size_t i = 0; i < s->n; i++) {
@@ -119,9 +129,10 @@ static void compose(struct stretch *s) {
     s->n = n;
 }
 
-static void flush(struct stretch *s, struct buf *out) {
-    order(s);
-    compose(s);
+static void flush(struct nf_stretch *s, bool composed, struct buf *out) {
+    nf_order(s);
+    if (composed)
+        compose(s);
     char *at = buf_reserve(out, s->n * 4);
     for (size_t i = 0; i < s->n; i++) {
         size_t len = utf8_encode(s->v[i], at);
@@ -131,7 +142,22 @@ static void flush(struct stretch *s, struct buf *out) {
     s->n = 0;
 }
 
-size_t nfc_unchanged_n(const char *p, size_t n) {
+/* unsafe: whether the form may change the character or join or move it with what stands before it. */
+static inline bool unsafe(enum nf_form form, uint32_t cp) {
+    switch (form) {
+    case NF_C:
+        return uni_flags(cp) & UNI_NFC_UNSAFE;
+    case NF_D:
+        return uni_props(cp) & UNI_IS_NFD_UNSAFE;
+    case NF_KC:
+        return (uni_flags(cp) & UNI_NFC_UNSAFE) || (uni_props(cp) & UNI_IS_COMPAT);
+    case NF_KD:
+        return uni_props(cp) & (UNI_IS_NFD_UNSAFE | UNI_IS_COMPAT);
+    }
+    return true;
+}
+
+size_t nf_unchanged_n(enum nf_form form, const char *p, size_t n) {
     size_t i = 0, safe = 0; /* start of the last safe character: what follows may still join it */
     while (i < n) {
         uint64_t eight;
@@ -146,7 +172,7 @@ size_t nfc_unchanged_n(const char *p, size_t n) {
             break;
         size_t len;
         uint32_t cp = uni_decode(p + i, &len);
-        if (cp >= 0x80 && (uni_flags(cp) & UNI_NFC_UNSAFE))
+        if (cp >= 0x80 && unsafe(form, cp))
             return safe;
         safe = i;
         i += len;
@@ -154,25 +180,32 @@ size_t nfc_unchanged_n(const char *p, size_t n) {
     return n;
 }
 
-/* map_to: fixes the positions of map that lie in source [.., end): rewritten is the source stretch
- * [begin, end) with its result [out_begin, out_end); an unchanged stretch maps one to one. */
-static void map_to(struct nfc_map *map, size_t *next, size_t begin, size_t end, size_t out_begin,
-                   size_t out_end, bool unchanged) {
-    for (; map && *next < map->n && map->at[*next] < end; ++*next) {
-        size_t at = map->at[*next];
-        if (unchanged || at == begin)
-            map->at[*next] = out_begin + (at - begin);
-        else
-            map->at[*next] = map->round_up[*next] ? out_end : out_begin;
+void nf_map_same(struct nf_map *map, size_t begin, size_t end, size_t out_begin) {
+    for (; map && map->next < map->n && map->at[map->next] < end; map->next++)
+        map->at[map->next] = out_begin + (map->at[map->next] - begin);
+}
+
+void nf_map_changed(struct nf_map *map, size_t begin, size_t end, size_t out_begin, size_t out_end) {
+    for (; map && map->next < map->n && map->at[map->next] < end; map->next++) {
+        bool up = map->at[map->next] > begin && map->round_up[map->next];
+        map->at[map->next] = up ? out_end : out_begin;
     }
 }
 
-void nfc(const char *p, size_t n, struct buf *out, struct nfc_map *map) {
-    struct stretch s = {0};
-    size_t i = 0, next = 0;
+void nf_map_end(struct nf_map *map, size_t n, size_t out_n) {
+    for (; map && map->next < map->n; map->next++) {
+        CHECK(map->at[map->next] == n);
+        map->at[map->next] = out_n;
+    }
+}
+
+void nf(enum nf_form form, const char *p, size_t n, struct buf *out, struct nf_map *map) {
+    struct nf_stretch s = {0};
+    bool compat = form == NF_KC || form == NF_KD, composed = form == NF_C || form == NF_KC;
+    size_t i = 0;
     while (i < n) {
-        size_t same = nfc_unchanged_n(p + i, n - i);
-        map_to(map, &next, i, i + same, out->len, 0, true);
+        size_t same = nf_unchanged_n(form, p + i, n - i);
+        nf_map_same(map, i, i + same, out->len);
         buf_add(out, p + i, same);
         i += same;
         if (i == n)
@@ -180,13 +213,12 @@ void nfc(const char *p, size_t n, struct buf *out, struct nfc_map *map) {
         /* From the last safe character (or the text's start) to the next safe one. */
         size_t begin = i, out_begin = out->len, len;
         do {
-            push_decomposed(&s, uni_decode(p + i, &len));
+            nf_push_decomposed(&s, uni_decode(p + i, &len), compat);
             i += len;
-        } while (i < n && (uni_flags(uni_decode(p + i, &len)) & UNI_NFC_UNSAFE));
-        flush(&s, out);
-        map_to(map, &next, begin, i, out_begin, out->len, false);
+        } while (i < n && unsafe(form, uni_decode(p + i, &len)));
+        flush(&s, composed, out);
+        nf_map_changed(map, begin, i, out_begin, out->len);
     }
-    map_to(map, &next, n, SIZE_MAX, out->len, out->len, false);
-    free(s.v);
-    free(s.tmp);
+    nf_map_end(map, n, out->len);
+    nf_stretch_fini(&s);
 }

@@ -119,23 +119,6 @@ size_t split_qwen2(const char *p, size_t at, size_t n) {
     return split_llama(p, at, n, 1);
 }
 
-size_t split_digit(const char *p, size_t at, size_t n) {
-    size_t len;
-    if (kind_at(p, at, &len) == UNI_NUMBER)
-        return at + len;
-    do
-        at += len;
-    while (at < n && kind_at(p, at, &len) != UNI_NUMBER);
-    return at;
-}
-
-size_t split_digit_run(const char *p, size_t at, size_t n) {
-    size_t len;
-    if (kind_at(p, at, &len) == UNI_NUMBER)
-        return run(p, at, n, UNI_NUMBER);
-    return split_digit(p, at, n);
-}
-
 split_fn *split_by_pattern(struct str pattern) {
     static const struct {
         const char *pattern;

@@ -18,9 +18,6 @@ split_fn split_gpt2;
 split_fn split_llama3;
 /* Qwen2: the same with \p{N} for \p{N}{1,3}. */
 split_fn split_qwen2;
-/* Digits of Hugging Face: each number by itself, or runs of numbers, and what stands between. */
-split_fn split_digit;
-split_fn split_digit_run;
 
 /* split_by_pattern: the splitter of a regular expression, NULL if there is none. */
 split_fn *split_by_pattern(struct str pattern);

@@ -1,6 +1,5 @@
 #include "common/text/tok_impl.h"
 
-#include "common/text/nfc.h"
 #include "common/text/uni.h"
 #include "common/utf8.h"
 
@@ -21,45 +20,20 @@ void tok_ids_push(struct tok_ids *ids, uint32_t id) {
 
 /* ---- encoding ---- */
 
-/* split_from: pre-tokenises a piece from a step on, and encodes what the last step leaves. Recursion
- * is as deep as there are steps. */
-static void split_from(const struct tok *t, size_t step, const char *p, size_t n, struct tok_ids *out) {
-    if (step == t->n_steps) {
-        t->ops->encode(t->model, p, n, out);
-        return;
-    }
-    split_fn *split = t->steps[step].split;
-    if (!split) {
-        if (p[0] == ' ') {
-            split_from(t, step + 1, p, n, out);
-            return;
-        }
-        char *spaced = xmalloc(n + 1);
-        spaced[0] = ' ';
-        memcpy(spaced + 1, p, n);
-        split_from(t, step + 1, spaced, n + 1, out);
-        free(spaced);
-        return;
-    }
-    bool last = step + 1 == t->n_steps;
-    for (size_t at = 0; at < n;) {
-        size_t end = split(p, at, n);
-        if (last)
-            t->ops->encode(t->model, p + at, end - at, out);
-        else
-            split_from(t, step + 1, p + at, end - at, out);
-        at = end;
-    }
-}
+/* A text between added tokens. */
+struct span {
+    const char *p;
+    size_t n;
+    bool at_start; /* p[0] is where the input begins */
+    const struct tok_mark *marks;
+    size_t n_marks;
+};
+/* What to do with it; at is where it starts in the text that was searched. */
+typedef void piece_fn(const struct tok *t, const struct span *s, size_t at, struct tok_ids *out);
 
-/* What to do with the text between added tokens. */
-typedef void piece_fn(const struct tok *t, const char *p, size_t n, size_t at, const struct tok_mark *marks,
-                      size_t n_marks, struct tok_ids *out);
-
-static void encode_piece(const struct tok *t, const char *p, size_t n, size_t at UNUSED,
-                         const struct tok_mark *marks UNUSED, size_t n_marks UNUSED, struct tok_ids *out) {
-    if (n)
-        split_from(t, 0, p, n, out);
+static void encode_piece(const struct tok *t, const struct span *s, size_t at UNUSED, struct tok_ids *out) {
+    if (s->n)
+        pre_run(&t->pre, s->p, s->n, s->at_start, &(struct pre_sink){t->ops->encode, t->model, out});
 }
 
 static bool is_word(uint32_t cp) {
@@ -76,12 +50,15 @@ static bool stands_alone(const char *p, size_t n, size_t begin, size_t end) {
  * with lstrip or rstrip takes the spaces beside it. As in Hugging Face tokenizers a match that
  * single_word forbids is passed over whole, and a token that starts inside spaces which rstrip took
  * is still found. space_end remembers how far a run of spaces was read, for linear time. */
-static void scan(const struct tok *t, const struct added *a, const char *p, size_t n,
-                 const struct tok_mark *marks, size_t n_marks, piece_fn *piece, struct tok_ids *out) {
+static void scan(const struct tok *t, const struct added *a, const struct span *text, piece_fn *piece,
+                 struct tok_ids *out) {
+    const char *p = text->p;
+    size_t n = text->n;
+    struct span between = *text;
     struct added_scan s;
     struct added_match m;
     size_t done = 0, space_end = 0, len;
-    added_scan_init(&s, a, p, n, marks, n_marks);
+    added_scan_init(&s, a, p, n, text->marks, text->n_marks);
     while (added_next(&s, &m)) {
         if (m.token->single_word && !stands_alone(p, n, m.begin, m.end))
             continue;
@@ -99,13 +76,21 @@ static void scan(const struct tok *t, const struct added *a, const char *p, size
         }
         if (m.begin >= m.end) /* rstrip took all of it, and lstrip found nothing else */
             continue;
-        if (done < m.begin)
-            piece(t, p + done, m.begin - done, done, marks, n_marks, out);
+        if (done < m.begin) {
+            between.p = p + done;
+            between.n = m.begin - done;
+            between.at_start = text->at_start && done == 0;
+            piece(t, &between, done, out);
+        }
         tok_ids_push(out, m.token->id);
         done = m.end;
     }
-    if (done != n)
-        piece(t, p + done, n - done, done, marks, n_marks, out);
+    if (done != n) {
+        between.p = p + done;
+        between.n = n - done;
+        between.at_start = text->at_start && done == 0;
+        piece(t, &between, done, out);
+    }
     added_scan_fini(&s);
 }
 
@@ -131,9 +116,12 @@ static struct tok_mark *marks_within(const struct tok_mark *marks, size_t n_mark
     return own;
 }
 
-/* marks_normalise: moves marks from source positions to those in the normal form. */
-static void marks_normalise(const char *p, size_t n, struct buf *out, struct tok_mark *marks,
-                            size_t n_marks) {
+/* normalise: the normal form to out, marks moved from source positions to those in it. false: the text is
+ * normal already. */
+static bool normalise(const struct tok *t, const struct span *s, struct buf *out, struct tok_mark *marks,
+                      size_t n_marks, bool *shifted) {
+    if (!n_marks)
+        return norm_run(&t->norm, s->p, s->n, out, NULL, shifted);
     size_t *at = xreallocarray(NULL, 2 * n_marks, sizeof *at);
     bool *up = xreallocarray(NULL, 2 * n_marks, sizeof *up);
     for (size_t i = 0; i < n_marks; i++) {
@@ -142,27 +130,42 @@ static void marks_normalise(const char *p, size_t n, struct buf *out, struct tok
         up[2 * i] = false;
         up[2 * i + 1] = true;
     }
-    nfc(p, n, out, &(struct nfc_map){at, 2 * n_marks, up});
-    for (size_t i = 0; i < n_marks; i++)
+    struct nf_map map = {.at = at, .n = 2 * n_marks, .round_up = up};
+    bool rewritten = norm_run(&t->norm, s->p, s->n, out, &map, shifted);
+    for (size_t i = 0; rewritten && i < n_marks; i++)
         marks[i] = (struct tok_mark){at[2 * i], at[2 * i + 1]};
     free(at);
     free(up);
+    return rewritten;
+}
+
+/* marks_trim: takes out marks that have become empty; returns how many are left. */
+static size_t marks_trim(struct tok_mark *marks, size_t n) {
+    size_t k = 0;
+    for (size_t i = 0; i < n; i++)
+        if (marks[i].begin < marks[i].end)
+            marks[k++] = marks[i];
+    return k;
 }
 
 /* normal_piece: a piece between raw added tokens: normalise, then search the normalised ones. */
-static void normal_piece(const struct tok *t, const char *p, size_t n, size_t at,
-                         const struct tok_mark *marks, size_t n_marks, struct tok_ids *out) {
+static void normal_piece(const struct tok *t, const struct span *s, size_t at, struct tok_ids *out) {
     struct buf text = {0};
     struct tok_mark *own = NULL;
     size_t n_own = 0;
-    if (n_marks && t->norm_added.n_tokens)
-        own = marks_within(marks, n_marks, at, n, &n_own);
-    if (t->nfc && nfc_unchanged_n(p, n) < n) {
-        marks_normalise(p, n, &text, own, n_own);
-        p = text.data;
-        n = text.len;
+    bool shifted = false;
+    if (s->n_marks && t->norm_added.n_tokens)
+        own = marks_within(s->marks, s->n_marks, at, s->n, &n_own);
+    struct span normal = *s;
+    if (normalise(t, s, &text, own, n_own, &shifted)) {
+        normal.p = text.data;
+        normal.n = text.len;
+        n_own = marks_trim(own, n_own);
     }
-    scan(t, &t->norm_added, p, n, own, n_own, encode_piece, out);
+    normal.at_start &= !shifted;
+    normal.marks = own;
+    normal.n_marks = n_own;
+    scan(t, &t->norm_added, &normal, encode_piece, out);
     free(own);
     buf_fini(&text);
 }
@@ -209,14 +212,14 @@ void tok_encode(const struct tok *t, const char *text, size_t n, const struct to
         text = repaired.data;
         n = repaired.len;
     }
-    if (flags & TOK_ADD_SPECIAL)
-        for (size_t i = 0; i < t->n_front; i++)
-            tok_ids_push(out, t->front[i]);
-    if (n)
-        scan(t, &t->raw_added, text, n, own, n_own, normal_piece, out);
-    if (flags & TOK_ADD_SPECIAL)
-        for (size_t i = 0; i < t->n_back; i++)
-            tok_ids_push(out, t->back[i]);
+    struct span all = {text, n, true, own, n_own};
+    for (size_t i = 0; i < t->single.n_parts; i++) {
+        const struct tok_part *part = &t->single.parts[i];
+        if (part->kind == TOK_PART_A && n)
+            scan(t, &t->raw_added, &all, normal_piece, out);
+        else if (part->kind == TOK_PART_ID && (flags & TOK_ADD_SPECIAL))
+            tok_ids_push(out, part->id);
+    }
     free(own);
     buf_fini(&repaired);
 }
@@ -224,8 +227,41 @@ void tok_encode(const struct tok *t, const char *text, size_t n, const struct to
 /* ---- what a tokenizer knows ---- */
 
 void tok_n_special(const struct tok *t, size_t *n_front, size_t *n_back) {
-    *n_front = t->n_front;
-    *n_back = t->n_back;
+    bool behind = false;
+    *n_front = *n_back = 0;
+    for (size_t i = 0; i < t->single.n_parts; i++) {
+        bool text = t->single.parts[i].kind != TOK_PART_ID;
+        behind |= text;
+        if (!text)
+            ++*(behind ? n_back : n_front);
+    }
+}
+
+size_t tok_n_special_pair(const struct tok *t) {
+    return t->pair.n_parts - 2;
+}
+
+static void apply(const struct tok_template *x, const struct tok_text_ids *a, const struct tok_text_ids *b,
+                  struct tok_ids *out, struct tok_ids *types) {
+    for (size_t i = 0; i < x->n_parts; i++) {
+        const struct tok_part *part = &x->parts[i];
+        const struct tok_text_ids *text = part->kind == TOK_PART_A ? a : b;
+        size_t n = part->kind == TOK_PART_ID ? 1 : text->n;
+        for (size_t k = 0; k < n; k++) {
+            tok_ids_push(out, part->kind == TOK_PART_ID ? part->id : text->v[k]);
+            if (types)
+                tok_ids_push(types, part->type);
+        }
+    }
+}
+
+void tok_wrap(const struct tok *t, struct tok_text_ids a, struct tok_ids *out, struct tok_ids *types) {
+    apply(&t->single, &a, NULL, out, types);
+}
+
+void tok_wrap_pair(const struct tok *t, struct tok_text_ids a, struct tok_text_ids b, struct tok_ids *out,
+                   struct tok_ids *types) {
+    apply(&t->pair, &a, &b, out, types);
 }
 
 uint32_t tok_vocab_size(const struct tok *t) {

@@ -46,6 +46,21 @@ void tok_encode(const struct tok *t, const char *text, size_t n, const struct to
 /* tok_n_special: how many ids TOK_ADD_SPECIAL adds in front and behind. */
 void tok_n_special(const struct tok *t, size_t *n_front, size_t *n_back);
 
+/* Ids of one text, encoded without TOK_ADD_SPECIAL; borrowed. */
+struct tok_text_ids {
+    const uint32_t *v; /* [n]; may be NULL when n is 0 */
+    size_t n;
+};
+/* tok_wrap: appends the ids of one text with the special tokens TOK_ADD_SPECIAL adds, and the token type of
+ * each to types (which may be NULL). */
+void tok_wrap(const struct tok *t, struct tok_text_ids a, struct tok_ids *out, struct tok_ids *types);
+/* tok_wrap_pair: the same for a pair of texts, by the tokenizer's template for pairs ("[CLS] A [SEP] B [SEP]").
+ * A tokenizer without one puts a (type 0) before b (type 1). */
+void tok_wrap_pair(const struct tok *t, struct tok_text_ids a, struct tok_text_ids b, struct tok_ids *out,
+                   struct tok_ids *types);
+/* tok_n_special_pair: how many ids tok_wrap_pair adds. */
+size_t tok_n_special_pair(const struct tok *t);
+
 /* tok_vocab_size: ids are below this (highest id + 1; the model's logits may be wider). */
 uint32_t tok_vocab_size(const struct tok *t);
 /* tok_piece: the raw vocabulary entry of an id ("Ġthe"); empty for a hole. Borrowed from t. */

@@ -1,4 +1,6 @@
 /* tok_bpe.c: a tokenizer.json model of type BPE over the byte-level alphabet. */
+#include "common/text/bpe.h"
+#include "common/text/bytelevel.h"
 #include "common/text/tok_impl.h"
 
 #include <stdio.h>
@@ -166,6 +168,8 @@ enum rc tok_load_bpe(struct tok *t, const json_t *model, const bool *in_vocab, s
     uint32_t n_merges = 0;
     bool fuse_unk = false, ignore_merges = false, has_byte[256] = {false};
     enum rc rc;
+    if (!t->byte_level)
+        return tok_unsupported(e, "pre_tokenizer", "BPE without a ByteLevel pre-tokenizer is not supported");
     if ((rc = check_options(model, e)) ||
         (rc = optional_bool(model, "fuse_unk", "model.fuse_unk", &fuse_unk, e)) ||
         (rc = optional_bool(model, "ignore_merges", "model.ignore_merges", &ignore_merges, e)))

@@ -76,32 +76,57 @@ static enum rc load_names(struct tok *t, const struct tok_files *files, struct e
     return RC_OK;
 }
 
-static enum rc load_model(struct tok *t, const json_t *root, const bool *in_vocab, struct err *e) {
-    const json_t *model = json_object_get(root, "model");
+/* model_type: of old files that leave it out, by what else is there. */
+static const char *model_type(const json_t *model) {
     const char *type = json_string_value(json_object_get(model, "type"));
-    if (!type) /* files of before 2020 leave it out */
-        type = json_object_get(model, "merges") ? "BPE" : "(none)";
-    if (strcmp(type, "BPE") != 0)
-        return tok_unsupported(e, "model.type", "\"%.40s\" is not supported, only byte-level BPE", type);
-    return tok_load_bpe(t, model, in_vocab, e);
+    if (type)
+        return type;
+    if (json_object_get(model, "merges"))
+        return "BPE";
+    if (json_object_get(model, "max_input_chars_per_word"))
+        return "WordPiece";
+    return json_is_array(json_object_get(model, "vocab")) ? "Unigram" : "(none)";
+}
+
+static enum rc load_model(struct tok *t, const json_t *root, struct err *e) {
+    static const struct {
+        const char *type;
+        enum rc (*load)(struct tok *t, const json_t *model, const bool *in_vocab, struct err *e);
+    } kinds[] = {
+        {"BPE", tok_load_bpe},
+        {"WordPiece", tok_load_wordpiece},
+    };
+    const json_t *model = json_object_get(root, "model"), *added = json_object_get(root, "added_tokens");
+    json_t *vocab = json_object_get(model, "vocab");
+    const char *type = model_type(model);
+    size_t kind = 0;
+    bool *in_vocab = NULL;
+    while (kind < ARRAY_LEN(kinds) && strcmp(type, kinds[kind].type) != 0)
+        kind++;
+    if (kind == ARRAY_LEN(kinds))
+        return tok_unsupported(e, "model.type", "\"%.40s\" is not supported", type);
+    enum rc rc = tok_load_vocab(t, vocab, json_object_size(vocab), added, &in_vocab, e);
+    if (!rc)
+        rc = kinds[kind].load(t, model, in_vocab, e);
+    free(in_vocab);
+    return rc;
 }
 
 enum rc tok_load(struct tok **out, const struct tok_files *files, struct err *e) {
     struct tok *t = xcalloc(1, sizeof *t);
-    bool *in_vocab = NULL;
     enum rc rc = RC_INVALID;
     json_t *root = tok_json(files->tokenizer_json, TOK_JSON_BYTES_MAX, "tokenizer.json", e);
     if (!root)
         goto out;
-    if ((rc = tok_load_parts(t, root, e)) || (rc = tok_load_vocab(t, root, &in_vocab, e)) ||
-        (rc = load_model(t, root, in_vocab, e)) || (rc = tok_load_post(t, root, e)) ||
-        (rc = load_names(t, files, e)))
+    if ((rc = tok_load_norm(t, json_object_get(root, "normalizer"), e)) ||
+        (rc = tok_load_pre(t, json_object_get(root, "pre_tokenizer"), e)) ||
+        (rc = tok_load_dec(t, json_object_get(root, "decoder"), e)) || (rc = load_model(t, root, e)) ||
+        (rc = tok_load_post(t, json_object_get(root, "post_processor"), e)) || (rc = load_names(t, files, e)))
         goto out;
     *out = t;
     t = NULL;
 out:
     json_decref(root);
-    free(in_vocab);
     tok_free(t);
     return rc;
 }
@@ -109,10 +134,14 @@ out:
 void tok_free(struct tok *t) {
     if (!t)
         return;
-    if (t->ops)
+    if (t->model)
         t->ops->free(t->model);
+    norm_fini(&t->norm);
+    pre_fini(&t->pre);
+    dec_fini(&t->dec);
     slices_fini(&t->pieces);
     slices_fini(&t->bytes);
+    slices_fini(&t->shown);
     idmap_fini(&t->by_piece);
     added_fini(&t->raw_added);
     added_fini(&t->norm_added);

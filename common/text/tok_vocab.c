@@ -1,34 +1,7 @@
 #include "common/text/tok_impl.h"
 
-#include "common/text/nfc.h"
-#include "common/text/uni.h"
-
 #include <inttypes.h>
 #include <stdlib.h>
-
-/* ---- the byte-level alphabet ---- */
-
-/* byte_of: GPT-2 writes each byte as a printable character: those of Latin-1 stand for themselves,
- * the rest, in order, for U+0100 onwards. -1 for a character outside. */
-static int byte_of(uint32_t cp) {
-    if ((cp >= 0x21 && cp <= 0x7E) || (cp >= 0xA1 && cp <= 0xAC) || (cp >= 0xAE && cp <= 0xFF))
-        return (int)cp;
-    if (cp < 0x100 || cp >= 0x100 + 68)
-        return -1;
-    uint32_t k = cp - 0x100; /* the k-th of 00..20, 7F..A0, AD */
-    return k < 0x21 ? (int)k : k < 0x43 ? (int)(0x7F + k - 0x21) : 0xAD;
-}
-
-size_t byte_level_decode(struct str s, char *out) {
-    size_t n = 0;
-    for (size_t i = 0, len; i < s.n; i += len) {
-        int b = byte_of(uni_decode(s.p + i, &len));
-        if (b < 0)
-            return SIZE_MAX;
-        out[n++] = (char)b;
-    }
-    return n;
-}
 
 /* ---- added tokens as the file has them ---- */
 
@@ -67,15 +40,15 @@ static enum rc entry_read(const json_t *v, const char *path, struct entry *out, 
 
 /* entries_read: the list, with the id of each checked against the one Hugging Face would give: that of
  * the vocabulary if it has the content, else the next free one behind vocabulary and list. */
-static enum rc entries_read(const json_t *list, const json_t *vocab, struct entry **out, size_t *n_out,
-                            struct err *e) {
+static enum rc entries_read(const json_t *list, const json_t *vocab, size_t n_vocab_all, struct entry **out,
+                            size_t *n_out, struct err *e) {
     size_t n = json_array_size(list), n_bytes = 0;
     if (list && !json_is_null(list) && !json_is_array(list))
         return tok_bad(e, "added_tokens", "must be an array");
     if (n > TOK_ID_MAX)
         return tok_bad(e, "added_tokens", "%zu entries, the limit is %d", n, TOK_ID_MAX);
     struct entry *entries = xcalloc(n, sizeof *entries);
-    json_int_t n_vocab = (json_int_t)json_object_size(vocab), next = n_vocab;
+    json_int_t next = (json_int_t)n_vocab_all;
     enum rc rc = RC_OK;
     for (size_t i = 0; i < n && !rc; i++) {
         char path[64];
@@ -168,22 +141,58 @@ out:
     return rc;
 }
 
-/* bytes_fill: what each piece decodes to: its bytes; a piece with a character outside the byte-level
- * alphabet (most special tokens of some families) stands for its own text. */
+/* shown_fill: the decoder sees an added token that is `normalized` in its normal form, as Hugging Face
+ * keeps it. */
+static void shown_fill(struct tok *t, const struct entry *entries, size_t n) {
+    struct str *normal = xcalloc(t->pieces.n, sizeof *normal);
+    size_t n_bytes = 0;
+    for (size_t i = 0; i < n; i++) {
+        const struct entry *x = &entries[i];
+        struct buf b = {0};
+        bool shifted;
+        if (x->normalized && norm_run(&t->norm, x->content.p, x->content.n, &b, NULL, &shifted) &&
+            !str_eq(buf_str(&b), x->content)) {
+            n_bytes += b.len;
+            normal[x->id] = (struct str){b.data, b.len};
+            b = (struct buf){0};
+        }
+        buf_fini(&b);
+    }
+    if (n_bytes) {
+        struct slices *s = &t->shown;
+        s->n = t->pieces.n;
+        s->blob = xmalloc(n_bytes);
+        s->at = xcalloc((size_t)s->n + 1, sizeof *s->at);
+        for (uint32_t id = 0; id < s->n; id++) {
+            if (normal[id].n)
+                memcpy(s->blob + s->at[id], normal[id].p, normal[id].n);
+            s->at[id + 1] = s->at[id] + (uint32_t)normal[id].n;
+        }
+    }
+    for (uint32_t id = 0; id < t->pieces.n; id++)
+        free((void *)(uintptr_t)normal[id].p);
+    free(normal);
+}
+
+/* bytes_fill: what each piece decodes to in running text. */
 static void bytes_fill(struct tok *t) {
-    const struct slices *from = &t->pieces;
     struct slices *to = &t->bytes;
-    to->n = from->n;
-    to->blob = xmalloc(from->at[from->n]);
+    struct buf blob = {0};
+    to->n = t->pieces.n;
     to->at = xreallocarray(NULL, (size_t)to->n + 1, sizeof *to->at);
     to->at[0] = 0;
     for (uint32_t id = 0; id < to->n; id++) {
-        struct str s = slices_get(from, id);
-        size_t n = byte_level_decode(s, to->blob + to->at[id]);
-        if (n == SIZE_MAX && s.n)
-            memcpy(to->blob + to->at[id], s.p, n = s.n);
-        to->at[id + 1] = to->at[id] + (uint32_t)n;
+        size_t before = blob.len;
+        uint8_t byte;
+        dec_piece(&t->dec, tok_shown(t, id), false, false, &blob);
+        if (dec_byte(&t->dec, (struct str){blob.data + before, blob.len - before}, &byte)) {
+            blob.len = before;
+            buf_addc(&blob, (char)byte);
+            t->flags[id] |= TOK_IS_BYTE;
+        }
+        to->at[id + 1] = (uint32_t)blob.len;
     }
+    to->blob = buf_take(&blob);
 }
 
 /* automata_fill: two searches, in the text as it comes and in normalised text. What the second looks
@@ -206,11 +215,9 @@ static enum rc automata_fill(struct tok *t, const struct entry *entries, size_t 
             raw[n_raw++] = a;
             continue;
         }
+        struct str shown = tok_shown(t, x->id);
         at[n_norm] = text.len;
-        if (t->nfc)
-            nfc(a.content.p, a.content.n, &text, NULL);
-        else
-            buf_add_str(&text, a.content);
+        buf_add_str(&text, shown);
         at[n_norm + 1] = text.len;
         norm[n_norm++] = a;
     }
@@ -240,8 +247,23 @@ static enum rc automata_fill(struct tok *t, const struct entry *entries, size_t 
     return RC_OK;
 }
 
-enum rc tok_load_vocab(struct tok *t, const json_t *root, bool **in_vocab, struct err *e) {
-    json_t *vocab = json_object_get(json_object_get(root, "model"), "vocab");
+/* shown_check: an added token whose normal form is empty can never be found. */
+static enum rc shown_check(const struct tok *t, const struct entry *entries, size_t n, struct err *e) {
+    for (size_t i = 0; i < n; i++) {
+        struct buf b = {0};
+        bool shifted, gone = entries[i].normalized && norm_run(&t->norm, entries[i].content.p,
+                                                               entries[i].content.n, &b, NULL, &shifted) &&
+                             b.len == 0;
+        buf_fini(&b);
+        if (gone)
+            return tok_bad(e, "added_tokens", "nothing is left of \"%.40s\" when normalised",
+                           entries[i].content.p);
+    }
+    return RC_OK;
+}
+
+enum rc tok_load_vocab(struct tok *t, json_t *vocab, size_t n_vocab, const json_t *added, bool **in_vocab,
+                       struct err *e) {
     struct entry *entries = NULL;
     size_t n_entries = 0;
     bool *mine = NULL;
@@ -249,7 +271,8 @@ enum rc tok_load_vocab(struct tok *t, const json_t *root, bool **in_vocab, struc
     if (!json_is_object(vocab))
         return tok_bad(e, "model.vocab", "must be an object");
     if ((rc = vocab_check(vocab, &t->pieces.n, e)) ||
-        (rc = entries_read(json_object_get(root, "added_tokens"), vocab, &entries, &n_entries, e)))
+        (rc = entries_read(added, vocab, n_vocab, &entries, &n_entries, e)) ||
+        (rc = shown_check(t, entries, n_entries, e)))
         goto out;
     for (size_t i = 0; i < n_entries; i++)
         t->pieces.n = MAX(t->pieces.n, entries[i].id + 1);
@@ -257,6 +280,7 @@ enum rc tok_load_vocab(struct tok *t, const json_t *root, bool **in_vocab, struc
     mine = xcalloc(t->pieces.n, sizeof *mine);
     if ((rc = pieces_fill(t, vocab, entries, n_entries, mine, e)))
         goto out;
+    shown_fill(t, entries, n_entries);
     bytes_fill(t);
     idmap_init(&t->by_piece, (uint32_t)(json_object_size(vocab) + n_entries));
     for (uint32_t id = 0; id < t->pieces.n; id++) {

@@ -24,6 +24,29 @@ static inline enum uni_kind uni_kind(uint32_t cp) {
     return (enum uni_kind)(uni_flags(cp) & UNI_KIND_MASK);
 }
 
+/* uni_props: what the parts for BERT and SentencePiece models distinguish. */
+enum {
+    UNI_IS_PUNCT = 1,       /* punctuation beyond what ASCII calls so, too */
+    UNI_IS_DROPPED = 2,     /* BERT's clean_text takes it away */
+    UNI_IS_ACCENT = 4,      /* BERT's strip_accents does, once decomposed */
+    UNI_IS_MARK = 8,        /* StripAccents does */
+    UNI_HAS_LOWER = 16,     /* uni_lower_of changes it */
+    UNI_IS_COMPAT = 32,     /* NFKD differs from NFD */
+    UNI_IS_NFD_UNSAFE = 64, /* NFD may change or move it */
+    UNI_IS_NUMERIC = 128,   /* Digits cuts at it */
+    UNI_GRAPHEME_SHIFT = 8, /* from here up: enum uni_grapheme */
+};
+static inline unsigned uni_props(uint32_t cp) {
+    return uni_props_block[(size_t)uni_props_index[cp >> 7] * 128 + (cp & 127)];
+}
+static inline bool uni_is_space(uint32_t cp) {
+    return uni_kind(cp) == UNI_SPACE;
+}
+/* uni_lower_of: the lower case, one or two characters to out; returns how many. */
+size_t uni_lower_of(uint32_t cp, uint32_t out[2]);
+/* uni_grapheme_end: the end of the extended grapheme cluster (UAX 29) that starts at p[at], at < n. */
+size_t uni_grapheme_end(const char *p, size_t at, size_t n);
+
 /* uni_decode: the character at p, which must be valid UTF-8; its length goes to *len. */
 static inline uint32_t uni_decode(const char *p, size_t *len) {
     const uint8_t *s = (const uint8_t *)p;

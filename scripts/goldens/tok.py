@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
-"""tok.py: trains three small tokenizers and writes what they make of 20,000 strings.
+"""tok.py: trains small tokenizers and writes what they make of 20,000 strings.
 
-Families: gpt2, llama3, qwen2: the split pattern, normaliser, post-processor and special tokens are
-as those families have them; vocabulary and merges are trained here, on text that this script makes up
-from its own word lists. Everything follows from seeds.
+Families: gpt2, llama3, qwen2, and those of tok_kinds.py: the split pattern, normaliser, post-processor and
+special tokens are as those families have them; vocabulary and merges are trained here, on text that this
+script makes up from its own word lists. Everything follows from seeds.
 
 Writes, under tests/golden/tok:
   strings.bin               the strings, shared by the families
   FAMILY/tokenizer.json     and tokenizer_config.json
   FAMILY/expect.bin         digests of what the Hugging Face library returns
+  FAMILY/pairs.bin          the same for pairs of strings (tok_kinds.py's families)
 
 strings.bin: "WTS1", u32 count, then for each string a varint number of parts; each part is a varint
 repeat count, a varint length, and that many bytes. The string is each part repeated, one after another.
@@ -16,8 +17,10 @@ expect.bin: "WTE1", u32 count, then for each string two u32: the first four byte
 SHA-256 of its ids (each u32 little-endian; string i is encoded with special tokens when i is odd), and of
 a decoding's UTF-8: of the ids (special tokens skipped when i % 4 == 1) when i is odd, of the ids in reverse
 order when i is even. Last come 32 bytes: the SHA-256 of all ids of all strings.
+pairs.bin: "WTP1", u32 count, then for each pair (string 2 i, string 2 i + 1) a u32 like those, of its ids and
+then its token types, by the pair template.
 
-Usage: python3 scripts/goldens/tok.py   (needs tokenizers==0.23.3; the committed files were made by
+Usage: python3 scripts/goldens/tok.py [FAMILY]...   (all without arguments; needs tokenizers==0.23.3; the committed files were made by
 Python 3.11, whose Unicode categories choose some of the strings)
 """
 import hashlib
@@ -31,9 +34,12 @@ from pathlib import Path
 import tokenizers
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
+import tok_kinds
+
 PINNED = "0.23.3"
 OUT = Path(__file__).resolve().parent.parent.parent / "tests" / "golden" / "tok"
 N_STRINGS = 20000
+N_PAIRS = 2000
 VOCAB = 4000
 
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -155,7 +161,9 @@ def build(family):
 
 SPECIALS = ["<|endoftext|>", "<mask>", "<end>", "<both>", "wordy", "  ", "    ", "<n>", "<|begin_of_text|>", "<|eot_id|>",
             "<|start_header_id|>", "<|end_header_id|>", "<|python_tag|>", "<|im_start|>", "<|im_end|>", "<tool_call>", "</tool_call>",
-            "<think>", "</think>", "Ångström", "A\u030angstro\u0308m", "<|é|>", "<|e\u0301|>", "<|im_", "start|>", "<|", "|>", "<", "endoftext"]
+            "<think>", "</think>", "Ångström", "A\u030angstro\u0308m", "<|é|>", "<|e\u0301|>", "<|im_", "start|>", "<|", "|>", "<", "endoftext",
+            "[CLS]", "[SEP]", "[MASK]", "[mask]", "[UNK]", "[Ent]", "[ENT]", "Naïve-Bayes", "naive-bayes", "NAI\u0308VE-BAYES", "<s>", "</s>",
+            "<unk>", "<pad>", "<mask>", "<0x41>", "<0x0A>", "\u2581", "\u2581the", "[INST]", "[/INST]", "<start_of_turn>", "##ing"]
 BY_CATEGORY = {}
 for _c in range(0x110000):
     BY_CATEGORY.setdefault(unicodedata.category(chr(_c)), []).append(_c)
@@ -163,6 +171,8 @@ LETTERS = [c for k in ("Lu", "Ll", "Lt", "Lm", "Lo") for c in BY_CATEGORY[k]]
 MARKS = [c for k in ("Mn", "Mc", "Me") for c in BY_CATEGORY[k]]
 NUMBERS = [c for k in ("Nd", "Nl", "No") for c in BY_CATEGORY[k]]
 OTHERS = [c for k in ("Po", "Sm", "So", "Sk", "Sc", "Cf", "Pd", "Ps", "Pe", "Pc", "Pi", "Pf") for c in BY_CATEGORY[k]]
+COMPAT = [c for c in range(0x110000) if unicodedata.decomposition(chr(c)).startswith("<")]
+UPPER = [c for k in ("Lu", "Lt") for c in BY_CATEGORY[k]]
 COMPOSED = [c for c in range(0x110000) if unicodedata.decomposition(chr(c)) and not unicodedata.decomposition(chr(c)).startswith("<")]
 
 
@@ -236,11 +246,33 @@ def text_emoji(rng):
     return rng.choice(["", " "]).join(rng.choice(EMOJI + ["\u200d", "\ufe0f", "🏽"]) for _ in range(rng.randint(1, 8)))
 
 
+def text_compat(rng):
+    """What the compatibility forms, lower-casing and BERT's clean-up change."""
+    pools = [COMPAT, UPPER, OTHERS, list(range(0x20)) + list(range(0x7F, 0xA1)), list(range(0x4E00, 0x4E40)), list(range(0xFF00, 0xFFF0)), MARKS]
+    out = ""
+    for _ in range(rng.randint(1, 8)):
+        pool = rng.choice(pools)
+        out += rng.choice(["", "", " ", "a", "Word"]) + "".join(chr(rng.choice(pool)) for _ in range(rng.randint(1, 4)))
+    return out
+
+
+def text_cjk(rng):
+    out = ""
+    for _ in range(rng.randint(1, 6)):
+        low, high = rng.choice([(0x4E00, 0x9FA5), (0x3041, 0x30FF), (0xAC00, 0xD7A3), (0x3000, 0x3020), (0x20000, 0x2A6DF), (0xFF01, 0xFF60), (0x3400, 0x4DB5)])
+        out += "".join(chr(rng.randrange(low, high)) for _ in range(rng.randint(1, 6))) + rng.choice(["", " ", "a", "。"])
+    return out
+
+
+def all_makers():
+    return [sentence, sentence, text_script, text_script, text_any, text_any, text_marks, text_spaces, text_contractions, text_ascii, text_special,
+            text_special, text_numbers, text_code, text_emoji, text_compat, text_cjk, lambda r: r.choice(FOREIGN)]
+
+
 def strings():
     """Each a list of parts (text, repeat)."""
     rng = random.Random(2)
-    makers = [sentence, sentence, text_script, text_script, text_any, text_any, text_marks, text_spaces, text_contractions,
-              text_ascii, text_special, text_special, text_numbers, text_code, text_emoji, lambda r: r.choice(FOREIGN)]
+    makers = all_makers()
     out = [[("", 1)], [(" ", 1)], [("\n", 1)], [("'", 1)], [("\u0301", 1)]]
     runs = list("a.= \n\t1é'-_<") + ["the", "\u0301", "\u200d", "😀", "👩\u200d", "ㅏ", "中", "\u00a0", "\U000e0001", "\U0010fffd", "ab", "\r\n", " a", "e\u0301"]
     for n, ch in enumerate(runs):
@@ -297,19 +329,36 @@ def write_expect(family, tok, items):
     (OUT / family / "expect.bin").write_bytes(blob + total.digest())
 
 
+def text_of(parts):
+    return "".join(t * k for t, k in parts)
+
+
+def write_pairs(family, tok, items):
+    blob = bytearray(b"WTP1" + struct.pack("<I", N_PAIRS))
+    for i in range(N_PAIRS):
+        e = tok.encode(text_of(items[2 * i]), text_of(items[2 * i + 1]))
+        both = e.ids + e.type_ids
+        blob += digest(struct.pack(f"<{len(both)}I", *both))
+    (OUT / family / "pairs.bin").write_bytes(blob)
+
+
 def main():
     if tokenizers.__version__ != PINNED:
         sys.exit(f"tok.py: tokenizers {tokenizers.__version__} is here; the goldens are of {PINNED}")
     items = strings()
     OUT.mkdir(parents=True, exist_ok=True)
     write_strings(items)
-    for family in ("gpt2", "llama3", "qwen2"):
+    for family in sys.argv[1:] or ["gpt2", "llama3", "qwen2", *tok_kinds.KINDS]:
         (OUT / family).mkdir(exist_ok=True)
-        tok, config = build(family)
+        kind = tok_kinds.KINDS.get(family)
+        tok, config = kind(list(corpus())) if kind else build(family)
         path = OUT / family / "tokenizer.json"
         path.write_text(tok.to_str(pretty=False) + "\n")
         (OUT / family / "tokenizer_config.json").write_text(json.dumps(config, indent=1) + "\n")
-        write_expect(family, Tokenizer.from_file(str(path)), items)
+        tok = Tokenizer.from_file(str(path))
+        write_expect(family, tok, items)
+        if kind:
+            write_pairs(family, tok, items)
         print(f"{family}: {tok.get_vocab_size()} tokens")
 
 

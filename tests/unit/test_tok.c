@@ -74,16 +74,52 @@ static void compare(const char *family) {
     tok_free(t);
 }
 
-static void test_gpt2(void **state UNUSED) {
-    compare("gpt2");
+static void test_strings(void **state) {
+    compare(*state);
 }
 
-static void test_llama3(void **state UNUSED) {
-    compare("llama3");
-}
-
-static void test_qwen2(void **state UNUSED) {
-    compare("qwen2");
+/* test_pairs: the pair template over strings 2 i and 2 i + 1: ids and token types. */
+static void test_pairs(void **state) {
+    struct tok *t = tok_golden(*state);
+    char path[160];
+    size_t n;
+    snprintf(path, sizeof path, "tests/golden/tok/%s/pairs.bin", (const char *)*state);
+    char *expect = file_read(path, &n);
+    struct golden_strings g;
+    golden_strings_open(&g);
+    assert_int_equal(n, 8 + 2000 * 4);
+    assert_memory_equal(expect, "WTP1", 4);
+    struct tok_ids a = {0}, b = {0}, out = {0}, types = {0};
+    for (uint32_t i = 0; i < 2000; i++) {
+        uint32_t want;
+        memcpy(&want, expect + 8 + (size_t)i * 4, sizeof want);
+        a.n = b.n = out.n = types.n = 0;
+        golden_strings_next(&g);
+        tok_encode(t, g.text.data, g.text.len, NULL, 0, 0, &a);
+        golden_strings_next(&g);
+        tok_encode(t, g.text.data, g.text.len, NULL, 0, 0, &b);
+        tok_wrap_pair(t, (struct tok_text_ids){a.v, a.n}, (struct tok_text_ids){b.v, b.n}, &out, &types);
+        assert_int_equal(out.n, a.n + b.n + tok_n_special_pair(t));
+        assert_int_equal(types.n, out.n);
+        for (size_t k = 0; k < types.n; k++)
+            tok_ids_push(&out, types.v[k]);
+        if (digest(out.v, out.n * sizeof *out.v) != want)
+            fail_msg("%s: pair %u", (const char *)*state, i);
+        /* the template for one text adds what TOK_ADD_SPECIAL does */
+        out.n = types.n = a.n = 0;
+        tok_wrap(t, (struct tok_text_ids){b.v, b.n}, &out, &types);
+        tok_encode(t, g.text.data, g.text.len, NULL, 0, TOK_ADD_SPECIAL, &a);
+        assert_int_equal(out.n, types.n);
+        assert_int_equal(out.n, a.n);
+        assert_memory_equal(out.v, a.v, a.n * sizeof *a.v);
+    }
+    golden_strings_close(&g);
+    tok_ids_fini(&a);
+    tok_ids_fini(&b);
+    tok_ids_fini(&out);
+    tok_ids_fini(&types);
+    free(expect);
+    tok_free(t);
 }
 
 static uint32_t find(const struct tok *t, const char *s) {
@@ -165,10 +201,21 @@ static void test_invalid_utf8(void **state UNUSED) {
     tok_free(t);
 }
 
+#define STRINGS(family) {"strings_" family, test_strings, NULL, NULL, (void *)(uintptr_t) family}
+#define PAIRS(family) {"pairs_" family, test_pairs, NULL, NULL, (void *)(uintptr_t) family}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_gpt2),  cmocka_unit_test(test_llama3), cmocka_unit_test(test_qwen2),
-        cmocka_unit_test(test_knows), cmocka_unit_test(test_bytes),  cmocka_unit_test(test_invalid_utf8),
+        STRINGS("gpt2"),
+        STRINGS("llama3"),
+        STRINGS("qwen2"),
+        STRINGS("bert_uncased"),
+        PAIRS("bert_uncased"),
+        STRINGS("bert_cased"),
+        PAIRS("bert_cased"),
+        cmocka_unit_test(test_knows),
+        cmocka_unit_test(test_bytes),
+        cmocka_unit_test(test_invalid_utf8),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

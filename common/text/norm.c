@@ -1,0 +1,311 @@
+#include "common/text/norm.h"
+
+#include "common/text/bytelevel.h"
+#include "common/text/uni.h"
+#include "common/utf8.h"
+
+#include <stdlib.h>
+
+void norm_fini(struct norm *m) {
+    for (size_t i = 0; i < m->n_steps; i++) {
+        free(m->steps[i].pattern);
+        free(m->steps[i].content);
+        charsmap_fini(&m->steps[i].map);
+    }
+    free(m->steps);
+    *m = (struct norm){0};
+}
+
+/* A pass of one step over a text. */
+struct pass {
+    const struct norm_step *step;
+    const char *p;
+    size_t n;
+    struct buf *out;
+    struct nf_map *map; /* or NULL */
+    bool shifted;       /* the first character went away */
+};
+
+static void put_cp(struct buf *out, uint32_t cp) {
+    char *at = buf_reserve(out, 4);
+    out->len += utf8_encode(cp, at);
+}
+
+/* keep: source [begin, end) goes over as it is. */
+static void keep(struct pass *x, size_t begin, size_t end) {
+    nf_map_same(x->map, begin, end, x->out->len);
+    buf_add(x->out, x->p + begin, end - begin);
+}
+
+/* drop: source [begin, end) goes away. */
+static void drop(struct pass *x, size_t begin, size_t end) {
+    nf_map_changed(x->map, begin, end, x->out->len, x->out->len);
+    x->shifted |= begin == 0 && end > begin;
+}
+
+/* ---- a character at a time ---- */
+
+static void pass_lower(struct pass *x) {
+    for (size_t i = 0, len; i < x->n; i += len) {
+        uint32_t cp = uni_decode(x->p + i, &len), to[2];
+        size_t before = x->out->len;
+        if (cp < 0x80) {
+            buf_addc(x->out, (char)(cp >= 'A' && cp <= 'Z' ? cp + 32 : cp));
+            nf_map_same(x->map, i, i + len, before);
+            continue;
+        }
+        for (size_t k = 0, n_to = uni_lower_of(cp, to); k < n_to; k++)
+            put_cp(x->out, to[k]);
+        nf_map_changed(x->map, i, i + len, before, x->out->len);
+    }
+}
+
+static bool nmt_drops(uint32_t cp) {
+    return (cp >= 0x01 && cp <= 0x08) || cp == 0x0B || (cp >= 0x0E && cp <= 0x1F) || cp == 0x7F || cp == 0x8F ||
+           cp == 0x9F;
+}
+
+static bool nmt_space(uint32_t cp) {
+    return cp == '\t' || cp == '\n' || cp == '\f' || cp == '\r' || cp == 0x1680 ||
+           (cp >= 0x200B && cp <= 0x200F) || cp == 0x2028 || cp == 0x2029 || cp == 0x2581 || cp == 0xFEFF ||
+           cp == UNI_REPLACEMENT;
+}
+
+/* pass_filter: NMT and StripAccents. A run of dropped characters at the front shifts the text. */
+static void pass_filter(struct pass *x) {
+    bool nmt = x->step->kind == NORM_NMT;
+    for (size_t i = 0, len; i < x->n; i += len) {
+        uint32_t cp = uni_decode(x->p + i, &len);
+        if (nmt ? nmt_drops(cp) : (uni_props(cp) & UNI_IS_MARK) != 0) {
+            drop(x, i, i + len);
+        } else if (nmt && nmt_space(cp)) {
+            nf_map_changed(x->map, i, i + len, x->out->len, x->out->len + 1);
+            buf_addc(x->out, ' ');
+        } else {
+            keep(x, i, i + len);
+        }
+    }
+}
+
+static void pass_bytes(struct pass *x) {
+    for (size_t i = 0, len; i < x->n; i += len) {
+        size_t before = x->out->len;
+        (void)uni_decode(x->p + i, &len);
+        for (size_t k = 0; k < len; k++)
+            put_cp(x->out, byte_level_of((uint8_t)x->p[i + k]));
+        nf_map_changed(x->map, i, i + len, before, x->out->len);
+    }
+}
+
+/* ---- the text as a whole ---- */
+
+static void pass_strip(struct pass *x) {
+    size_t begin = 0, end = x->n, len;
+    while (x->step->left && begin < end && uni_is_space(uni_decode(x->p + begin, &len)))
+        begin += len;
+    while (x->step->right && begin < end && uni_is_space(uni_decode(x->p + uni_prev(x->p, end), &len)))
+        end = uni_prev(x->p, end);
+    drop(x, 0, begin);
+    keep(x, begin, end);
+    drop(x, end, x->n);
+}
+
+static void pass_prepend(struct pass *x) {
+    buf_add(x->out, x->step->content, x->step->n_content);
+    keep(x, 0, x->n);
+}
+
+/* replace: source [begin, end), n_chars characters, becomes the content. What is put in counts as made of
+ * the last of them. */
+static void replace(struct pass *x, size_t begin, size_t end, size_t n_chars) {
+    size_t before = x->out->len;
+    buf_add(x->out, x->step->content, x->step->n_content);
+    nf_map_changed(x->map, begin, end, before, x->out->len);
+    x->shifted |= begin == 0 && (n_chars > 1 || x->step->n_content == 0);
+}
+
+static void pass_replace(struct pass *x) {
+    const struct norm_step *s = x->step;
+    size_t done = 0, n_chars = utf8_count(s->pattern, s->n_pattern);
+    while (done < x->n) {
+        const char *hit = memmem(x->p + done, x->n - done, s->pattern, s->n_pattern);
+        size_t at = hit ? (size_t)(hit - x->p) : x->n;
+        keep(x, done, at);
+        if (!hit)
+            break;
+        replace(x, at, at + s->n_pattern, n_chars);
+        done = at + s->n_pattern;
+    }
+}
+
+/* run_char: whether the character at i is of the run's kind; its length goes to *len. */
+static bool run_char(const struct pass *x, size_t i, size_t *len) {
+    const struct norm_step *s = x->step;
+    uint32_t cp = uni_decode(x->p + i, len);
+    if (s->n_pattern == 0)
+        return uni_is_space(cp);
+    return *len == s->n_pattern && memcmp(x->p + i, s->pattern, s->n_pattern) == 0;
+}
+
+static void pass_replace_run(struct pass *x) {
+    for (size_t i = 0, len; i < x->n;) {
+        size_t end = i, n_chars = 0;
+        while (end < x->n && run_char(x, end, &len)) {
+            end += len;
+            n_chars++;
+        }
+        if (n_chars >= x->step->run_min) {
+            replace(x, i, end, n_chars);
+            i = end;
+            continue;
+        }
+        if (end == i) { /* to the next of the kind */
+            while (end < x->n && !run_char(x, end, &len))
+                end += len;
+        }
+        keep(x, i, end);
+        i = end;
+    }
+}
+
+/* ---- BERT ---- */
+
+static bool is_chinese(uint32_t cp) {
+    return (cp >= 0x4E00 && cp <= 0x9FFF) || (cp >= 0x3400 && cp <= 0x4DBF) || (cp >= 0x20000 && cp <= 0x2A6DF) ||
+           (cp >= 0x2A700 && cp <= 0x2B73F) || (cp >= 0x2B740 && cp <= 0x2B81F) ||
+           (cp >= 0x2B920 && cp <= 0x2CEAF) || (cp >= 0xF900 && cp <= 0xFAFF) || (cp >= 0x2F800 && cp <= 0x2FA1F);
+}
+
+void norm_bert_init(struct norm_step *s) {
+    for (uint32_t c = 0; c < 128; c++) {
+        uint8_t to = (uint8_t)(s->lower && c >= 'A' && c <= 'Z' ? c + 32 : c);
+        if (s->clean_text && (uni_props(c) & UNI_IS_DROPPED))
+            to = 0;
+        else if (s->clean_text && uni_is_space(c))
+            to = ' ';
+        s->ascii[c] = to;
+    }
+}
+
+static void bert_push(const struct norm_step *s, uint32_t cp, struct nf_stretch *v) {
+    if (s->clean_text && (uni_props(cp) & UNI_IS_DROPPED))
+        return;
+    if (s->clean_text && uni_is_space(cp))
+        cp = ' ';
+    bool apart = s->chinese && is_chinese(cp);
+    if (apart)
+        nf_push(v, ' ');
+    if (s->accents)
+        nf_push_decomposed(v, cp, false);
+    else
+        nf_push(v, cp);
+    if (apart)
+        nf_push(v, ' ');
+}
+
+static void bert_flush(const struct norm_step *s, struct nf_stretch *v, struct buf *out) {
+    if (s->accents)
+        nf_order(v);
+    for (size_t i = 0; i < v->n; i++) {
+        uint32_t to[2] = {v->v[i]};
+        if (s->accents && (uni_props(to[0]) & UNI_IS_ACCENT))
+            continue;
+        for (size_t k = 0, n_to = s->lower ? uni_lower_of(to[0], to) : 1; k < n_to; k++)
+            put_cp(out, to[k]);
+    }
+    v->n = 0;
+}
+
+/* pass_bert: ASCII that stays goes through a table; between such, characters are decomposed together,
+ * those that clean_text takes from among them as well. */
+static void pass_bert(struct pass *x) {
+    const struct norm_step *s = x->step;
+    struct nf_stretch v = {0};
+    char *to = buf_reserve(x->out, x->n);
+    for (size_t i = 0; i < x->n;) {
+        size_t begin = i;
+        for (; i < x->n && (uint8_t)x->p[i] < 0x80 && s->ascii[(uint8_t)x->p[i]]; i++)
+            *to++ = (char)s->ascii[(uint8_t)x->p[i]];
+        nf_map_same(x->map, begin, i, x->out->len);
+        x->out->len += i - begin;
+        if (i == x->n)
+            break;
+        size_t before = x->out->len;
+        begin = i;
+        for (size_t len; i < x->n && ((uint8_t)x->p[i] >= 0x80 || !s->ascii[(uint8_t)x->p[i]]); i += len) {
+            uint32_t cp = uni_decode(x->p + i, &len);
+            bool front = i == 0 && s->clean_text && (uni_props(cp) & UNI_IS_DROPPED);
+            x->shifted |= front || (i == 0 && s->accents && (uni_props(cp) & UNI_IS_ACCENT));
+            bert_push(s, cp, &v);
+        }
+        bert_flush(s, &v, x->out);
+        nf_map_changed(x->map, begin, i, before, x->out->len);
+        to = buf_reserve(x->out, x->n - i);
+    }
+    nf_stretch_fini(&v);
+}
+
+/* ---- steps ---- */
+
+static void run_step(struct pass *x) {
+    switch (x->step->kind) {
+    case NORM_FORM:
+        nf(x->step->form, x->p, x->n, x->out, x->map);
+        return; /* has ended the map */
+    case NORM_CHARSMAP:
+        charsmap_apply(&x->step->map, x->p, x->n, x->out, x->map);
+        return;
+    case NORM_LOWER:
+        pass_lower(x);
+        break;
+    case NORM_STRIP:
+        pass_strip(x);
+        break;
+    case NORM_STRIP_ACCENTS:
+    case NORM_NMT:
+        pass_filter(x);
+        break;
+    case NORM_REPLACE:
+        pass_replace(x);
+        break;
+    case NORM_REPLACE_RUN:
+        pass_replace_run(x);
+        break;
+    case NORM_PREPEND:
+        pass_prepend(x);
+        break;
+    case NORM_BYTES:
+        pass_bytes(x);
+        break;
+    case NORM_BERT:
+        pass_bert(x);
+        break;
+    }
+    nf_map_end(x->map, x->n, x->out->len);
+}
+
+bool norm_run(const struct norm *m, const char *p, size_t n, struct buf *out, struct nf_map *map,
+              bool *shifted) {
+    struct buf other = {0};
+    bool rewritten = false;
+    *shifted = false;
+    for (size_t i = 0; i < m->n_steps && n > 0; i++) {
+        const struct norm_step *s = &m->steps[i];
+        if (s->kind == NORM_FORM && nf_unchanged_n(s->form, p, n) == n)
+            continue;
+        struct pass x = {.step = s, .p = p, .n = n, .out = &other, .map = map};
+        other.len = 0;
+        if (map)
+            map->next = 0;
+        run_step(&x);
+        *shifted |= x.shifted;
+        struct buf swap = *out;
+        *out = other;
+        other = swap;
+        p = out->data;
+        n = out->len;
+        rewritten = true;
+    }
+    buf_fini(&other);
+    return rewritten;
+}
