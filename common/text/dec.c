@@ -34,8 +34,9 @@ static void replace_all(struct buf *b, struct str from, struct str to) {
 /* clean_up: the fixed rules of the WordPiece decoder, one after another. */
 static void clean_up(struct buf *b) {
     static const char *const rules[][2] = {
-        {" .", "."},     {" ?", "?"},   {" !", "!"},           {" ,", ","},   {" ' ", "'"},   {" n't", "n't"},
-        {" 'm", "'m"}, {" do not", " don't"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"},
+        {" .", "."},   {" ?", "?"},     {" !", "!"},     {" ,", ","},
+        {" ' ", "'"},  {" n't", "n't"}, {" 'm", "'m"},   {" do not", " don't"},
+        {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"},
     };
     for (size_t i = 0; i < ARRAY_LEN(rules); i++)
         replace_all(b, str_of(rules[i][0]), str_of(rules[i][1]));
@@ -102,7 +103,8 @@ static int hex(char c) {
 }
 
 bool dec_byte(const struct dec *d, struct str decoded, uint8_t *byte) {
-    if (d->end != DEC_BYTE_FALLBACK || decoded.n != 6 || memcmp(decoded.p, "<0x", 3) != 0 || decoded.p[5] != '>')
+    if (d->end != DEC_BYTE_FALLBACK || decoded.n != 6 || memcmp(decoded.p, "<0x", 3) != 0 ||
+        decoded.p[5] != '>')
         return false;
     int high = hex(decoded.p[3]), low = hex(decoded.p[4]);
     if (high < 0 || low < 0)

@@ -5,8 +5,8 @@
 #include "common/utf8.h"
 
 /* spaces_between_special changes nothing: Hugging Face's fast tokenizers ignore it too.
- * clean_up_tokenization_spaces ("a ." to "a.") is not applied either: it would change text that is meant as it
- * is, code above all, and transformers leaves BPE alone as well. */
+ * clean_up_tokenization_spaces ("a ." to "a.") is not applied either: it would change text that is meant as
+ * it is, code above all, and transformers leaves BPE alone as well. */
 
 enum { N_HELD_MAX = 3 }; /* an incomplete character */
 
@@ -17,7 +17,8 @@ void detok_init(struct detok *d, const struct tok *t, const uint32_t *prompt_tai
                         .spaces_between_special = spaces_between_special,
                         .at_start = true};
     for (size_t i = 0; i < n_tail; i++)
-        d->at_start &= prompt_tail[i] >= tok_vocab_size(t) || (skip_special && tok_is_special(t, prompt_tail[i]));
+        d->at_start &=
+            prompt_tail[i] >= tok_vocab_size(t) || (skip_special && tok_is_special(t, prompt_tail[i]));
     d->after_special = n_tail > 0 && tok_is_special(t, prompt_tail[n_tail - 1]);
     if (d->at_start)
         d->n_strip = (uint32_t)MIN(t->dec.n_strip, (size_t)UINT32_MAX);

@@ -23,7 +23,7 @@ struct detok {
     bool at_start; /* nothing was decoded yet: leading-space rules of some kinds */
     bool after_special;
     bool has_held;
-    uint32_t held;   /* the last token, where decoding it depends on whether another follows */
+    uint32_t held;    /* the last token, where decoding it depends on whether another follows */
     uint32_t n_strip; /* leading characters still to be taken off */
 };
 

@@ -27,11 +27,11 @@ enum pre_match {
     PRE_MATCH_TEXT, /* occurrences of `text` */
 };
 enum pre_behavior { /* what becomes of a match, in Hugging Face's names */
-    PRE_REMOVED,
-    PRE_ISOLATED,
-    PRE_MERGED_WITH_PREVIOUS,
-    PRE_MERGED_WITH_NEXT,
-    PRE_CONTIGUOUS,
+                    PRE_REMOVED,
+                    PRE_ISOLATED,
+                    PRE_MERGED_WITH_PREVIOUS,
+                    PRE_MERGED_WITH_NEXT,
+                    PRE_CONTIGUOUS,
 };
 enum pre_scheme { PRE_NEVER, PRE_FIRST, PRE_ALWAYS };
 

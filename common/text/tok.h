@@ -54,8 +54,8 @@ struct tok_text_ids {
 /* tok_wrap: appends the ids of one text with the special tokens TOK_ADD_SPECIAL adds, and the token type of
  * each to types (which may be NULL). */
 void tok_wrap(const struct tok *t, struct tok_text_ids a, struct tok_ids *out, struct tok_ids *types);
-/* tok_wrap_pair: the same for a pair of texts, by the tokenizer's template for pairs ("[CLS] A [SEP] B [SEP]").
- * A tokenizer without one puts a (type 0) before b (type 1). */
+/* tok_wrap_pair: the same for a pair of texts, by the tokenizer's template for pairs ("[CLS] A [SEP] B
+ * [SEP]"). A tokenizer without one puts a (type 0) before b (type 1). */
 void tok_wrap_pair(const struct tok *t, struct tok_text_ids a, struct tok_text_ids b, struct tok_ids *out,
                    struct tok_ids *types);
 /* tok_n_special_pair: how many ids tok_wrap_pair adds. */

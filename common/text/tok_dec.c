@@ -4,8 +4,8 @@
 #include <stdio.h>
 
 /* add_step: text and with are copied. */
-static enum rc add_step(struct dec *d, const char *path, struct dec_step step, struct str text, struct str with,
-                        struct err *e) {
+static enum rc add_step(struct dec *d, const char *path, struct dec_step step, struct str text,
+                        struct str with, struct err *e) {
     if (d->n_steps == DEC_STEPS_MAX)
         return tok_bad(e, path, "more than %d steps", DEC_STEPS_MAX);
     step.text = xstrndup(text.p ? text.p : "", text.n);
@@ -20,7 +20,8 @@ static enum rc load_replace(struct dec *d, const json_t *m, const char *path, st
     struct str pattern, content;
     bool regex;
     enum rc rc;
-    if ((rc = tok_pattern(m, path, &pattern, &regex, e)) || (rc = tok_text(m, "content", path, 0, &content, e)))
+    if ((rc = tok_pattern(m, path, &pattern, &regex, e)) ||
+        (rc = tok_text(m, "content", path, 0, &content, e)))
         return rc;
     if (regex)
         return tok_unsupported(e, path, "the pattern %.300s is not supported in a decoder", pattern.p);
@@ -64,7 +65,8 @@ static enum rc load_strip(struct dec *d, const json_t *m, const char *path, bool
         return tok_unsupported(e, path, "Strip at the end of a text is not supported");
     size_t n = (size_t)json_integer_value(start);
     if (!fused)
-        return add_step(d, path, (struct dec_step){.kind = DEC_STRIP, .n_start = n}, text, (struct str){0}, e);
+        return add_step(d, path, (struct dec_step){.kind = DEC_STRIP, .n_start = n}, text, (struct str){0},
+                        e);
     if (d->n_strip)
         return tok_unsupported(e, path, "a second Strip of the whole text is not supported");
     memcpy(d->strip, text.p, text.n);
@@ -92,7 +94,8 @@ static enum rc load_member(struct dec *d, const json_t *m, const char *path, boo
     if (strcmp(type, "Strip") == 0 && (*fused || !joined))
         return load_strip(d, m, path, *fused, e);
     if (joined)
-        return tok_unsupported(e, path, "decoder \"%.40s\" behind one that joins tokens is not supported", type);
+        return tok_unsupported(e, path, "decoder \"%.40s\" behind one that joins tokens is not supported",
+                               type);
     if (strcmp(type, "ByteLevel") == 0) {
         d->end = DEC_BYTE_LEVEL;
         *fused = true;

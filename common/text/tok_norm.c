@@ -34,7 +34,8 @@ static enum rc load_replace(struct norm_step *s, const json_t *m, const char *pa
     struct str pattern, content;
     bool regex;
     enum rc rc;
-    if ((rc = tok_pattern(m, path, &pattern, &regex, e)) || (rc = tok_text(m, "content", path, 0, &content, e)))
+    if ((rc = tok_pattern(m, path, &pattern, &regex, e)) ||
+        (rc = tok_text(m, "content", path, 0, &content, e)))
         return rc;
     if (regex && !run_pattern(pattern, s))
         return tok_unsupported(e, path, "the pattern %.300s is not supported in Replace", pattern.p);
@@ -83,8 +84,12 @@ static char *base64(struct str s, size_t *n_out) {
     uint32_t word = 0;
     for (size_t i = 0; i < s.n; i++) {
         char c = s.p[i];
-        int v = c >= 'A' && c <= 'Z' ? c - 'A' : c >= 'a' && c <= 'z' ? c - 'a' + 26 : c >= '0' && c <= '9' ? c - '0' + 52
-                : c == '+' ? 62 : c == '/' ? 63 : -1;
+        int v = c >= 'A' && c <= 'Z'   ? c - 'A'
+                : c >= 'a' && c <= 'z' ? c - 'a' + 26
+                : c >= '0' && c <= '9' ? c - '0' + 52
+                : c == '+'             ? 62
+                : c == '/'             ? 63
+                                       : -1;
         if (c == '=' && i + 2 >= s.n) {
             n_pad++;
             v = 0;
@@ -125,10 +130,14 @@ static enum rc load_step(struct norm_step *s, const json_t *m, const char *path,
         const char *type;
         struct norm_step step;
     } plain[] = {
-        {"NFC", {.kind = NORM_FORM, .form = NF_C}},   {"NFD", {.kind = NORM_FORM, .form = NF_D}},
-        {"NFKC", {.kind = NORM_FORM, .form = NF_KC}}, {"NFKD", {.kind = NORM_FORM, .form = NF_KD}},
-        {"Lowercase", {.kind = NORM_LOWER}},          {"StripAccents", {.kind = NORM_STRIP_ACCENTS}},
-        {"Nmt", {.kind = NORM_NMT}},                  {"ByteLevel", {.kind = NORM_BYTES}},
+        {"NFC", {.kind = NORM_FORM, .form = NF_C}},
+        {"NFD", {.kind = NORM_FORM, .form = NF_D}},
+        {"NFKC", {.kind = NORM_FORM, .form = NF_KC}},
+        {"NFKD", {.kind = NORM_FORM, .form = NF_KD}},
+        {"Lowercase", {.kind = NORM_LOWER}},
+        {"StripAccents", {.kind = NORM_STRIP_ACCENTS}},
+        {"Nmt", {.kind = NORM_NMT}},
+        {"ByteLevel", {.kind = NORM_BYTES}},
     };
     const char *type = tok_type(m);
     enum rc rc;

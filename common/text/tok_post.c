@@ -95,8 +95,8 @@ enum rc tok_load_post(struct tok *t, const json_t *part, struct err *e) {
     bool found = false;
     t->single = (struct tok_template){{{TOK_PART_A, 0, 0}}, 1};
     t->pair = (struct tok_template){{{TOK_PART_A, 0, 0}, {TOK_PART_B, 0, 1}}, 2};
-    for (size_t i = 0; !tok_absent(part) &&
-                       (m = tok_member(part, "post_processor", "processors", i, path, sizeof path));
+    for (size_t i = 0;
+         !tok_absent(part) && (m = tok_member(part, "post_processor", "processors", i, path, sizeof path));
          i++) {
         const char *type = tok_type(m);
         bool roberta = strcmp(type, "RobertaProcessing") == 0;

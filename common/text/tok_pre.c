@@ -21,8 +21,10 @@ static enum rc load_behavior(const json_t *m, const char *path, enum pre_behavio
             *out = behaviors[i].behavior;
             return RC_OK;
         }
-    return tok_bad(e, path, "behavior \"%.40s\" is none of Removed, Isolated, MergedWithPrevious, "
-                            "MergedWithNext, Contiguous", s ? s : "");
+    return tok_bad(e, path,
+                   "behavior \"%.40s\" is none of Removed, Isolated, MergedWithPrevious, "
+                   "MergedWithNext, Contiguous",
+                   s ? s : "");
 }
 
 static enum rc add_step(struct tok *t, const char *path, struct pre_step step, struct err *e) {
@@ -74,7 +76,6 @@ static enum rc load_byte_level(struct tok *t, const json_t *m, const char *path,
         return rc;
     return regex ? add_step(t, path, (struct pre_step){.kind = PRE_SPLIT, .split = split_gpt2}, e) : RC_OK;
 }
-
 
 enum rc tok_scheme(const json_t *m, const char *path, enum pre_scheme *out, struct err *e) {
     static const char *const names[] = {
@@ -137,10 +138,10 @@ static enum rc load_punctuation(struct tok *t, const json_t *m, const char *path
 static enum rc load_delimiter(struct tok *t, const json_t *m, const char *path, struct err *e) {
     struct str text;
     enum rc rc = tok_one_char(m, "delimiter", path, &text, e);
-    if (rc || (rc = add_step(t, path,
-                             (struct pre_step){.kind = PRE_MATCH, .match = PRE_MATCH_TEXT,
-                                               .behavior = PRE_REMOVED},
-                             e)))
+    if (rc ||
+        (rc = add_step(t, path,
+                       (struct pre_step){.kind = PRE_MATCH, .match = PRE_MATCH_TEXT, .behavior = PRE_REMOVED},
+                       e)))
         return rc;
     struct pre_step *own = &t->pre.steps[t->pre.n_steps - 1];
     own->text = xstrndup(text.p, text.n);
@@ -161,10 +162,10 @@ static enum rc load_member(struct tok *t, const json_t *m, const char *path, str
         const char *type;
         enum rc (*load)(struct tok *t, const json_t *m, const char *path, struct err *e);
     } with_options[] = {
-        {"ByteLevel", load_byte_level},     {"Split", load_split},
-        {"Metaspace", load_meta},           {"Digits", load_digits},
-        {"Punctuation", load_punctuation},  {"CharDelimiterSplit", load_delimiter},
-        {"Delimiter", load_delimiter},      {"FixedLength", load_fixed},
+        {"ByteLevel", load_byte_level},    {"Split", load_split},
+        {"Metaspace", load_meta},          {"Digits", load_digits},
+        {"Punctuation", load_punctuation}, {"CharDelimiterSplit", load_delimiter},
+        {"Delimiter", load_delimiter},     {"FixedLength", load_fixed},
     };
     static const struct {
         const char *type;
@@ -187,8 +188,8 @@ static enum rc load_member(struct tok *t, const json_t *m, const char *path, str
 enum rc tok_load_pre(struct tok *t, const json_t *part, struct err *e) {
     char path[64];
     const json_t *m;
-    for (size_t i = 0; !tok_absent(part) &&
-                       (m = tok_member(part, "pre_tokenizer", "pretokenizers", i, path, sizeof path));
+    for (size_t i = 0;
+         !tok_absent(part) && (m = tok_member(part, "pre_tokenizer", "pretokenizers", i, path, sizeof path));
          i++) {
         if (t->byte_level)
             return tok_unsupported(e, path, "\"%.40s\" behind ByteLevel is not supported", tok_type(m));

@@ -251,9 +251,10 @@ static enum rc automata_fill(struct tok *t, const struct entry *entries, size_t 
 static enum rc shown_check(const struct tok *t, const struct entry *entries, size_t n, struct err *e) {
     for (size_t i = 0; i < n; i++) {
         struct buf b = {0};
-        bool shifted, gone = entries[i].normalized && norm_run(&t->norm, entries[i].content.p,
-                                                               entries[i].content.n, &b, NULL, &shifted) &&
-                             b.len == 0;
+        bool shifted,
+            gone = entries[i].normalized &&
+                   norm_run(&t->norm, entries[i].content.p, entries[i].content.n, &b, NULL, &shifted) &&
+                   b.len == 0;
         buf_fini(&b);
         if (gone)
             return tok_bad(e, "added_tokens", "nothing is left of \"%.40s\" when normalised",

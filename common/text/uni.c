@@ -99,8 +99,8 @@ static bool joins(const struct cluster *c, enum uni_grapheme g) {
         return false;
     if (is_extend(g) || g == UNI_GRAPHEME_SPACING || a == UNI_GRAPHEME_PREPEND)
         return true;
-    if (a == UNI_GRAPHEME_L && (g == UNI_GRAPHEME_L || g == UNI_GRAPHEME_V || g == UNI_GRAPHEME_LV ||
-                                g == UNI_GRAPHEME_LVT))
+    if (a == UNI_GRAPHEME_L &&
+        (g == UNI_GRAPHEME_L || g == UNI_GRAPHEME_V || g == UNI_GRAPHEME_LV || g == UNI_GRAPHEME_LVT))
         return true;
     if ((a == UNI_GRAPHEME_LV || a == UNI_GRAPHEME_V) && (g == UNI_GRAPHEME_V || g == UNI_GRAPHEME_T))
         return true;

@@ -201,8 +201,10 @@ static void test_invalid_utf8(void **state UNUSED) {
     tok_free(t);
 }
 
-#define STRINGS(family) {"strings_" family, test_strings, NULL, NULL, (void *)(uintptr_t) family}
-#define PAIRS(family) {"pairs_" family, test_pairs, NULL, NULL, (void *)(uintptr_t) family}
+#define STRINGS(family)                                                                                      \
+    { "strings_" family, test_strings, NULL, NULL, (void *)(uintptr_t)family }
+#define PAIRS(family)                                                                                        \
+    { "pairs_" family, test_pairs, NULL, NULL, (void *)(uintptr_t)family }
 
 int main(void) {
     const struct CMUnitTest tests[] = {

@@ -165,10 +165,11 @@ static void test_template(void **state UNUSED) {
     struct tok *t;
     struct err e;
     size_t n_front, n_back;
-    const struct parts p = {.post = "{\"type\":\"Sequence\",\"processors\":[{\"type\":\"ByteLevel\"},"
-                                    TEMPLATE("[" TOKEN("a") "," SEQ "," TOKEN("b") "]",
-                                             "{\"a\":{\"id\":\"a\",\"ids\":[0,7]},\"b\":{\"id\":\"b\",\"ids\":[1]}"
-                                             "}") "]}"};
+    const struct parts p = {.post =
+                                "{\"type\":\"Sequence\",\"processors\":[{\"type\":\"ByteLevel\"}," TEMPLATE(
+                                    "[" TOKEN("a") "," SEQ "," TOKEN("b") "]",
+                                    "{\"a\":{\"id\":\"a\",\"ids\":[0,7]},\"b\":{\"id\":\"b\",\"ids\":[1]}"
+                                    "}") "]}"};
     assert_int_equal(load(&t, &p, &e), RC_OK);
     tok_n_special(t, &n_front, &n_back);
     assert_int_equal(n_front, 2);
