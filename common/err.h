@@ -33,7 +33,7 @@ enum rc {
 struct err {
     enum rc rc;
     char param[160]; /* dotted path of the offending field, "" for none */
-    char msg[640];
+    char msg[1024];
 };
 
 /* err_set: fills e (which may be NULL) and returns rc. param may be NULL. Over-long text is cut at

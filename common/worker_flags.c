@@ -88,6 +88,26 @@ const struct conf_flag worker_flag_rows[] = {
      .max = 1,
      AT(tensor_parallel),
      .help = "ranks of a worker; 1 in this build"},
+    {.name = "task",
+     .kind = CONF_ENUM,
+     .choices = "auto|generate|embed|embedding|classify|score|reward|transcription",
+     AT(task),
+     .help = "what the model is for [auto: by its architecture]"},
+    {.name = "runner",
+     .kind = CONF_ENUM,
+     .choices = "auto|generate|pooling",
+     AT(runner),
+     .help = "newer spelling of --task, with --convert [auto]"},
+    {.name = "convert",
+     .kind = CONF_ENUM,
+     .choices = "auto|none|embed|classify|reward",
+     AT(convert),
+     .help = "what a pooling runner makes of the model [auto]"},
+    {.name = "pooler-config",
+     .synonym = "override-pooler-config",
+     .kind = CONF_JSON,
+     AT(pooler_config),
+     .help = "JSON object: pooling_type (CLS, MEAN, LAST, MAX), normalize, use_activation"},
     {.name = "load-format",
      .kind = CONF_ENUM,
      .choices = "auto|safetensors|dummy",
@@ -148,10 +168,32 @@ void worker_flags_init(struct worker_flags *f) {
                                .prefix_caching = true,
                                .chunked_prefill = true,
                                .tensor_parallel = 1,
+                               .task = xstrdup("auto"),
+                               .runner = xstrdup("auto"),
+                               .convert = xstrdup("auto"),
                                .load_format = xstrdup("auto"),
                                .logprobs_mode = xstrdup("raw_logprobs"),
                                .max_logprobs = 20,
                                .mock_step_ms = 5};
+}
+
+enum rc worker_flags_task(const struct worker_flags *f, const char **task, struct err *e) {
+    bool pooling = strcmp(f->runner, "pooling") == 0, generate = strcmp(f->runner, "generate") == 0;
+    bool converts = strcmp(f->convert, "auto") != 0 && strcmp(f->convert, "none") != 0;
+    const char *said = converts ? f->convert : generate ? "generate" : "auto";
+    const char *plain = strcmp(f->task, "embedding") == 0 ? "embed" : f->task;
+    bool task_pools =
+        strcmp(plain, "auto") != 0 && strcmp(plain, "generate") != 0 && strcmp(plain, "transcription") != 0;
+    if (generate && converts)
+        return err_set(e, RC_INVALID, "convert", "--convert %s contradicts --runner generate", f->convert);
+    if (strcmp(plain, "auto") != 0 &&
+        ((strcmp(said, "auto") != 0 && strcmp(said, plain) != 0) || (pooling && !task_pools)))
+        return err_set(e, RC_INVALID, "task", "--task %s contradicts --runner %s and --convert %s", f->task,
+                       f->runner, f->convert);
+    if (pooling && strcmp(plain, "auto") == 0 && !converts)
+        said = "pooling"; /* whatever the architecture pools to */
+    *task = strcmp(plain, "auto") != 0 ? plain : said;
+    return RC_OK;
 }
 
 static void push(struct conf_list *l, char *s) {

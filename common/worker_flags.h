@@ -7,6 +7,7 @@
 #define WEIR_COMMON_WORKER_FLAGS_H
 
 #include "common/conf.h"
+#include "common/err.h"
 
 struct worker_flags {
     struct conf_list served_names;
@@ -22,8 +23,10 @@ struct worker_flags {
     char *scheduling_policy;                                              /* fcfs, priority */
     bool prefix_caching, chunked_prefill;
     int64_t tensor_parallel;
-    char *load_format;  /* auto, safetensors, dummy */
-    char *hf_overrides; /* JSON object or NULL */
+    char *task, *runner, *convert; /* see worker_flags_task */
+    char *pooler_config;           /* JSON object or NULL */
+    char *load_format;             /* auto, safetensors, dummy */
+    char *hf_overrides;            /* JSON object or NULL */
     char *logprobs_mode;
     int64_t max_logprobs;
     int64_t threads; /* compute threads; 0: cores */
@@ -38,6 +41,9 @@ extern const struct conf_flag worker_flag_rows[];
 extern const size_t n_worker_flag_rows;
 /* worker_flags_init: the defaults. */
 void worker_flags_init(struct worker_flags *f);
+/* worker_flags_task: what --task, --runner and --convert say together, in the words of --task; borrowed.
+ * RC_INVALID: they contradict each other. */
+MUST_USE enum rc worker_flags_task(const struct worker_flags *f, const char **task, struct err *e);
 /* worker_flags_argv: appends "--flag=value" for everything that differs from the defaults; each element is
  * heap memory. */
 void worker_flags_argv(const struct worker_flags *f, struct conf_list *argv);

@@ -199,7 +199,8 @@ struct op_norm {
 
 /* op_attn: out[t] = softmax(scale q k^T (soft-capped, masked)) v over the sequence's cache (or, for
  * CACHE_NONE, over its own rows of qkv). A causal query at position p sees positions <= p, and with a window
- * only p - window + 1 and later. */
+ * only p - window + 1 and later. A
+ * bidirectional query sees all, and with a window those with |p - j| < window. */
 struct op_attn {
     struct be_mem *out;       /* [n_tokens][n_heads * head_dim_v] */
     const struct be_mem *qkv; /* rows as rope_store leaves them */
@@ -209,6 +210,10 @@ struct op_attn {
     float softcap;            /* 0: none; else c * tanh(s / c) */
     uint32_t window;          /* 0: none */
     const struct be_w *sinks; /* VECTOR [n_heads], 0: none */
+    /* A bias by distance, added to the scaled score of query p and key j: entry
+     * rel_span + clamp(j - p, -rel_span, rel_span) of the head's row. NULL: none */
+    const struct be_w *rel_bias; /* VECTOR [n_heads * (2 * rel_span + 1)] */
+    uint32_t rel_span;
 };
 
 /* op_moe: y = add + sum over the top_k experts e of g_e * down_e(act(gate_e x) * up_e x). Router logits and

@@ -10,6 +10,7 @@ void batch_init(struct batch_arrays *b, const struct sched *s) {
     b->seq_start = xcalloc(n_seqs + 1, sizeof *b->seq_start);
     b->kv_len = xcalloc(n_seqs, sizeof *b->kv_len);
     b->rows = xcalloc(s->opts.n_rows_max, sizeof *b->rows);
+    b->types = xcalloc(n_tokens, sizeof *b->types);
     for (uint32_t g = 0; g < b->n_groups; g++) {
         b->table[g] = xcalloc(n_seqs * s->n_table, sizeof *b->table[g]);
         b->slot[g] = xcalloc(n_tokens, sizeof *b->slot[g]);
@@ -22,11 +23,22 @@ void batch_fini(struct batch_arrays *b) {
     free(b->seq_start);
     free(b->kv_len);
     free(b->rows);
+    free(b->types);
     for (uint32_t g = 0; g < b->n_groups; g++) {
         free(b->table[g]);
         free(b->slot[g]);
     }
     *b = (struct batch_arrays){0};
+}
+
+/* add_types: token types of an entry; output tokens have type 0. */
+static void add_types(struct batch_arrays *b, const struct plan_entry *e) {
+    const struct req *r = e->seq->req;
+    for (uint32_t k = 0; k < e->n_tokens; k++) {
+        uint32_t at = e->start + k;
+        b->types[e->at + k] = r->token_types && at < r->n_prompt ? r->token_types[at] : 0;
+    }
+    b->has_types |= r->token_types != NULL;
 }
 
 static void add_group(struct batch_arrays *b, const struct sched *s, const struct plan_entry *e, uint32_t i,
@@ -48,6 +60,7 @@ void batch_build(struct batch_arrays *b, const struct sched *s, const struct ste
     b->n_seqs = p->n_entries;
     b->n_rows = p->n_rows;
     b->table_stride = 1;
+    b->has_types = false;
     for (uint32_t i = 0; i < p->n_entries; i++)
         b->table_stride = MAX(b->table_stride, p->entries[i].seq->n_blocks);
     for (uint32_t i = 0; i < p->n_entries; i++) {
@@ -55,6 +68,7 @@ void batch_build(struct batch_arrays *b, const struct sched *s, const struct ste
         seq_copy_tokens(e->seq, e->start, e->n_tokens, b->tokens + e->at);
         for (uint32_t k = 0; k < e->n_tokens; k++)
             b->pos[e->at + k] = (int32_t)(e->start + k);
+        add_types(b, e);
         b->seq_start[i] = e->at;
         b->kv_len[i] = e->start + e->n_tokens;
         for (uint32_t g = 0; g < b->n_groups; g++)

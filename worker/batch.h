@@ -20,6 +20,8 @@ struct batch_arrays {
     uint32_t *table[KV_GROUPS_MAX]; /* [n_seqs][table_stride] 0 where nothing is looked at */
     uint32_t *slot[KV_GROUPS_MAX];  /* [n_tokens] */
     uint32_t *rows;                 /* [n_rows] */
+    uint8_t *types;                 /* [n_tokens] token types */
+    bool has_types;                 /* some are not 0 */
 };
 
 /* batch_init: room for steps of s. */

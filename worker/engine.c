@@ -204,6 +204,8 @@ static void forward(struct engine *e) {
     b.seq_start = a->seq_start;
     b.kv_len = a->kv_len;
     b.rows = a->rows;
+    b.kind = e->kinds;
+    b.token_type = a->has_types ? a->types : NULL;
     for (uint32_t g = 0; g < a->n_groups; g++) {
         b.group[g].table = a->table[g];
         b.group[g].table_stride = a->table_stride;
@@ -294,6 +296,49 @@ static void take_token(struct engine *e, struct seq *q, const struct sample_row 
     engine_end(e, q, t->finish, NULL, 0, true);
 }
 
+/* pool_entries: the planned step's hidden states go to the pooling requests that they belong to. */
+static void pool_entries(struct engine *e, const struct step_plan *p) {
+    for (uint32_t i = 0; i < p->n_entries; i++) {
+        const struct plan_entry *x = &p->entries[i];
+        struct req *r = x->seq->req;
+        uint32_t lo, hi;
+        if (r->pool.kind == POOL_NONE)
+            continue;
+        pooler_span(e->opts.pooler, &r->pool, r->n_prompt, &lo, &hi);
+        lo = MAX(lo, x->start);
+        hi = MIN(hi, x->start + x->n_tokens);
+        if (lo >= hi)
+            continue;
+        if (!r->pool_state)
+            r->pool_state = pooling_start(e->opts.pooler, &r->pool, r->n_prompt);
+        e->opts.model.hidden(e->opts.model.arg, x->at + lo - x->start, hi - lo, e->hidden);
+        pooling_rows(r->pool_state, e->hidden, lo, hi - lo);
+    }
+}
+
+/* end_prompt: the prompt is computed, and that was all that was asked for. */
+static void end_prompt(struct engine *e, struct seq *q) {
+    struct req *r = q->req;
+    if (r->pool.kind == POOL_NONE) {
+        engine_end(e, q, FINISH_LENGTH, NULL, 0, false);
+        return;
+    }
+    uint32_t rows, cols;
+    const float *v = pooling_finish(r->pool_state, &rows, &cols);
+    if (!v) {
+        engine_end(e, q, FINISH_ERROR, "the model computed a value that is not a number", 500, false);
+        return;
+    }
+    struct token_out *t = out_event(e, q);
+    t->finish = FINISH_STOP;
+    t->pool = v;
+    t->pool_rows = rows;
+    t->pool_cols = cols;
+    e->stats.prompt_tokens += r->n_prompt;
+    e->stats.prompt_tokens_cached += r->n_cached;
+    engine_end(e, q, FINISH_STOP, NULL, 0, true);
+}
+
 static void take_results(struct engine *e, const struct step_plan *p, uint64_t now_ns) {
     for (uint32_t i = p->n_sample_rows; i < p->n_rows; i++)
         if (p->rows[i].seq->state != SEQ_ENDED)
@@ -301,7 +346,7 @@ static void take_results(struct engine *e, const struct step_plan *p, uint64_t n
     for (uint32_t i = 0; i < p->n_entries; i++) {
         struct seq *q = p->entries[i].seq;
         if (q->state != SEQ_ENDED && seq_prompt_only(q) && q->n_computed == seq_known(q))
-            engine_end(e, q, FINISH_LENGTH, NULL, 0, false);
+            end_prompt(e, q);
     }
     for (uint32_t i = 0; i < p->n_sample_rows; i++)
         take_token(e, p->rows[i].seq, &e->rows[i], &e->results[i], now_ns);
@@ -336,6 +381,8 @@ static void step(struct engine *e) {
             engine_fail(e, why);
             return;
         }
+        if (e->opts.pooler)
+            pool_entries(e, p);
         now_ns = clock_ns();
         uint64_t n_before = e->stats.generated_tokens;
         sched_computed(&e->sched);

@@ -60,6 +60,8 @@ struct token_out {
     const uint32_t *top_ids;       /* [n_top] best first */
     const float *top_logprobs;     /* [n_top] */
     const struct first_out *first; /* NULL: not the first */
+    const float *pool;             /* [pool_rows][pool_cols] of a pooling request that is done; else NULL */
+    uint32_t pool_rows, pool_cols;
 };
 
 /* router_out: the events of one router. */
@@ -111,6 +113,9 @@ struct engine_stats {
 struct engine_model {
     void (*forward)(void *arg, const struct batch *b);
     void *arg;
+    /* hidden: final hidden states of tokens [row0, row0 + n) of the last batch, [n][hidden]; waits. NULL: the
+     * model does not pool. */
+    void (*hidden)(void *arg, uint32_t row0, uint32_t n, float *dst);
 };
 
 struct engine_opts {
@@ -120,6 +125,9 @@ struct engine_opts {
     const struct cache_group_spec *groups; /* [n_groups] as model_groups gives them; copied */
     uint32_t n_groups;
     uint32_t n_blocks[BE_GROUPS_MAX]; /* of each group, see engine_size_pools */
+    const struct pooler *pooler;      /* outlives the engine; NULL: pooling requests are refused */
+    uint32_t hidden;                  /* floats of a hidden state, with a pooler */
+    bool bidirectional;               /* an encoder: attention both ways, whole prompts, no groups */
     uint32_t n_vocab;
     uint32_t max_len;      /* effective context, tokens */
     uint32_t n_tokens_max; /* rows the device and the model were opened for */

@@ -74,6 +74,8 @@ struct engine {
     uint32_t *top_ids;                   /* [n_top_room] of the sampled rows, one behind the other */
     float *top_logprobs;                 /* [n_top_room] */
     size_t n_top_room;
+    float *hidden;  /* [token budget][hidden] of one entry; NULL without a pooler */
+    uint8_t *kinds; /* [seats] ATTN_BIDIRECTIONAL each; NULL: all causal */
 
     /* events of the step, in order of arising; then sorted by router */
     struct token_out *events, *sorted; /* [n_events_max] */

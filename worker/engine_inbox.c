@@ -103,6 +103,18 @@ static enum rc check_resume(const struct engine *e, const struct req *r, struct 
     return RC_OK;
 }
 
+/* check_pool: a pooling request computes its prompt and nothing else, and the model can do it. */
+static enum rc check_pool(const struct engine *e, const struct req *r, struct err *err) {
+    const struct engine_opts *o = &e->opts;
+    if (r->pool.kind == POOL_NONE)
+        return o->pooler ? err_set(err, RC_INVALID, "task", "the model does not generate") : RC_OK;
+    if (!o->pooler)
+        return err_set(err, RC_INVALID, "task", "the model does not pool");
+    if (r->max_tokens || r->n_samples != 1 || r->n_prompt_logprobs >= 0)
+        return err_set(err, RC_INVALID, "max_tokens", "a pooling request generates nothing");
+    return pooler_check(o->pooler, &r->pool, err);
+}
+
 static enum rc check_req(const struct engine *e, const struct req *r, struct err *err) {
     const struct engine_opts *o = &e->opts;
     if (r->router >= o->n_routers_max)
@@ -134,6 +146,8 @@ static enum rc check_req(const struct engine *e, const struct req *r, struct err
         rc = check_ids(r->stop_ids, r->n_stop_ids, o->n_vocab, "stop_ids", err);
     if (rc == RC_OK)
         rc = check_resume(e, r, err);
+    if (rc == RC_OK)
+        rc = check_pool(e, r, err);
     return rc;
 }
 

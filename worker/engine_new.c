@@ -108,6 +108,11 @@ static enum rc dummy_step(struct engine *e, uint32_t n, uint64_t *took_ns, struc
     b.seq_start = start;
     b.kv_len = &n;
     b.rows = &row;
+    uint8_t kind = ATTN_BIDIRECTIONAL;
+    if (e->opts.bidirectional) {
+        b.kind = &kind;
+        b.n_rows = 0;
+    }
     for (uint32_t g = 0; g < b.n_groups; g++) {
         b.group[g].table = table;
         b.group[g].table_stride = n_blocks;
@@ -156,6 +161,13 @@ static enum rc check_opts(const struct engine_opts *o, struct err *err) {
     if (o->n_requests_max == 0 || o->n_requests_max > 1u << 20 || o->n_routers_max == 0)
         return err_set(err, RC_INVALID, NULL, "%u live requests of %u routers", o->n_requests_max,
                        o->n_routers_max);
+    CHECK(!o->pooler || (o->model.hidden && o->hidden > 0));
+    if (o->bidirectional &&
+        (o->n_groups || o->n_tokens_max < o->max_len || (o->token_budget && o->token_budget < o->max_len)))
+        return err_set(err, RC_INVALID, "max_num_batched_tokens",
+                       "an encoder computes a text in one step: --max-num-batched-tokens must be at least "
+                       "the context of %u",
+                       o->max_len);
     if (o->token_budget > o->n_tokens_max)
         return err_set(err, RC_INVALID, "max_num_batched_tokens",
                        "a step of %u tokens is above the device's %u", o->token_budget, o->n_tokens_max);
@@ -215,6 +227,12 @@ static void make_buffers(struct engine *e) {
     const struct engine_opts *o = &e->opts;
     uint32_t n_seats = e->sched.n_seats;
     batch_init(&e->arrays, &e->sched);
+    if (o->pooler)
+        e->hidden = xcalloc((size_t)o->token_budget * o->hidden, sizeof *e->hidden);
+    if (o->bidirectional) {
+        e->kinds = xmalloc(n_seats);
+        memset(e->kinds, ATTN_BIDIRECTIONAL, n_seats);
+    }
     plan_largest(e);
     e->rows = xcalloc(o->n_rows_max, sizeof *e->rows);
     e->results = xcalloc(o->n_rows_max, sizeof *e->results);
@@ -252,6 +270,8 @@ enum rc engine_new(struct engine **out, const struct engine_opts *o, struct err 
     rc = make_pools(e, groups, err);
     if (rc == RC_OK && o->token_budget == 0)
         rc = engine_measure(e, &e->opts.token_budget, err);
+    if (o->bidirectional)
+        e->opts.token_budget = MAX(e->opts.token_budget, o->max_len);
     if (rc != RC_OK)
         goto out;
     struct sched_opts so = {.groups = groups,
@@ -262,6 +282,7 @@ enum rc engine_new(struct engine **out, const struct engine_opts *o, struct err 
                             .n_rows_max = o->n_rows_max,
                             .long_prefill_tokens = o->long_prefill_tokens,
                             .policy = o->policy,
+                            .whole_prompts = o->bidirectional,
                             .prefix_cache = o->prefix_cache,
                             .n_events_max = o->kv_events ? ENGINE_KV_EVENTS : 0};
     fill_random(&so.prefix_seed, sizeof so.prefix_seed);
@@ -322,6 +343,8 @@ void engine_free(struct engine *e) {
     free(e->copies);
     free(e->top_ids);
     free(e->top_logprobs);
+    free(e->hidden);
+    free(e->kinds);
     free(e->events);
     free(e->sorted);
     free(e->firsts);

@@ -21,11 +21,35 @@ static void send_soft(struct link_conn *c, enum link_lane lane, Weir__Envelope__
 
 /* ---- what routers are told ---------------------------------------------------------------------- */
 
+enum { IO_TASKS_MAX = 4 };
+
+/* tasks_of: what the model serves (api.md 4.2). One label is also a score. */
+static size_t tasks_of(const struct io_facts *f, Weir__Task *out) {
+    size_t n = 0;
+    switch (f->pooler ? pooler_task_of(f->pooler) : 0) {
+    case POOL_TASK_EMBED:
+        out[n++] = WEIR__TASK__EMBED;
+        break;
+    case POOL_TASK_CLASSIFY:
+    case POOL_TASK_SCORE:
+        out[n++] = WEIR__TASK__CLASSIFY;
+        if (pooler_labels(f->pooler) == 1)
+            out[n++] = WEIR__TASK__SCORE;
+        break;
+    case POOL_TASK_REWARD:
+        out[n++] = WEIR__TASK__REWARD;
+        break;
+    default:
+        out[n++] = WEIR__TASK__GENERATE;
+    }
+    return n;
+}
+
 static void send_info(struct io *io, struct link_conn *c) {
     Weir__WorkerInfo m = WEIR__WORKER_INFO__INIT;
     Weir__Asset assets[IO_ASSETS_MAX], *asset_ptrs[IO_ASSETS_MAX];
     char version[] = WEIR_VERSION, role[] = "both";
-    Weir__Task task = WEIR__TASK__GENERATE;
+    Weir__Task tasks[IO_TASKS_MAX];
 
     m.has_state = true;
     m.state = io->state;
@@ -42,8 +66,8 @@ static void send_info(struct io *io, struct link_conn *c) {
         m.n_served_names = io->names.n;
         m.has_revision = true;
         m.revision = (ProtobufCBinaryData){32, f->revision};
-        m.tasks = &task;
-        m.n_tasks = 1;
+        m.tasks = tasks;
+        m.n_tasks = tasks_of(f, tasks);
 #define FACT(field, value) (m.has_##field = true, m.field = (value))
         FACT(max_model_len, f->max_model_len);
         FACT(vocab_size, f->vocab_size);
@@ -84,7 +108,9 @@ static void send_credit(struct io *io, struct link_conn *c) {
     Weir__Credit m = WEIR__CREDIT__INIT;
     m.has_sequences = m.has_prefill_tokens = true;
     m.sequences = 2 * io->facts.max_seqs + 128;
-    uint64_t tokens = 2ull * MAX((uint64_t)io->facts.n_blocks * HASH_BLOCK_TOKENS, io->facts.max_model_len);
+    uint64_t tokens =
+        2ull * MAX(MAX((uint64_t)io->facts.n_blocks * HASH_BLOCK_TOKENS, io->facts.max_model_len),
+                   2ull * io->facts.max_batched_tokens);
     m.prefill_tokens = (uint32_t)MIN(tokens, UINT32_MAX);
     send_soft(c, LINK_CONTROL, WEIR__ENVELOPE__BODY_CREDIT, &m);
 }

@@ -130,6 +130,39 @@ static void fill_top(Weir__TopLogprobs *m, const struct token_out *t, uint32_t e
     m->logprobs = (float *)(uintptr_t)t->top_logprobs;
 }
 
+/* send_pools: what pooling requests of this router came to. One message for each: a row for every token of a
+ * long text is large. */
+static void send_pools(const struct router_out *r, struct link_conn *c) {
+    for (uint32_t i = 0; i < r->n_tokens; i++) {
+        const struct token_out *t = &r->tokens[i];
+        if (t->req->pool.kind == POOL_NONE || t->finish == FINISH_ABORT)
+            continue;
+        Weir__PoolOutput o = WEIR__POOL_OUTPUT__INIT, *list = &o;
+        Weir__PoolOutputs m = WEIR__POOL_OUTPUTS__INIT;
+        o.has_stream = o.has_n_tokens = true;
+        o.stream = t->stream;
+        o.n_tokens = t->req->n_prompt;
+        if (t->pool) {
+            o.has_rows = o.has_cols = o.has_data = true;
+            o.rows = t->pool_rows;
+            o.cols = t->pool_cols;
+            o.data.data = (uint8_t *)(uintptr_t)t->pool; /* only read; floats are little-endian here */
+            o.data.len = (size_t)o.rows * o.cols * sizeof *t->pool;
+        } else {
+            o.message = (char *)(uintptr_t)t->message;
+            o.has_status = true;
+            o.status = t->status ? t->status : 500;
+        }
+        m.outputs = &list;
+        m.n_outputs = 1;
+        enum rc rc = link_send(c, LINK_DATA, WEIR__ENVELOPE__BODY_POOL_OUTPUTS, &m);
+        if (rc == RC_AGAIN)
+            link_cut(c, "the router does not read its outputs");
+        else if (rc == RC_TOO_LARGE)
+            link_cut(c, "a pooled output is larger than a message");
+    }
+}
+
 static void send_router(struct io *io, uint64_t step, const struct router_out *r, struct link_conn *c) {
     struct io_out *o = io->out;
     Weir__StepOutputs m = WEIR__STEP_OUTPUTS__INIT;
@@ -193,7 +226,10 @@ void io_on_step(void *arg, const struct step_out *out) {
         struct link_conn *c = r->n_tokens ? io_conn_of(io, r->router, r->router_epoch) : NULL;
         if (!c)
             continue;
-        send_router(io, out->step, r, c);
+        if (io->facts.pooler)
+            send_pools(r, c);
+        else
+            send_router(io, out->step, r, c);
         link_drop(c);
     }
 }

@@ -44,20 +44,14 @@ void io_reject(struct link_conn *c, struct id128 id, const struct err *e) {
 static enum rc check_supported(const Weir__Submit *m, struct err *e) {
     const Weir__Sampling *s = m->sampling;
     const char *field = NULL;
-    if (m->has_task && m->task != WEIR__TASK__GENERATE)
-        field = "task";
-    else if (m->n_tensors)
+    if (m->n_tensors)
         field = "tensors";
     else if (m->constraint)
         field = "constraint";
     else if (m->adapter && m->adapter[0])
         field = "adapter";
-    else if (m->pooling)
-        field = "pooling";
     else if (m->kv_transfer)
         field = "kv_transfer";
-    else if (m->n_token_types)
-        field = "token_types";
     else if (s && s->n_bad_words)
         field = "bad_words";
     else if (s && s->n_processors)
@@ -132,10 +126,57 @@ static enum rc check_resume(const Weir__Submit *m, const struct io_facts *f, str
     return RC_OK;
 }
 
+/* The pooling kinds by their names on the wire. */
+static const char *const pool_names[] = {[POOL_EMBED] = "embed",
+                                         [POOL_CLASSIFY] = "classify",
+                                         [POOL_TOKEN_EMBED] = "token_embed",
+                                         [POOL_TOKEN_CLASSIFY] = "token_classify"};
+
+/* read_pooling: what m asks of the pooler; kind POOL_NONE for a generation. */
+static enum rc read_pooling(const Weir__Submit *m, const struct io_facts *f, struct pool_ask *out,
+                            struct err *e) {
+    *out = (struct pool_ask){0};
+    bool generates = !m->has_task || m->task == WEIR__TASK__GENERATE;
+    if (generates && !f->pooler && !m->pooling)
+        return RC_OK;
+    if (generates || !f->pooler || !m->pooling)
+        return err_set(e, RC_INVALID, "task", "the model does not serve this task");
+    const char *kind = m->pooling->kind ? m->pooling->kind : "";
+    for (int i = POOL_EMBED; i <= POOL_TOKEN_CLASSIFY; i++)
+        if (strcmp(kind, pool_names[i]) == 0)
+            out->kind = (enum pool_kind)i;
+    if (out->kind == POOL_NONE)
+        return err_set(e, RC_INVALID, "pooling", "unknown kind of pooling");
+    out->dimensions = m->pooling->dimensions;
+    out->activate =
+        m->pooling->has_use_activation ? m->pooling->use_activation : pooler_activates(f->pooler, out->kind);
+    return pooler_check(f->pooler, out, e);
+}
+
+static enum rc check_types(const Weir__Submit *m, const struct io_facts *f, struct err *e) {
+    if (m->n_token_types && m->n_token_types != m->n_tokens)
+        return err_set(e, RC_INVALID, "token_types", "as many token types as tokens are needed");
+    for (size_t i = 0; i < m->n_token_types; i++)
+        if (m->token_types[i] && m->token_types[i] >= f->n_token_types)
+            return err_set(e, RC_INVALID, "token_types", "token type %u of %u", m->token_types[i],
+                           f->n_token_types);
+    return RC_OK;
+}
+
+/* check_pool_submit: of a pooling request; the rest of a Submit has no meaning for it. */
+static enum rc check_pool_submit(const Weir__Submit *m, const struct io_facts *f, struct err *e) {
+    if (!m->has_stream || m->sampling || m->n_resume)
+        return err_set(e, RC_INVALID, "sampling", "a pooling Submit has a stream, and nothing to sample");
+    if (m->n_tokens < 1 || m->n_tokens > f->max_model_len)
+        return err_set(e, RC_INVALID, "tokens", "a text has 1 to %u tokens, not %zu", f->max_model_len,
+                       m->n_tokens);
+    if (m->has_domain && m->domain.len != 16)
+        return err_set(e, RC_INVALID, "domain", "domain has 16 bytes");
+    enum rc rc = check_ids(m->tokens, m->n_tokens, f->vocab_size, "tokens", e);
+    return rc ? rc : check_types(m, f, e);
+}
+
 static enum rc check_submit(const Weir__Submit *m, const struct io_facts *f, struct err *e) {
-    enum rc rc = check_supported(m, e);
-    if (rc != RC_OK)
-        return rc;
     if (!m->sampling || !m->has_stream)
         return err_set(e, RC_INVALID, "sampling", "a Submit needs sampling and stream");
     if (m->n_tokens < 1 || m->n_tokens > f->max_model_len)
@@ -152,7 +193,9 @@ static enum rc check_submit(const Weir__Submit *m, const struct io_facts *f, str
                        (long long)m->sampling->n_prompt_logprobs, m->n_tokens);
     if (m->has_domain && m->domain.len != 16)
         return err_set(e, RC_INVALID, "domain", "domain has 16 bytes");
-    rc = check_ids(m->tokens, m->n_tokens, f->vocab_size, "tokens", e);
+    if (m->n_token_types)
+        return err_set(e, RC_UNSUPPORTED, "token_types", "this model has no token types");
+    enum rc rc = check_ids(m->tokens, m->n_tokens, f->vocab_size, "tokens", e);
     if (rc == RC_OK)
         rc = check_sampling(m->sampling, f, e);
     if (rc == RC_OK)
@@ -227,6 +270,42 @@ static struct req *make_req(const Weir__Submit *m, const struct io_facts *f, str
     return r;
 }
 
+/* make_pool_req: m was checked. A prefix may come from the cache if only the last token counts. */
+static struct req *make_pool_req(const Weir__Submit *m, const struct io_facts *f, const struct pool_ask *ask,
+                                 struct id128 id, uint32_t router, uint32_t epoch) {
+    uint8_t *types = m->n_token_types ? xmalloc(m->n_token_types) : NULL;
+    uint32_t lo, hi;
+    for (size_t i = 0; i < m->n_token_types; i++)
+        types[i] = (uint8_t)m->token_types[i];
+    pooler_span(f->pooler, ask, (uint32_t)m->n_tokens, &lo, &hi);
+    uint64_t now = clock_ns();
+    struct req src = {
+        .id = id,
+        .router = router,
+        .router_epoch = epoch,
+        .stream = m->stream,
+        .n_samples = 1,
+        .priority = f->priority_scheduling ? m->priority : 0,
+        .arrival_ns = now,
+        .deadline_ns = m->deadline_ms ? now + m->deadline_ms * NS_PER_MS : 0,
+        .prompt = m->tokens,
+        .n_prompt = (uint32_t)m->n_tokens,
+        .cache_read = lo + 1 == m->n_tokens,
+        .cache_write = true,
+        .top_p = 1,
+        .repetition_penalty = 1,
+        .n_logprobs = -1,
+        .n_prompt_logprobs = -1,
+        .pool = *ask,
+        .token_types = types,
+    };
+    if (m->has_domain)
+        memcpy(src.domain, m->domain.data, sizeof src.domain);
+    struct req *r = req_new(&src);
+    free(types);
+    return r;
+}
+
 void io_submit(struct io *io, struct link_conn *c, uint32_t router, uint32_t epoch, const Weir__Submit *m) {
     struct id128 id;
     struct err e = {0};
@@ -242,11 +321,14 @@ void io_submit(struct io *io, struct link_conn *c, uint32_t router, uint32_t epo
     }
     if (io_tomb_take(io, id))
         return; /* its Abort overtook it */
-    if (check_submit(m, &io->facts, &e) != RC_OK) {
+    struct pool_ask ask;
+    if (read_pooling(m, &io->facts, &ask, &e) != RC_OK || check_supported(m, &e) != RC_OK ||
+        (ask.kind ? check_pool_submit(m, &io->facts, &e) : check_submit(m, &io->facts, &e)) != RC_OK) {
         io_reject(c, id, &e);
         return;
     }
-    struct req *r = make_req(m, &io->facts, id, router, epoch);
+    struct req *r = ask.kind ? make_pool_req(m, &io->facts, &ask, id, router, epoch)
+                             : make_req(m, &io->facts, id, router, epoch);
     if (io->engine.submit(io->engine.arg, r, &e) != RC_OK) {
         req_free(r);
         io_reject(c, id, &e);

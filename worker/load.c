@@ -10,6 +10,7 @@
 #include "common/hash.h"
 #include "common/log.h"
 #include "worker/device.h"
+#include "worker/file.h"
 
 enum { ROWS_MAX = 4096, TOKENS_MAX_CPU = 2048, SEQS_DEFAULT = 256 };
 
@@ -20,48 +21,12 @@ static bool is_dir(const char *path) {
     return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
 }
 
-/* read_file: at most limit bytes. RC_NOT_FOUND: there is none. */
-static enum rc read_file(const char *dir, const char *name, size_t limit, char **data, size_t *n,
-                         struct err *e) {
-    char path[4096];
-    struct stat st;
-    if ((size_t)snprintf(path, sizeof path, "%s/%s", dir, name) >= sizeof path)
-        return err_set(e, RC_INVALID, NULL, "the path of %s is too long", name);
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* never waits on a pipe */
-    if (fd < 0)
-        return err_set(e, errno == ENOENT ? RC_NOT_FOUND : RC_IO, NULL, "%s: %s", name, strerror(errno));
-    enum rc rc = RC_OK;
-    char *buf = NULL;
-    size_t got = 0;
-    if (fstat(fd, &st) || !S_ISREG(st.st_mode))
-        rc = err_set(e, RC_INVALID, NULL, "%s is not a regular file", name);
-    else if ((uint64_t)st.st_size > limit)
-        rc = err_set(e, RC_TOO_LARGE, NULL, "%s has %lld bytes, at most %zu", name, (long long)st.st_size,
-                     limit);
-    if (rc == RC_OK) {
-        buf = xmalloc((size_t)st.st_size + 1);
-        while (got < (size_t)st.st_size) {
-            ssize_t r = read(fd, buf + got, (size_t)st.st_size - got);
-            if (r < 0 && errno == EINTR)
-                continue;
-            if (r <= 0)
-                break;
-            got += (size_t)r;
-        }
-        buf[got] = 0;
-        *data = buf;
-        *n = got;
-    }
-    close(fd);
-    return rc;
-}
-
 /* read_line: the first line of a small file, into out; false if there is none. */
 static bool read_line(const char *dir, const char *name, char *out, size_t n) {
     char *data;
     size_t len;
     struct err e;
-    if (read_file(dir, name, 4096, &data, &len, &e) != RC_OK)
+    if (file_read(dir, name, 4096, &data, &len, &e) != RC_OK)
         return false;
     snprintf(out, n, "%.*s", (int)strcspn(data, "\r\n"), data);
     free(data);
@@ -113,7 +78,7 @@ static const struct {
 static enum rc read_assets(struct load *l, struct err *e) {
     for (size_t i = 0; i < ARRAY_LEN(asset_files); i++) {
         struct io_asset a = {.name = asset_files[i].name};
-        enum rc rc = read_file(l->dir, a.name, asset_files[i].limit, &a.data, &a.n, e);
+        enum rc rc = file_read(l->dir, a.name, asset_files[i].limit, &a.data, &a.n, e);
         if (rc == RC_NOT_FOUND && i > 0)
             continue;
         if (rc == RC_NOT_FOUND)
@@ -175,7 +140,9 @@ static enum rc context_length(const struct load *l, const struct worker_flags *f
         return err_set(e, RC_INVALID, "max-model-len",
                        "--max-model-len %llu is above the %llu positions that the model allows",
                        (unsigned long long)f->max_model_len, (unsigned long long)limit);
-    *out = f->max_model_len ? (uint32_t)f->max_model_len : l->config.max_positions;
+    uint32_t own = l->pooler ? pooler_max_len(l->pooler) : 0; /* what sentence-transformers cuts texts to */
+    *out =
+        f->max_model_len ? (uint32_t)f->max_model_len : MIN(l->config.max_positions, own ? own : UINT32_MAX);
     return RC_OK;
 }
 
@@ -183,7 +150,7 @@ static enum rc read_config(struct load *l, const struct worker_flags *f, struct 
     char *data = NULL;
     size_t n = 0;
     json_t *overrides = NULL;
-    enum rc rc = read_file(l->dir, "config.json", MIB, &data, &n, e);
+    enum rc rc = file_read(l->dir, "config.json", MIB, &data, &n, e);
     if (rc == RC_NOT_FOUND)
         return err_set(e, rc, NULL, "config.json is missing from %s", l->dir);
     if (rc != RC_OK)
@@ -199,20 +166,49 @@ static enum rc read_config(struct load *l, const struct worker_flags *f, struct 
     return rc;
 }
 
+/* load_pooler: what becomes of the hidden states, and the asset that tells routers of it. */
+static enum rc load_pooler(struct load *l, const struct worker_flags *f, const char *task, struct err *e) {
+    struct buf text = {0};
+    enum rc rc = pooler_load(&l->pooler,
+                             &(struct pooler_opts){.dir = l->dir,
+                                                   .config = &l->config,
+                                                   .weights = l->weights,
+                                                   .pooler_config = f->pooler_config,
+                                                   .task = task},
+                             e);
+    if (rc != RC_OK)
+        return rc;
+    pooler_describe(l->pooler, &text);
+    l->assets[l->n_assets].name = "pooling.json";
+    l->assets[l->n_assets].n = text.len;
+    l->assets[l->n_assets++].data = buf_take(&text);
+    l->facts.pooler = l->pooler;
+    l->facts.n_token_types = l->config.encoder.n_types;
+    return RC_OK;
+}
+
 enum rc load_files(struct load *l, const char *model, const struct worker_flags *f, struct err *e) {
     struct str config = {0};
-    enum rc rc = load_find(model, &l->dir, e);
+    const char *task = NULL;
+    enum pool_task pools = 0;
+    enum rc rc = worker_flags_task(f, &task, e);
+    if (rc == RC_OK)
+        rc = load_find(model, &l->dir, e);
     if (rc == RC_OK)
         rc = read_config(l, f, &config, e);
+    if (rc == RC_OK)
+        rc = pooler_task(&l->config, task, &pools, e);
     if (rc == RC_OK)
         rc = read_assets(l, e);
     const struct io_asset *gen = rc == RC_OK ? find_asset(l, "generation_config.json") : NULL;
     if (gen)
         rc = hf_generation_parse((struct str){gen->data, gen->n}, &l->generation, e);
-    if (rc == RC_OK)
+    if (rc == RC_OK && !pools)
         rc = fill_eos(l, e);
     if (rc == RC_OK && strcmp(f->load_format, "dummy"))
         rc = st_open(&l->weights, l->dir, e);
+    if (rc == RC_OK && pools)
+        rc = load_pooler(l, f, task, e);
     if (rc == RC_OK)
         rc = context_length(l, f, &l->facts.max_model_len, e);
     if (rc == RC_OK) {
@@ -300,7 +296,7 @@ static enum rc size_pools(struct load *l, const struct worker_flags *f, struct e
         if (rc != RC_OK)
             return rc;
     }
-    l->facts.n_blocks = o->n_blocks[0];
+    l->facts.n_blocks = o->n_groups ? o->n_blocks[0] : 0;
     return check_kv_memory(l, f, e);
 }
 
@@ -338,6 +334,10 @@ static void forward(void *arg, const struct batch *b) {
     model_forward(arg, b);
 }
 
+static void hidden(void *arg, uint32_t row0, uint32_t n, float *dst) {
+    model_hidden(arg, row0, n, dst);
+}
+
 enum rc load_model(struct load *l, const struct worker_flags *f, struct engine_opts *o,
                    void (*progress)(void *arg, uint64_t done, uint64_t total), void *progress_arg,
                    struct err *e) {
@@ -346,6 +346,8 @@ enum rc load_model(struct load *l, const struct worker_flags *f, struct engine_o
     uint32_t n_seqs = f->max_num_seqs ? (uint32_t)f->max_num_seqs : SEQS_DEFAULT;
     uint32_t n_tokens = f->max_num_batched_tokens ? (uint32_t)f->max_num_batched_tokens : TOKENS_MAX_CPU;
     n_tokens = MAX(n_tokens, n_seqs); /* a step of decodes alone must fit */
+    if (hf_is_encoder(&l->config) && !f->max_num_batched_tokens)
+        n_tokens = MAX(n_tokens, l->facts.max_model_len); /* a text is computed in one step */
     enum rc rc = open_device(l, f, dt, n_tokens, n_seqs, e);
     if (rc == RC_OK)
         rc = check_memory(l, dt, e);
@@ -358,6 +360,7 @@ enum rc load_model(struct load *l, const struct worker_flags *f, struct engine_o
                             .kv = kv,
                             .max_len = l->facts.max_model_len,
                             .n_tokens_max = n_tokens,
+                            .pools = l->pooler != NULL,
                             .dummy = !l->weights,
                             .progress = progress,
                             .progress_arg = progress_arg};
@@ -367,7 +370,11 @@ enum rc load_model(struct load *l, const struct worker_flags *f, struct engine_o
     struct cache_group_spec groups[BE_GROUPS_MAX];
     o->ops = l->ops;
     o->be = l->be;
-    o->model = (struct engine_model){.forward = forward, .arg = l->model};
+    o->model =
+        (struct engine_model){.forward = forward, .arg = l->model, .hidden = l->pooler ? hidden : NULL};
+    o->pooler = l->pooler;
+    o->hidden = l->config.hidden;
+    o->bidirectional = hf_is_encoder(&l->config);
     o->n_groups = model_groups(&l->config, &mo, groups);
     o->groups = groups;
     o->n_vocab = l->config.vocab;
@@ -380,7 +387,7 @@ enum rc load_model(struct load *l, const struct worker_flags *f, struct engine_o
     o->n_requests_max = 8 * n_seqs + 4096;
     o->n_routers_max = IO_ROUTERS_MAX;
     o->policy = strcmp(f->scheduling_policy, "priority") ? SCHED_FCFS : SCHED_PRIORITY;
-    o->prefix_cache = f->prefix_caching;
+    o->prefix_cache = f->prefix_caching && !o->bidirectional;
     o->eos_ids = l->facts.eos;
     o->n_eos_ids = l->facts.n_eos;
     o->n_top_max = (uint32_t)f->max_logprobs;
@@ -400,12 +407,13 @@ enum rc load_model(struct load *l, const struct worker_flags *f, struct engine_o
     l->facts.max_batched_tokens = engine_token_budget(l->engine);
     l->facts.max_logprobs = (uint32_t)f->max_logprobs;
     l->facts.priority_scheduling = o->policy == SCHED_PRIORITY;
-    l->facts.prefix_caching = f->prefix_caching;
+    l->facts.prefix_caching = o->prefix_cache;
     return RC_OK;
 }
 
 void load_free(struct load *l) {
     engine_free(l->engine);
+    pooler_free(l->pooler);
     model_free(l->model);
     if (l->be)
         l->ops->close(l->be);

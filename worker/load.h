@@ -20,6 +20,7 @@ struct load {
     const struct be_ops *ops;
     struct be *be;
     struct model *model;
+    struct pooler *pooler; /* NULL: the model generates */
     struct engine *engine;
     struct io_facts facts;
     struct io_asset assets[IO_ASSETS_MAX];

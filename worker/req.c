@@ -26,6 +26,7 @@ static size_t lay_out(const struct req *src, char *base) {
     const struct sample_bias *bias = place(base, &at, src->bias, src->n_bias * sizeof *src->bias);
     size_t allowed_bytes = src->allowed ? src->n_allowed_words * sizeof *src->allowed : 0;
     const uint32_t *allowed = place(base, &at, src->allowed, allowed_bytes);
+    const uint8_t *types = place(base, &at, src->token_types, src->token_types ? src->n_prompt : 0);
     struct req_resume *resume = place(base, &at, src->resume, src->n_resume * sizeof *src->resume);
     for (uint32_t i = 0; i < src->n_resume; i++) {
         const struct req_resume *x = &src->resume[i];
@@ -39,6 +40,7 @@ static size_t lay_out(const struct req *src, char *base) {
         r->bias = bias;
         r->allowed = src->allowed ? allowed : NULL;
         r->resume = resume;
+        r->token_types = src->token_types ? types : NULL;
     }
     return at;
 }
@@ -139,6 +141,7 @@ void req_free(struct req *r) {
         free(r->seqs[k].out);
         free(r->seqs[k].seen);
     }
+    pooling_free(r->pool_state);
     free(r->seqs);
     free(r->hashes);
     free(r->stops);

@@ -6,6 +6,7 @@
 
 void sched_init(struct sched *s, const struct sched_opts *o) {
     CHECK(o->n_groups <= KV_GROUPS_MAX && o->max_len > 0 && o->token_budget > 0 && o->n_seqs_max > 0);
+    CHECK(!o->whole_prompts || (o->token_budget >= o->max_len && o->n_groups == 0));
     *s = (struct sched){.opts = *o};
     s->opts.groups = s->group;
     /* A quarter of each step is kept from decodes, so that prompts go on however many sequences decode. */
@@ -151,6 +152,8 @@ static bool decodes(const struct seq *q) {
 static uint32_t chunk_of(const struct sched *s, const struct seq *q) {
     uint32_t want = seq_known(q) - q->n_computed;
     uint32_t n = MIN(MIN(want, s->tokens_left), sched_chunk_max(s));
+    if (s->opts.whole_prompts)
+        return want <= s->tokens_left ? want : 0;
     if (seq_wants_prompt_rows(q))
         return MIN(n, s->rows_left); /* a row each at most: of the next prompt token, or the sample */
     if (n == want && s->rows_left == 0)
@@ -247,7 +250,7 @@ static bool admit(struct sched *s, uint64_t now_ns) {
     struct seq *q = s->waiting[0];
     struct req *r = q->req;
     uint32_t n_hits = cached_blocks(s, q);
-    if (!fits(s, q, n_hits))
+    if (!fits(s, q, n_hits) || chunk_of(s, q) == 0)
         return false;
     queue_remove(s, q);
     take_seat(s, q);

@@ -13,6 +13,7 @@
 
 #include "common/base.h"
 #include "common/err.h"
+#include "worker/pooler.h"
 
 enum { KV_GROUPS_MAX = 4, SEQ_NO_SEAT = UINT32_MAX };
 #define SEQ_NO_TOKEN UINT32_MAX
@@ -73,6 +74,9 @@ struct req {
     int32_t n_logprobs;        /* -1: none; else top N beside the sampled one */
     int32_t n_prompt_logprobs; /* -1: none; else top N beside the prompt's own */
 
+    struct pool_ask pool;       /* kind POOL_NONE: a generation; else max_tokens is 0 and n_samples 1 */
+    const uint8_t *token_types; /* [n_prompt]; NULL: all 0 */
+
     /* The engine's, from here on. Zero when the caller fills the struct. */
     struct seq *seqs;     /* [n_samples] */
     struct id128 *hashes; /* [n_hashes] names of the prompt's full blocks */
@@ -93,6 +97,7 @@ struct req {
     float *prompt_top_logprobs;             /* [n_prompt][n_prompt_logprobs] */
     uint32_t n_prompt_done;                 /* leading entries of prompt_logprobs that are known */
     bool prompt_reported;
+    struct pool_state *pool_state; /* of a pooling request that has begun */
 };
 enum { SEQ_SAMPLES_MAX = 4096 };
 

@@ -4,37 +4,31 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "common/buf.h"
 #include "common/hf/config_internal.h"
 
 /* Defaults of the families where a key is absent: those of Hugging Face's configuration classes. */
 static const struct family {
-    const char *name, *model_type;
+    const char *model_type;
     uint32_t n_kv_heads; /* 0: as n_heads */
     uint32_t head_dim;   /* 0: hidden / heads */
     uint32_t max_positions, window;
     bool qkv_bias, qk_norm;
     bool reads_attention_bias, reads_mlp_bias;
     bool window_by_layer; /* use_sliding_window, max_window_layers, layer_types */
-} families[N_HF_ARCH] = {
-    [HF_LLAMA] = {.name = "LlamaForCausalLM",
-                  .model_type = "llama",
+} families[HF_BERT] = {
+    [HF_LLAMA] = {.model_type = "llama",
                   .max_positions = 2048,
                   .reads_attention_bias = true,
                   .reads_mlp_bias = true},
-    [HF_MISTRAL] = {.name = "MistralForCausalLM",
-                    .model_type = "mistral",
-                    .n_kv_heads = 8,
-                    .max_positions = 131072,
-                    .window = 4096},
-    [HF_QWEN2] = {.name = "Qwen2ForCausalLM",
-                  .model_type = "qwen2",
+    [HF_MISTRAL] = {.model_type = "mistral", .n_kv_heads = 8, .max_positions = 131072, .window = 4096},
+    [HF_QWEN2] = {.model_type = "qwen2",
                   .n_kv_heads = 32,
                   .max_positions = 32768,
                   .window = 4096,
                   .qkv_bias = true,
                   .window_by_layer = true},
-    [HF_QWEN3] = {.name = "Qwen3ForCausalLM",
-                  .model_type = "qwen3",
+    [HF_QWEN3] = {.model_type = "qwen3",
                   .n_kv_heads = 32,
                   .head_dim = 128,
                   .max_positions = 32768,
@@ -42,6 +36,41 @@ static const struct family {
                   .qk_norm = true,
                   .reads_attention_bias = true,
                   .window_by_layer = true},
+};
+
+/* Names of model classes. "Model" alone is the body without a head; a masked language model serves as its
+ * body. */
+static const struct {
+    const char *name;
+    enum hf_arch arch;
+    enum hf_head head;
+} classes[] = {
+    {"LlamaForCausalLM", HF_LLAMA, HF_HEAD_LM},
+    {"MistralForCausalLM", HF_MISTRAL, HF_HEAD_LM},
+    {"Qwen2ForCausalLM", HF_QWEN2, HF_HEAD_LM},
+    {"Qwen3ForCausalLM", HF_QWEN3, HF_HEAD_LM},
+    {"LlamaModel", HF_LLAMA, HF_HEAD_NONE},
+    {"MistralModel", HF_MISTRAL, HF_HEAD_NONE},
+    {"Qwen2Model", HF_QWEN2, HF_HEAD_NONE},
+    {"Qwen3Model", HF_QWEN3, HF_HEAD_NONE},
+    {"LlamaForSequenceClassification", HF_LLAMA, HF_HEAD_LABELS},
+    {"MistralForSequenceClassification", HF_MISTRAL, HF_HEAD_LABELS},
+    {"Qwen2ForSequenceClassification", HF_QWEN2, HF_HEAD_LABELS},
+    {"Qwen3ForSequenceClassification", HF_QWEN3, HF_HEAD_LABELS},
+    {"BertModel", HF_BERT, HF_HEAD_NONE},
+    {"BertForMaskedLM", HF_BERT, HF_HEAD_NONE},
+    {"BertForSequenceClassification", HF_BERT, HF_HEAD_LABELS},
+    {"RobertaModel", HF_ROBERTA, HF_HEAD_NONE},
+    {"RobertaForMaskedLM", HF_ROBERTA, HF_HEAD_NONE},
+    {"RobertaForSequenceClassification", HF_ROBERTA, HF_HEAD_LABELS},
+    {"XLMRobertaModel", HF_ROBERTA, HF_HEAD_NONE},
+    {"XLMRobertaForMaskedLM", HF_ROBERTA, HF_HEAD_NONE},
+    {"XLMRobertaForSequenceClassification", HF_ROBERTA, HF_HEAD_LABELS},
+    {"MPNetModel", HF_MPNET, HF_HEAD_NONE},
+    {"MPNetForMaskedLM", HF_MPNET, HF_HEAD_NONE},
+    {"ModernBertModel", HF_MODERNBERT, HF_HEAD_NONE},
+    {"ModernBertForMaskedLM", HF_MODERNBERT, HF_HEAD_NONE},
+    {"ModernBertForSequenceClassification", HF_MODERNBERT, HF_HEAD_LABELS},
 };
 
 /* Keys that would change what the model computes, or how its files are stored, in ways this build does not
@@ -109,29 +138,40 @@ static enum rc check_refused(const struct fields *f) {
     return RC_OK;
 }
 
+/* type_fits: model_type goes with the class. XLM-RoBERTa is RoBERTa with another tokenizer. */
+static bool type_fits(enum hf_arch arch, const char *type) {
+    static const char *const encoders[][2] = {
+        {"bert", "bert"}, {"roberta", "xlm-roberta"}, {"mpnet", "mpnet"}, {"modernbert", "modernbert"}};
+    if (arch < HF_BERT)
+        return strcmp(type, families[arch].model_type) == 0;
+    return strcmp(type, encoders[arch - HF_BERT][0]) == 0 || strcmp(type, encoders[arch - HF_BERT][1]) == 0;
+}
+
 static enum rc read_arch(const struct fields *f, struct hf_config *c) {
     const json_t *list = field_get(f, "architectures");
     const char *name = json_string_value(json_array_get(list, 0));
     if (!name)
         return field_bad(f, "architectures", "a list with the name of the model's class is needed");
-    for (int i = 0; i < N_HF_ARCH; i++) {
-        if (strcmp(name, families[i].name) != 0)
+    for (size_t i = 0; i < ARRAY_LEN(classes); i++) {
+        if (strcmp(name, classes[i].name) != 0)
             continue;
-        const char *type = families[i].model_type;
+        const char *type = NULL;
         enum rc rc = field_str(f, "model_type", &type);
-        if (!rc && strcmp(type, families[i].model_type) != 0)
+        if (!rc && type && !type_fits(classes[i].arch, type))
             rc = field_bad(f, "model_type", "\"%.64s\" contradicts the architecture %s", type, name);
-        c->arch = (enum hf_arch)i;
+        c->arch = classes[i].arch;
+        c->head = classes[i].head;
         snprintf(c->arch_name, sizeof c->arch_name, "%s", name);
         return rc;
     }
-    char known[256] = "";
-    for (int i = 0; i < N_HF_ARCH; i++) {
-        size_t n = strlen(known);
-        snprintf(known + n, sizeof known - n, "%s%s", i ? ", " : "", families[i].name);
-    }
-    return err_set(f->e, RC_UNSUPPORTED, "architectures",
-                   "%s: architectures: \"%.64s\" is not supported; supported are: %s", f->file, name, known);
+    struct buf known = {0};
+    for (size_t i = 0; i < ARRAY_LEN(classes); i++)
+        buf_addf(&known, "%s%s", i ? ", " : "", classes[i].name);
+    enum rc rc = err_set(f->e, RC_UNSUPPORTED, "architectures",
+                         "%s: architectures: \"%.64s\" is not supported; supported are: %.*s", f->file, name,
+                         (int)known.len, known.data);
+    buf_fini(&known);
+    return rc;
 }
 
 static enum rc read_dtype(const struct fields *f, struct hf_config *c) {
@@ -150,15 +190,15 @@ static enum rc read_dtype(const struct fields *f, struct hf_config *c) {
     return RC_OK;
 }
 
-/* need_u32: a size without which there is no model. */
-static enum rc need_u32(const struct fields *f, const char *key, uint32_t hi, uint32_t *out) {
+/* config_need_u32: a size without which there is no model. */
+enum rc config_need_u32(const struct fields *f, const char *key, uint32_t hi, uint32_t *out) {
     *out = 0;
     enum rc rc = field_u32(f, key, 1, hi, out);
     return rc ? rc : *out ? RC_OK : field_bad(f, key, "missing");
 }
 
 static enum rc read_heads(const struct fields *f, const struct family *fam, struct hf_config *c) {
-    enum rc rc = need_u32(f, "num_attention_heads", CONFIG_HEADS_MAX, &c->n_heads);
+    enum rc rc = config_need_u32(f, "num_attention_heads", CONFIG_HEADS_MAX, &c->n_heads);
     if (rc)
         return rc;
     c->n_kv_heads =
@@ -187,10 +227,11 @@ static enum rc read_sizes(const struct fields *f, const struct family *fam, stru
     enum rc rc;
     double eps = 1e-6;
     c->max_positions = fam->max_positions;
-    if ((rc = need_u32(f, "hidden_size", CONFIG_HIDDEN_MAX, &c->hidden)) ||
-        (rc = need_u32(f, "num_hidden_layers", CONFIG_LAYERS_MAX, &c->n_layers)) ||
-        (rc = need_u32(f, "intermediate_size", CONFIG_MLP_MAX, &c->mlp)) ||
-        (rc = need_u32(f, "vocab_size", CONFIG_VOCAB_MAX, &c->vocab)) || (rc = read_heads(f, fam, c)) ||
+    if ((rc = config_need_u32(f, "hidden_size", CONFIG_HIDDEN_MAX, &c->hidden)) ||
+        (rc = config_need_u32(f, "num_hidden_layers", CONFIG_LAYERS_MAX, &c->n_layers)) ||
+        (rc = config_need_u32(f, "intermediate_size", CONFIG_MLP_MAX, &c->mlp)) ||
+        (rc = config_need_u32(f, "vocab_size", CONFIG_VOCAB_MAX, &c->vocab)) ||
+        (rc = read_heads(f, fam, c)) ||
         (rc = field_u32(f, "max_position_embeddings", 1, CONFIG_POSITIONS_MAX, &c->max_positions)) ||
         (rc = field_f64(f, "rms_norm_eps", 0, true, 1, &eps)))
         return rc;
@@ -198,20 +239,18 @@ static enum rc read_sizes(const struct fields *f, const struct family *fam, stru
     return RC_OK;
 }
 
-static enum rc read_act(const struct fields *f, struct hf_config *c) {
-    const char *name = "silu";
-    enum rc rc = field_str(f, "hidden_act", &name);
+enum rc config_read_act(const struct fields *f, const char *key, const char *name, char out[32]) {
+    enum rc rc = field_str(f, key, &name);
     if (rc)
         return rc;
     for (size_t i = 0; i < ARRAY_LEN(acts); i++) {
         if (strcmp(name, acts[i]) == 0) {
-            snprintf(c->act, sizeof c->act, "%s", name);
+            snprintf(out, 32, "%s", name);
             return RC_OK;
         }
     }
     return config_unsupported(
-        f, "hidden_act",
-        "must be one of silu, swish, gelu, gelu_new, gelu_pytorch_tanh, relu, quick_gelu, tanh");
+        f, key, "must be one of silu, swish, gelu, gelu_new, gelu_pytorch_tanh, relu, quick_gelu, tanh");
 }
 
 static enum rc read_flags(const struct fields *f, const struct family *fam, struct hf_config *c) {
@@ -301,12 +340,16 @@ static enum rc read_all(const struct fields *f, struct hf_config *c) {
     enum rc rc = read_arch(f, c);
     if (rc)
         return rc;
+    if (hf_is_encoder(c))
+        return (rc = check_refused(f)) || (rc = read_dtype(f, c)) || (rc = config_encoder_read(f, c))
+                   ? rc
+                   : config_labels_read(f, c);
     const struct family *fam = &families[c->arch];
     if ((rc = check_refused(f)) || (rc = read_dtype(f, c)) || (rc = read_sizes(f, fam, c)))
         return rc;
     c->layer_windowed = xcalloc(c->n_layers, 1);
-    if ((rc = read_act(f, c)) || (rc = read_flags(f, fam, c)) || (rc = read_window(f, fam, c)) ||
-        (rc = config_rope_read(f, c)))
+    if ((rc = config_read_act(f, "hidden_act", "silu", c->act)) || (rc = read_flags(f, fam, c)) ||
+        (rc = read_window(f, fam, c)) || (rc = config_rope_read(f, c)) || (rc = config_labels_read(f, c)))
         return rc;
     return field_ids(f, "eos_token_id", c->vocab, c->eos, HF_EOS_MAX, &c->n_eos);
 }
@@ -334,6 +377,10 @@ enum rc hf_config_parse(struct str text, const json_t *overrides, struct hf_conf
 }
 
 void hf_config_fini(struct hf_config *c) {
+    for (uint32_t i = 0; c->labels.names && i < c->labels.n; i++)
+        free(c->labels.names[i]);
+    free(c->labels.names);
+    c->labels.names = NULL;
     free(c->layer_windowed);
     c->layer_windowed = NULL;
 }

@@ -10,14 +10,56 @@
 
 #include "common/err.h"
 
-enum hf_arch { HF_LLAMA = 0, HF_MISTRAL, HF_QWEN2, HF_QWEN3, N_HF_ARCH };
+enum hf_arch {
+    HF_LLAMA = 0,
+    HF_MISTRAL,
+    HF_QWEN2,
+    HF_QWEN3,
+    HF_BERT, /* from here on encoders: every token sees all; config_encoder.c */
+    HF_ROBERTA,
+    HF_MPNET,
+    HF_MODERNBERT,
+    N_HF_ARCH
+};
+/* What sits on top: a language model's head, nothing, or a head of labels. */
+enum hf_head { HF_HEAD_LM = 0, HF_HEAD_NONE, HF_HEAD_LABELS, N_HF_HEAD };
 enum hf_dtype { HF_DTYPE_F32 = 0, HF_DTYPE_F16, HF_DTYPE_BF16 };
 enum hf_rope { HF_ROPE_DEFAULT = 0, HF_ROPE_LINEAR, HF_ROPE_DYNAMIC, HF_ROPE_LLAMA3, HF_ROPE_YARN };
 
-enum { HF_EOS_MAX = 16 };
+/* The function on label outputs that the checkpoint asks for. */
+enum hf_label_act { HF_LABEL_ACT_DEFAULT = 0, HF_LABEL_ACT_NONE, HF_LABEL_ACT_SIGMOID, HF_LABEL_ACT_SOFTMAX };
+
+enum { HF_EOS_MAX = 16, HF_LABELS_MAX = 4096, HF_MATRYOSHKA_MAX = 64 };
+
+/* hf_encoder: what only encoders have. */
+struct hf_encoder {
+    float norm_eps; /* of their LayerNorms */
+    bool norm_bias;
+    uint32_t n_types;     /* rows of the token type table; 0: there is none */
+    uint32_t pos_offset;  /* added to positions: pad id + 1 for RoBERTa and MPNet */
+    uint32_t n_positions; /* rows of the position table */
+    uint32_t rel_buckets; /* MPNet: buckets of relative positions */
+    uint32_t global_every,
+        local_reach;    /* ModernBERT: layers that see all; tokens the others see to each side */
+    double local_theta; /* rope of the others */
+    bool pools_mean;    /* ModernBERT: the label head takes the mean, not the first token */
+    bool head_bias;
+    char head_act[32];
+};
+
+/* hf_labels: of a head of labels, and of embeddings that may be cut short. */
+struct hf_labels {
+    uint32_t n;   /* outputs of the head; 0: none */
+    char **names; /* [n] heap, or NULL without a table */
+    enum hf_label_act act;
+    uint32_t matryoshka[HF_MATRYOSHKA_MAX]; /* lengths that are allowed */
+    uint32_t n_matryoshka;
+    bool is_matryoshka; /* any length is */
+};
 
 struct hf_config {
     enum hf_arch arch;
+    enum hf_head head;
     char arch_name[64];  /* "LlamaForCausalLM" */
     enum hf_dtype dtype; /* torch_dtype; f32 if absent */
     uint32_t hidden, n_layers, n_heads, n_kv_heads, head_dim, mlp, vocab;
@@ -36,6 +78,8 @@ struct hf_config {
         uint32_t original_max_positions;
         bool truncate; /* YaRN: round the correction range */
     } rope;
+    struct hf_encoder encoder;
+    struct hf_labels labels;
     uint32_t eos[HF_EOS_MAX]; /* config.json's; generation_config.json's come first when it has any */
     uint32_t n_eos;
 };
@@ -54,6 +98,10 @@ MUST_USE enum rc hf_config_parse(struct str text, const json_t *overrides, struc
                                  struct err *e);
 void hf_config_fini(struct hf_config *c);
 MUST_USE enum rc hf_generation_parse(struct str text, struct hf_generation *out, struct err *e);
+/* hf_is_encoder: its tokens attend in both directions, and nothing is cached. */
+static inline bool hf_is_encoder(const struct hf_config *c) {
+    return c->arch >= HF_BERT;
+}
 /* hf_config_len_limit: the longest context that the config and its rope scaling allow: max_positions, or what
  * linear scaling and YaRN stretch it to. */
 uint32_t hf_config_len_limit(const struct hf_config *c);

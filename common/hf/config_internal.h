@@ -1,4 +1,4 @@
-/* config_internal.h: limits of a config, and what config.c and config_rope.c share. */
+/* config_internal.h: limits of a config, and what the config*.c files share. */
 #ifndef WEIR_COMMON_HF_CONFIG_INTERNAL_H
 #define WEIR_COMMON_HF_CONFIG_INTERNAL_H
 
@@ -18,6 +18,14 @@ enum {
 
 /* config_unsupported: RC_UNSUPPORTED with "FILE: KEY: what". */
 enum rc config_unsupported(const struct fields *f, const char *key, const char *what);
+/* config_need_u32: 1 to hi, and it must be there. */
+MUST_USE enum rc config_need_u32(const struct fields *f, const char *key, uint32_t hi, uint32_t *out);
+/* config_read_act: the name of an activation this build knows; `name` where the key is absent. */
+MUST_USE enum rc config_read_act(const struct fields *f, const char *key, const char *name, char out[32]);
+/* config_encoder_read: sizes, positions and norms of BERT's relatives. */
+MUST_USE enum rc config_encoder_read(const struct fields *f, struct hf_config *c);
+/* config_labels_read: labels, their activation, matryoshka lengths. */
+MUST_USE enum rc config_labels_read(const struct fields *f, struct hf_config *c);
 /* config_rope_read: c->rope, from rope_parameters, or rope_scaling and rope_theta. Needs the sizes. */
 MUST_USE enum rc config_rope_read(const struct fields *f, struct hf_config *c);
 

@@ -32,9 +32,9 @@ static void test_cut(void **state) {
     for (size_t k = 0; k < 4; k++)
         for (size_t shift = 0; shift < 4; shift++) {
             struct err e;
-            char text[900] = "aaa";
+            char text[1400] = "aaa";
             size_t n = shift;
-            for (; n < 800; n += strlen(chars[k]))
+            for (; n < 1300; n += strlen(chars[k]))
                 memcpy(text + n, chars[k], strlen(chars[k]) + 1);
             err_set(&e, RC_INVALID, text, "%s", text);
             assert_true(utf8_valid(e.msg, strlen(e.msg)));

@@ -369,9 +369,9 @@ static const struct {
     {"allowed_ids", 400},
     {"domain", 400},
     {"sampling", 400},
-    {"task", 501},
+    {"task", 400},
     {"constraint", 501},
-    {"pooling", 501},
+    {"task", 400}, /* pooling of a model that generates */
     {"max_tokens", 400},
     {"n_prompt_logprobs", 400},
     {"n_prompt_logprobs", 400},

@@ -26,8 +26,11 @@ static int open_best(struct be **out, const struct be_config *cfg, char err[BE_E
 CHOOSE(embed, op_embed)
 CHOOSE(gemm, op_gemm)
 CHOOSE(norm, op_norm)
-CHOOSE(attn, op_attn)
 CHOOSE(logits, op_logits)
+
+static void attn(struct be *b, const struct op_attn *op) {
+    (b->avx2 && !op->rel_bias ? avx2_attn : ref_attn)(b, op);
+}
 
 static void sample(struct be *b, const struct sample_row *rows, struct sample_out *out, uint32_t n) {
     (b->avx2 ? avx2_sample : ref_sample)(b, rows, out, n);

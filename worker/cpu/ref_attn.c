@@ -12,6 +12,8 @@ struct head {
     const float *k, *v; /* of the sequence's first row, at this head */
     size_t stride;      /* of rows of qkv */
     uint32_t layer, index, dim, dim_v;
+    const float *bias; /* by distance, of distance 0; NULL: none */
+    uint32_t at;       /* the query's place among the keys */
 };
 
 static float key(const struct head *h, uint32_t j, uint32_t d) {
@@ -41,6 +43,8 @@ static void head_attn(float *out, const float *q, const struct head *h, struct k
         s *= op->scale;
         if (op->softcap > 0)
             s = op->softcap * tanhf(s / op->softcap);
+        if (h->bias)
+            s += h->bias[MAX(MIN((int64_t)j - h->at, (int64_t)op->rel_span), -(int64_t)op->rel_span)];
         p[j - keys.lo] = s;
         max = fmaxf(max, s);
     }
@@ -64,6 +68,8 @@ void ref_attn(struct be *b, const struct op_attn *op) {
     CHECK(!kv || (kv->spec.n_kv_heads == n_kv && kv->spec.head_dim == hd));
     uint32_t cols = op->n_heads * hd + n_kv * (hd + hd_v), n_keys_max = 0;
     const float *qkv = cpu_f32(op->qkv, p->n_tokens, cols), *sinks = cpu_vector(op->sinks, op->n_heads);
+    uint32_t n_bias = 2 * op->rel_span + 1;
+    const float *bias = cpu_vector(op->rel_bias, op->n_heads * n_bias);
     float *out = cpu_f32(op->out, p->n_tokens, op->n_heads * hd_v);
     for (uint32_t s = 0; s < p->n_seqs; s++)
         n_keys_max = MAX(n_keys_max, kv ? p->kv_len[s] : p->seq_start[s + 1] - p->seq_start[s]);
@@ -85,6 +91,8 @@ void ref_attn(struct be *b, const struct op_attn *op) {
                 .index = g,
                 .dim = hd,
                 .dim_v = hd_v,
+                .bias = bias ? bias + (size_t)i * n_bias + op->rel_span : NULL,
+                .at = kv ? (uint32_t)p->pos[t] : t - p->seq_start[seq],
             };
             head_attn(out + ((size_t)t * op->n_heads + i) * hd_v, qkv + (size_t)t * cols + i * hd, &h, keys,
                       op, sinks ? sinks[i] : -INFINITY, scores);

@@ -61,3 +61,8 @@ void embed_run(struct model *m) {
 void head_run(struct model *m) {
     m->ops->logits(m->be, &(struct op_logits){.x = m->x, .norm = rms(m, m->norm), .w = m->head});
 }
+
+void last_run(struct model *m) {
+    m->ops->norm(m->be,
+                 &(struct op_norm){.y = m->last, .x = m->x, .norm = rms(m, m->norm), .cols = m->hidden});
+}

@@ -13,4 +13,7 @@ void embed_run(struct model *m);
 /* head_run: logits of the batch's rows, from norm(x). */
 void head_run(struct model *m);
 
+/* last_run: last = norm(x), for pooling. */
+void last_run(struct model *m);
+
 #endif

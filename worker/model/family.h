@@ -46,6 +46,33 @@ struct layer {
     struct mlp_block mlp;
 };
 
+/* norm_w: a LayerNorm's weights; bias NULL: without. weight NULL: no norm at all. */
+struct norm_w {
+    const struct be_w *weight, *bias; /* [hidden] */
+};
+
+/* enc_layer: of an encoder. BERT and its relatives norm behind attention and MLP, ModernBERT before them. */
+struct enc_layer {
+    struct norm_w attn_norm, mlp_norm;
+    const struct be_w *qkv, *qkv_bias;
+    const struct be_w *o, *o_bias;
+    const struct be_w *up, *up_bias; /* [mlp][hidden]; ModernBERT: gate and up */
+    const struct be_w *down, *down_bias;
+};
+
+struct encoder {
+    struct enc_layer *layers;             /* [n_layers] */
+    const struct be_w *positions, *types; /* NULL: without */
+    struct norm_w embed_norm, last_norm;
+    float norm_eps;
+    int32_t pos_offset;
+    const struct be_w *rel_bias; /* MPNet: see op_attn */
+    uint32_t rel_span;
+    const struct be_w *local_freq; /* ModernBERT: rope of the layers with a window */
+    uint8_t *windowed;             /* [n_layers] */
+    uint32_t window;
+};
+
 struct model_family {
     /* load: fills the layers and the ends of the model from named tensors. */
     enum rc (*load)(struct model *m, const struct hf_config *cfg, struct weights *w, struct err *e);
@@ -76,11 +103,14 @@ struct model {
     const struct be_w *inv_freq; /* [head_dim / 2] */
     struct layer *layers;        /* [n_layers] */
     uint32_t n_layers;
+    struct encoder enc; /* of encoders; their hidden states end up in `last` */
+    bool pools;         /* hidden states are wanted, not logits */
 
     struct be_mem *x;    /* [n_tokens_max][hidden]: the residual stream */
     struct be_mem *qkv;  /* [n_tokens_max][(n + 2 n_kv) head_dim] */
     struct be_mem *attn; /* [n_tokens_max][n head_dim] */
     struct be_mem *mid;  /* [n_tokens_max][mlp] */
+    struct be_mem *last; /* [n_tokens_max][hidden]: behind the last norm; NULL unless it pools */
 
     struct be_w **owned; /* every packed weight */
     uint32_t n_owned, cap_owned;
@@ -89,5 +119,7 @@ struct model {
 
 /* Llama, Mistral, Qwen2 and Qwen3: one graph, told apart by flags of the config. */
 extern const struct model_family llama_family;
+/* BERT, RoBERTa, XLM-RoBERTa and MPNet; ModernBERT. */
+extern const struct model_family bert_family, modernbert_family;
 
 #endif

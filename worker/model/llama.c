@@ -106,7 +106,7 @@ static enum rc llama_load(struct model *m, const struct hf_config *c, struct wei
     if (!rc)
         rc = weights_pack(w, BE_W_VECTOR, &last, 1, &m->norm, e);
     m->head = m->embed;
-    if (!rc && !c->tie_embeddings)
+    if (!rc && !c->tie_embeddings && !m->pools)
         rc = weights_pack(w, BE_W_LINEAR, &head, 1, &m->head, e);
     return rc;
 }
@@ -117,7 +117,9 @@ static void llama_forward(struct model *m, uint32_t n_rows) {
         attn_block_run(m, &m->layers[i].attn);
         mlp_block_run(m, &m->layers[i].mlp);
     }
-    if (n_rows > 0)
+    if (m->pools)
+        last_run(m);
+    else if (n_rows > 0)
         head_run(m);
 }
 

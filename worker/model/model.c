@@ -6,10 +6,10 @@
 #include "worker/model/weights.h"
 
 static const struct model_family *const families[N_HF_ARCH] = {
-    [HF_LLAMA] = &llama_family,
-    [HF_MISTRAL] = &llama_family,
-    [HF_QWEN2] = &llama_family,
-    [HF_QWEN3] = &llama_family,
+    [HF_LLAMA] = &llama_family, [HF_MISTRAL] = &llama_family,
+    [HF_QWEN2] = &llama_family, [HF_QWEN3] = &llama_family,
+    [HF_BERT] = &bert_family,   [HF_ROBERTA] = &bert_family,
+    [HF_MPNET] = &bert_family,  [HF_MODERNBERT] = &modernbert_family,
 };
 
 static const struct {
@@ -53,6 +53,8 @@ static struct group_plan plan_groups(const struct hf_config *c, const struct mod
     for (uint32_t i = 0; i < c->n_layers; i++)
         n_sliding += layer_slides(c, o, i);
     struct group_plan p = {.full = UINT32_MAX, .windowed = UINT32_MAX};
+    if (hf_is_encoder(c))
+        return p;
     struct cache_group_spec spec = {.n_kv_heads = heads_of(c, o->rank, MAX(o->n_ranks, 1u)).n_kv,
                                     .head_dim = c->head_dim,
                                     .dtype = kv_dtype(c, o)};
@@ -84,6 +86,8 @@ static enum rc check_opts(const struct hf_config *c, const struct model_opts *o,
     if (!o->ops->embed || !o->ops->gemm || !o->ops->attn || !o->ops->logits)
         return err_set(e, RC_UNSUPPORTED, NULL, "the %s backend lacks an operation that %s needs",
                        o->ops->name, c->arch_name);
+    if (hf_is_encoder(c) && n > 1)
+        return err_set(e, RC_UNSUPPORTED, "tensor-parallel-size", "%s runs on one rank", c->arch_name);
     if (c->n_heads % n || c->mlp % n || (c->n_kv_heads % n && n % c->n_kv_heads))
         return err_set(e, RC_INVALID, "tensor-parallel-size",
                        "%u heads, %u KV heads and %u MLP columns cannot be shared by %u ranks evenly",
@@ -112,14 +116,18 @@ static void set_shape(struct model *m, const struct hf_config *c, const struct m
     m->attn_scale = 1.0f / sqrtf((float)c->head_dim);
     m->groups = plan_groups(c, o);
     m->n_layers = c->n_layers;
-    m->layers = xcalloc(c->n_layers, sizeof *m->layers);
+    m->pools = o->pools || hf_is_encoder(c);
+    if (hf_is_encoder(c))
+        m->enc.layers = xcalloc(c->n_layers, sizeof *m->enc.layers);
+    else
+        m->layers = xcalloc(c->n_layers, sizeof *m->layers);
     for (size_t i = 0; i < ARRAY_LEN(acts); i++) {
         if (strcmp(c->act, acts[i].name) == 0)
             m->act = acts[i].kind;
     }
     CHECK(m->act != ACT_NONE); /* config.c admits only these */
     uint32_t n_full = 0, n_windowed = 0;
-    for (uint32_t i = 0; i < c->n_layers; i++) {
+    for (uint32_t i = 0; m->layers && i < c->n_layers; i++) {
         struct attn_block *a = &m->layers[i].attn;
         bool slides = layer_slides(c, o, i);
         a->group = slides ? m->groups.windowed : m->groups.full;
@@ -144,11 +152,15 @@ static enum rc new_buffers(struct model *m, uint32_t n_tokens, struct err *e) {
         rc = new_buffer(m, n_tokens, m->heads.n * m->head_dim, &m->attn, e);
     if (!rc)
         rc = new_buffer(m, n_tokens, m->mlp, &m->mid, e);
+    if (!rc && m->pools)
+        rc = new_buffer(m, n_tokens, m->hidden, &m->last, e);
     return rc;
 }
 
 static enum rc load_rope(struct model *m, const struct hf_config *c, const struct model_opts *o,
                          struct weights *w, struct err *e) {
+    if (hf_is_encoder(c))
+        return RC_OK; /* the family's own */
     float *freq = xcalloc(c->head_dim / 2, sizeof *freq);
     hf_rope_inv_freq(c, c->head_dim, max_len(c, o), freq, &m->rope_scale);
     enum rc rc = weights_pack_floats(w, freq, c->head_dim / 2, &m->inv_freq, e);
@@ -172,7 +184,7 @@ enum rc model_load(struct model **out, const struct hf_config *cfg, const struct
     if (!rc)
         rc = m->family->load(m, cfg, &w, e);
     if (!rc)
-        rc = weights_check_rest(&w, cfg->tie_embeddings, e);
+        rc = weights_check_rest(&w, cfg->tie_embeddings || m->pools, e);
     if (!rc)
         weights_done(&w);
     weights_fini(&w);
@@ -188,13 +200,15 @@ void model_free(struct model *m) {
         return;
     for (uint32_t i = 0; i < m->n_owned; i++)
         m->ops->weight_free(m->be, m->owned[i]);
-    struct be_mem *buffers[] = {m->x, m->qkv, m->attn, m->mid};
+    struct be_mem *buffers[] = {m->x, m->qkv, m->attn, m->mid, m->last};
     for (size_t i = 0; i < ARRAY_LEN(buffers); i++) {
         if (buffers[i])
             m->ops->mem_free(m->be, buffers[i]);
     }
     free(m->owned);
     free(m->layers);
+    free(m->enc.layers);
+    free(m->enc.windowed);
     free(m);
 }
 
@@ -207,4 +221,9 @@ void model_forward(struct model *m, const struct batch *b) {
     if (!m->ops->begin(m->be))
         m->family->forward(m, b->n_rows);
     m->ops->end(m->be);
+}
+
+void model_hidden(struct model *m, uint32_t row0, uint32_t n, float *dst) {
+    CHECK(m->last);
+    m->ops->mem_get(m->be, m->last, row0, n, dst);
 }

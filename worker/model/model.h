@@ -21,6 +21,7 @@ struct model_opts {
     enum dtype kv;         /* DT_NONE: as the weights */
     uint32_t max_len;      /* effective context; a window no shorter is none. 0: the config's limit */
     uint32_t n_tokens_max; /* activation buffers */
+    bool pools;            /* keep hidden states (model_hidden) and load no head; always so for encoders */
     bool dummy;            /* --load-format dummy: random weights in the config's shape, seeded, scaled by
                               1/sqrt(n_in); set is NULL */
     /* progress: bytes packed so far of the whole; NULL for none. Called on the loading thread. */
@@ -42,5 +43,8 @@ uint64_t model_weight_bytes(const struct model *m);
 
 /* model_forward: plans the batch and enqueues every operation up to the logits of its rows. Does not wait. */
 void model_forward(struct model *m, const struct batch *b);
+/* model_hidden: final hidden states, behind the last norm, of batch tokens [row0, row0 + n) of the last
+ * model_forward: [n][hidden]. Only of a model that pools. Waits. */
+void model_hidden(struct model *m, uint32_t row0, uint32_t n, float *dst);
 
 #endif

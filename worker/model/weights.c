@@ -109,10 +109,33 @@ static enum rc no_memory(const struct tensor *t, size_t bytes, struct err *e) {
     return err_set(e, RC_IO, t->name, "tensor %s: no memory for a copy of %zu MiB", t->name, bytes / MIB);
 }
 
+/* find: by name, or by the names that other checkpoints have for it (weights.h). */
+static const struct st_tensor *find(const struct weights *w, const char *name) {
+    static const struct {
+        const char *end, *old;
+    } ends[] = {{"LayerNorm.weight", "LayerNorm.gamma"}, {"LayerNorm.bias", "LayerNorm.beta"}};
+    const char *bare = strchr(name, '.');
+    const struct st_tensor *t = st_find(w->set, name);
+    if (!t && bare)
+        t = st_find(w->set, bare + 1);
+    size_t n = strlen(name);
+    for (size_t i = 0; i < ARRAY_LEN(ends) && !t; i++) {
+        size_t k = strlen(ends[i].end);
+        char old[128];
+        if (n < k || strcmp(name + n - k, ends[i].end) != 0)
+            continue;
+        snprintf(old, sizeof old, "%.*s%s", (int)(n - k), name, ends[i].old);
+        t = st_find(w->set, old);
+        if (!t && bare)
+            t = st_find(w->set, strchr(old, '.') + 1);
+    }
+    return t;
+}
+
 /* read_tensor: source i, from the set; copied where the type changes or the file has it unaligned. */
 static enum rc read_tensor(struct weights *w, uint32_t i, const struct tensor *t, struct be_weight_src *src,
                            struct err *e) {
-    const struct st_tensor *st = st_find(w->set, t->name);
+    const struct st_tensor *st = find(w, t->name);
     enum dtype stored = DT_NONE;
     if (!st)
         return err_set(e, RC_INVALID, t->name, "the checkpoint has no tensor %s, which config.json asks for",
@@ -203,23 +226,50 @@ enum rc weights_pack(struct weights *w, enum be_weight_kind kind, const struct t
     return pack(w, kind, src, n, t[0].name, out, e);
 }
 
+enum rc weights_floats(struct weights *w, const struct tensor *t, float **out, struct err *e) {
+    uint32_t cols = MAX(t->cols, 1u);
+    struct be_weight_src src = {.rows = t->rows, .cols = cols, .n_rows = t->rows, .n_cols = cols};
+    size_t n = (size_t)t->rows * cols;
+    enum rc rc = w->set ? read_tensor(w, 0, t, &src, e) : make_tensor(w, 0, t, &src, e);
+    if (rc)
+        return rc;
+    *out = xcalloc(n, sizeof **out);
+    convert_floats(*out, DT_F32, src.data, src.dtype, n);
+    return RC_OK;
+}
+
 enum rc weights_pack_floats(struct weights *w, const float *v, uint32_t n, const struct be_w **out,
                             struct err *e) {
     struct be_weight_src src = {.data = v, .dtype = DT_F32, .rows = n, .cols = 1, .n_rows = n, .n_cols = 1};
     return pack(w, BE_W_VECTOR, &src, 1, "rotary frequencies", out, e);
 }
 
+/* layer_of: the number behind a "layers." or "encoder.layer." that starts the name or one of its parts;
+ * UINT64_MAX: none. */
+static unsigned long long layer_of(const char *name) {
+    static const char *const words[] = {"layers.", "encoder.layer."};
+    for (size_t i = 0; i < ARRAY_LEN(words); i++) {
+        const char *at = strstr(name, words[i]);
+        if (at && (at == name || at[-1] == '.'))
+            return strtoull(at + strlen(words[i]), NULL, 10);
+    }
+    return UINT64_MAX;
+}
+
 /* in_graph: whether a tensor of this name belongs to what the model computes. Not: layers beyond the last
  * (drafting heads of some checkpoints), heads of other tasks, frequencies that old versions stored. */
 static bool in_graph(const struct model *m, const char *name, bool tied) {
-    static const char layers[] = "model.layers.", freq[] = "rotary_emb.inv_freq";
+    static const char freq[] = "rotary_emb.inv_freq";
     size_t n = strlen(name);
+    unsigned long long layer = layer_of(name);
     if (n >= sizeof freq - 1 && strcmp(name + n - (sizeof freq - 1), freq) == 0)
         return false;
-    if (strncmp(name, layers, sizeof layers - 1) == 0)
-        return strtoull(name + sizeof layers - 1, NULL, 10) < m->n_layers;
+    if (layer != UINT64_MAX)
+        return layer < m->n_layers;
     if (strcmp(name, "lm_head.weight") == 0)
         return !tied;
+    if (m->pools) /* its head is the pooler's, or another task's */
+        return strncmp(name, "model.", 6) == 0;
     return strncmp(name, "model.", 6) == 0 || strncmp(name, "lm_head.", 8) == 0;
 }
 

@@ -39,6 +39,9 @@ void weights_init(struct weights *w, struct model *m, const struct hf_config *cf
                   const struct model_opts *o);
 void weights_fini(struct weights *w);
 
+/* A tensor is found by its name, else by what is left of it without the first part ("bert.", "model."), as a
+ * body saved without a head has it, else with the LayerNorm names of old checkpoints (gamma, beta). */
+
 /* weights_pack: the tensors, stacked, as one weight. RC_INVALID: one is missing or has another shape or a
  * type that is not a float; RC_IO: no memory. */
 MUST_USE enum rc weights_pack(struct weights *w, enum be_weight_kind kind, const struct tensor *t, uint32_t n,
@@ -46,6 +49,8 @@ MUST_USE enum rc weights_pack(struct weights *w, enum be_weight_kind kind, const
 /* weights_pack_floats: n values of our own, as a VECTOR. */
 MUST_USE enum rc weights_pack_floats(struct weights *w, const float *v, uint32_t n, const struct be_w **out,
                                      struct err *e);
+/* weights_floats: one tensor, whole, as f32 on the host; the caller frees it. */
+MUST_USE enum rc weights_floats(struct weights *w, const struct tensor *t, float **out, struct err *e);
 /* weights_check_rest: RC_UNSUPPORTED if the set holds a tensor of the model's layers or ends that was not
  * used: then the checkpoint computes something else than this graph. */
 MUST_USE enum rc weights_check_rest(const struct weights *w, bool tied, struct err *e);

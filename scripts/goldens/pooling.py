@@ -1,0 +1,158 @@
+#!/usr/bin/env python3
+"""Makes tests/golden/pooling: tiny random models that pool, and what Hugging Face transformers computes with them.
+
+    python3 scripts/goldens/pooling.py [NAME ...]        (torch and transformers as pinned for the goldens)
+
+Each folder is a model as a user would have it (config.json, model.safetensors, for some the files of
+sentence-transformers) plus
+  golden.json    texts as token ids and token types
+  hidden.f32     final hidden states, little-endian f32, a row for each token, texts in order
+  pooled.f32     a row for each text: raw outputs of the labels' head, or the embedding
+"""
+import json
+import os
+import shutil
+import sys
+
+import numpy as np
+import torch
+import transformers
+from safetensors.torch import save_file
+
+OUT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "tests", "golden", "pooling")
+LENGTHS = [1, 2, 7, 16, 33, 90]
+ENC = dict(hidden_size=36, num_hidden_layers=2, num_attention_heads=3, intermediate_size=52, vocab_size=120)
+DEC = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, intermediate_size=64,
+           vocab_size=120, max_position_embeddings=128, pad_token_id=0, bos_token_id=1, eos_token_id=2)
+
+MODELS = {
+    # sentence-transformers' usual chain, with a dense layer in it.
+    "bert-embed": dict(cls="BertModel", config="BertConfig", **ENC, max_position_embeddings=96,
+                       modules=["Pooling:mean", "Dense:40:Tanh", "Normalize"]),
+    "bert-labels": dict(cls="BertForSequenceClassification", config="BertConfig", **ENC, max_position_embeddings=96,
+                        num_labels=3),
+    # Positions begin behind the padding id; one label, as a reranker has.
+    "xlmr-score": dict(cls="XLMRobertaForSequenceClassification", config="XLMRobertaConfig", **ENC,
+                       max_position_embeddings=98, type_vocab_size=1, num_labels=1),
+    "roberta-embed": dict(cls="RobertaModel", config="RobertaConfig", **ENC, max_position_embeddings=98,
+                          type_vocab_size=1, modules=["Pooling:cls+mean"]),
+    "mpnet-embed": dict(cls="MPNetModel", config="MPNetConfig", **ENC, max_position_embeddings=98,
+                        modules=["Pooling:max", "Normalize"]),
+    "modernbert-labels": dict(cls="ModernBertForSequenceClassification", config="ModernBertConfig",
+                              **dict(ENC, num_hidden_layers=4), max_position_embeddings=96, local_attention=12,
+                              classifier_pooling="mean", num_labels=4, norm_bias=True, mlp_bias=True, pad_token_id=0,
+                              bos_token_id=1, eos_token_id=2, cls_token_id=1, sep_token_id=2),
+    "llama-embed": dict(cls="LlamaModel", config="LlamaConfig", **DEC),
+    "qwen3-labels": dict(cls="Qwen3ForSequenceClassification", config="Qwen3Config", **DEC, head_dim=16, num_labels=2),
+}
+
+
+def init_weights(model, seed):
+    """Noise large enough that attention is uneven and every part matters."""
+    gen = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            noise = torch.randn(p.shape, generator=gen)
+            if "norm" in name.lower() and name.endswith("weight"):
+                p.copy_(1 + 0.2 * noise)
+            elif p.dim() == 1:
+                p.copy_(0.2 * noise)
+            elif "embed" in name or "relative" in name:
+                p.copy_(0.7 * noise)
+            else:
+                p.copy_(noise * 1.4 / p.shape[1] ** 0.5)
+
+
+def write_modules(folder, modules, hidden, gen):
+    """modules.json and the folders it names. Returns a function from hidden states to an embedding."""
+    listed = [dict(idx=0, name="0", path="", type="sentence_transformers.models.Transformer")]
+    steps = []
+    width = hidden
+    for i, m in enumerate(modules, 1):
+        kind, *args = m.split(":")
+        path = f"{i}_{kind}"
+        listed.append(dict(idx=i, name=str(i), path=path, type=f"sentence_transformers.models.{kind}"))
+        os.makedirs(os.path.join(folder, path), exist_ok=True)
+        if kind == "Pooling":
+            modes = args[0].split("+")
+            words = {"cls": "pooling_mode_cls_token", "mean": "pooling_mode_mean_tokens", "max": "pooling_mode_max_tokens"}
+            config = dict(word_embedding_dimension=hidden, **{w: k in modes for k, w in words.items()})
+            take = {"cls": lambda h: h[0], "mean": lambda h: h.mean(0), "max": lambda h: h.max(0).values}
+            order = [k for k in ("cls", "max", "mean") if k in modes]
+            steps.append(lambda h, order=order: torch.cat([take[k](h) for k in order]))
+            width = hidden * len(modes)
+        elif kind == "Dense":
+            n = int(args[0])
+            w, b = torch.randn(n, width, generator=gen) / width ** 0.5, torch.randn(n, generator=gen) * 0.2
+            config = dict(in_features=width, out_features=n, bias=True,
+                          activation_function=f"torch.nn.modules.activation.{args[1]}")
+            save_file({"linear.weight": w, "linear.bias": b}, os.path.join(folder, path, "model.safetensors"))
+            steps.append(lambda x, w=w, b=b: torch.tanh(w @ x + b))
+            width = n
+        else:
+            config = None
+            steps.append(lambda x: x / x.norm())
+        if config:
+            with open(os.path.join(folder, path, "config.json"), "w") as f:
+                json.dump(config, f)
+        else:
+            os.rmdir(os.path.join(folder, path))
+    with open(os.path.join(folder, "modules.json"), "w") as f:
+        json.dump(listed, f)
+
+    def run(h):
+        for s in steps:
+            h = s(h)
+        return h
+    return run
+
+
+def make(name, spec):
+    spec = dict(spec)
+    cls, config_cls, modules = spec.pop("cls"), spec.pop("config"), spec.pop("modules", None)
+    labels = spec.get("num_labels", 0)
+    torch.manual_seed(0)
+    config = getattr(transformers, config_cls)(**spec)
+    config._attn_implementation = "eager"
+    model = getattr(transformers, cls)(config).eval()
+    init_weights(model, sum(map(ord, name)))
+    folder = os.path.join(OUT, name)
+    shutil.rmtree(folder, ignore_errors=True)
+    model.save_pretrained(folder)
+    os.path.exists(os.path.join(folder, "generation_config.json")) and os.remove(
+        os.path.join(folder, "generation_config.json"))
+    gen = torch.Generator().manual_seed(7)
+    run = write_modules(folder, modules, config.hidden_size, gen) if modules else None
+    typed = getattr(config, "type_vocab_size", 0) == 2
+    texts, hidden, pooled = [], [], []
+    body = getattr(model, model.base_model_prefix, model)
+    with torch.no_grad():
+        for n in LENGTHS:
+            ids = torch.randint(3, spec["vocab_size"], (n,), generator=gen)
+            types = (torch.arange(n) > n // 2).long() if typed else torch.zeros(n).long()
+            kw = dict(token_type_ids=types[None]) if typed else {}
+            h = body(input_ids=ids[None], attention_mask=torch.ones(1, n), **kw).last_hidden_state[0]
+            hidden.append(h.numpy())
+            if labels:
+                out = model(input_ids=ids[None], attention_mask=torch.ones(1, n), **kw).logits[0]
+            elif run:
+                out = run(h)
+            else:
+                out = h[-1] / h[-1].norm()
+            pooled.append(out.numpy())
+            texts.append(dict(tokens=ids.tolist(), types=types.tolist()))
+    with open(os.path.join(folder, "golden.json"), "w") as f:
+        json.dump(dict(texts=texts), f)
+    np.concatenate(hidden).astype("<f4").tofile(os.path.join(folder, "hidden.f32"))
+    np.stack(pooled).astype("<f4").tofile(os.path.join(folder, "pooled.f32"))
+    print(name, [round(float(x), 3) for x in pooled[-1][:5]])
+
+
+def main():
+    for name, spec in MODELS.items():
+        if len(sys.argv) == 1 or name in sys.argv[1:]:
+            make(name, spec)
+
+
+if __name__ == "__main__":
+    main()
