@@ -49,7 +49,8 @@ static enum rc add_text(struct gram *g, enum gram_kind kind, struct str text, co
         return gram_add_ebnf(g, text, sym, e);
     uint32_t max = gram_limits_of(g)->text_bytes;
     if (text.n > max)
-        return err_set(e, RC_INVALID, NULL, "%zu bytes of text; at most %u (--max-schema-bytes)", text.n, max);
+        return err_set(e, RC_INVALID, NULL, "%zu bytes of text; at most %u (--max-schema-bytes)", text.n,
+                       max);
     json_t *json = NULL;
     enum rc rc = json_parse(text, &json_bounds, &json, e);
     if (rc)

@@ -157,8 +157,8 @@ uint32_t eb_node_string(struct ebnf *b, struct str s, bool icase) {
 /* ---- pieces of text ------------------------------------------------------------------------------ */
 
 static struct rx_parser rx_parser_here(struct ebnf *b) {
-    return (struct rx_parser){.g = b->g, .limits = gram_limits_of(b->g), .s = b->text, .at = b->at,
-                              .what = "grammar", .e = b->e};
+    return (struct rx_parser){
+        .g = b->g, .limits = gram_limits_of(b->g), .s = b->text, .at = b->at, .what = "grammar", .e = b->e};
 }
 
 enum rc eb_take_string(struct ebnf *b, char quote, struct buf *out) {

@@ -1,10 +1,10 @@
 /* ebnf.h: grammars written as text, between their parsers (GBNF, Lark) and the builder of rules; private to
  * ebnf*.c.
  *
- * A parser makes a tree of nodes for each rule; names become rules when they are first met and get a body when
- * they are defined. The builder then checks the whole and makes expressions of all that does not recurse, and
- * productions of the rest.
- * Limits: text_bytes of the grammar; groups nest at most EB_DEPTH_MAX deep, which bounds C recursion.
+ * A parser makes a tree of nodes for each rule; names become rules when they are first met and get a body
+ * when they are defined. The builder then checks the whole and makes expressions of all that does not
+ * recurse, and productions of the rest. Limits: text_bytes of the grammar; groups nest at most EB_DEPTH_MAX
+ * deep, which bounds C recursion.
  */
 #ifndef WEIR_COMMON_GRAM_EBNF_H
 #define WEIR_COMMON_GRAM_EBNF_H
@@ -20,8 +20,8 @@ enum eb_kind { EB_RX, EB_REF, EB_SYM, EB_SEQ, EB_ALT, EB_REP };
 
 struct eb_node {
     enum eb_kind kind;
-    uint32_t id;       /* RX: the expression; REF: the rule; SYM: a symbol of the grammar; else the first child */
-    uint32_t next;     /* the next child of the parent */
+    uint32_t id;   /* RX: the expression; REF: the rule; SYM: a symbol of the grammar; else the first child */
+    uint32_t next; /* the next child of the parent */
     uint32_t parent;   /* EB_NIL: the body of `rule` */
     uint32_t rule;     /* EB_NIL, or the rule whose body it is */
     uint32_t min, max; /* REP; max RX_INF */

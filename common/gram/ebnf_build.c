@@ -2,8 +2,8 @@
  *
  * Every rule must be defined and derive something. What the start rule needs is then built from the leaves up
  * (Tarjan's components: a rule comes after all it refers to, unless they refer back): a rule that does not
- * recurse and is made of expressions alone becomes one expression, which runs as an automaton; the rest become
- * productions. Lark's %ignore is part of each terminal: it may follow any, and begin the text.
+ * recurse and is made of expressions alone becomes one expression, which runs as an automaton; the rest
+ * become productions. Lark's %ignore is part of each terminal: it may follow any, and begin the text.
  */
 #include "common/gram/ebnf.h"
 
@@ -237,10 +237,11 @@ static enum rc lower_rep(struct builder *w, uint32_t node, bool in_terminal, str
     if (p.is_rx && (small || p.id == RX_EMPTY))
         *out = (struct part){true, rx_repeat(b->g, p.id, min, max), (uint32_t)n_states};
     else if (in_terminal)
-        return err_set(b->e, RC_INVALID, NULL,
-                       "grammar: a terminal with its repeats written out is longer than %u (--max-regex-states), or a "
-                       "bound is above %u (--max-regex-repeat)",
-                       limits->regex_states, limits->regex_repeat);
+        return err_set(
+            b->e, RC_INVALID, NULL,
+            "grammar: a terminal with its repeats written out is longer than %u (--max-regex-states), or a "
+            "bound is above %u (--max-regex-repeat)",
+            limits->regex_states, limits->regex_repeat);
     else
         *out = (struct part){false, gram_repeat(b->g, part_symbol(w, &p), EB_NIL, min, max), 0};
     return RC_OK;

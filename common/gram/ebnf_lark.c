@@ -1,8 +1,8 @@
 /* ebnf_lark.c: Lark grammars, start rule "start".
  *
- * What has no meaning for the set of texts is read and dropped: priorities, the prefixes ? and !, aliases. The
- * longest match of Lark's lexer is none of ours: every way to cut the text into terminals counts. Line breaks
- * mean nothing, for a rule ends where the next begins: NAME ":" or "%".
+ * What has no meaning for the set of texts is read and dropped: priorities, the prefixes ? and !, aliases.
+ * The longest match of Lark's lexer is none of ours: every way to cut the text into terminals counts. Line
+ * breaks mean nothing, for a rule ends where the next begins: NAME ":" or "%".
  */
 #include "common/gram/ebnf.h"
 
@@ -73,7 +73,8 @@ static bool is_letter(char c) {
 static struct str name_at(const struct ebnf *b, size_t at) {
     size_t end = at;
     if (end < b->text.n && is_letter(b->text.p[end]))
-        while (end < b->text.n && (is_letter(b->text.p[end]) || (b->text.p[end] >= '0' && b->text.p[end] <= '9')))
+        while (end < b->text.n &&
+               (is_letter(b->text.p[end]) || (b->text.p[end] >= '0' && b->text.p[end] <= '9')))
             end++;
     return (struct str){b->text.p + at, end - at};
 }

@@ -17,8 +17,8 @@ enum rc rx_bad(struct rx_parser *p, size_t at, const char *fmt, ...) {
     return err_set(p->e, RC_INVALID, NULL, "%s offset %zu: %s", p->what, utf8_count(p->s.p, at), what);
 }
 
-/* A group that is open. Its alternatives so far are pieces[first_alt .. first_item), the parts of the one being
- * read pieces[first_item ..): the parts of a group above begin where those of the one below end. */
+/* A group that is open. Its alternatives so far are pieces[first_alt .. first_item), the parts of the one
+ * being read pieces[first_item ..): the parts of a group above begin where those of the one below end. */
 struct rx_group {
     size_t at; /* of its '(' */
     size_t first_alt, first_item;
@@ -93,8 +93,8 @@ static void end_group(struct rx_work *w) {
     end_alternative(w);
     struct rx_group *group = &w->groups[w->depth];
     size_t n = w->n_pieces - group->first_alt;
-    struct rx_piece one = n == 1 ? w->pieces[group->first_alt]
-                                 : rx_piece_alt(w->p.g, w->pieces + group->first_alt, n);
+    struct rx_piece one =
+        n == 1 ? w->pieces[group->first_alt] : rx_piece_alt(w->p.g, w->pieces + group->first_alt, n);
     w->n_pieces = group->first_alt;
     push(w, one, true);
 }
@@ -157,7 +157,8 @@ static enum rc open_special(struct rx_work *w, size_t start, bool *opens) {
         return take_name(p, start);
     }
     if (c == 'P' && (next == '=' || next == '>'))
-        return rx_bad(p, start, next == '=' ? "back-references are not supported" : "recursion is not supported");
+        return rx_bad(p, start,
+                      next == '=' ? "back-references are not supported" : "recursion is not supported");
     if (c == '>')
         return rx_bad(p, start, "atomic groups are not supported");
     if (c == '(')
@@ -220,7 +221,8 @@ static bool take_number(const struct rx_parser *p, size_t *at, uint32_t *out) {
     return *at > from;
 }
 
-/* read_braces: {m}, {m,}, {,n} or {m,n} at the parser's place; *end behind it. False: the '{' is a character. */
+/* read_braces: {m}, {m,}, {,n} or {m,n} at the parser's place; *end behind it. False: the '{' is a character.
+ */
 static bool read_braces(const struct rx_parser *p, uint32_t *min, uint32_t *max, size_t *end) {
     size_t at = p->at + 1;
     bool has_min = take_number(p, &at, min);
@@ -262,7 +264,8 @@ static enum rc take_repeat(struct rx_work *w, uint32_t min, uint32_t max, size_t
         return rx_bad(p, start, "an anchor inside a counted repeat is not supported");
     *last = rx_piece_repeat(p->g, last, min, max);
     if (last->n_states > p->limits->regex_states)
-        return rx_bad(p, start, "with its repeats written out the pattern is longer than %u (--max-regex-states)",
+        return rx_bad(p, start,
+                      "with its repeats written out the pattern is longer than %u (--max-regex-states)",
                       p->limits->regex_states);
     w->can_repeat = false;
     return RC_OK;
@@ -384,7 +387,8 @@ enum rc rx_parse_as(struct gram *g, struct str pattern, const struct rx_syntax *
     if (rc == RC_OK) {
         end_group(w);
         if (w->pieces[0].n_states > limits->regex_states)
-            rc = rx_bad(&w->p, 0, "with its repeats written out the pattern is longer than %u (--max-regex-states)",
+            rc = rx_bad(&w->p, 0,
+                        "with its repeats written out the pattern is longer than %u (--max-regex-states)",
                         limits->regex_states);
         else
             *rx = finish(w);

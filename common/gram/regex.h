@@ -3,9 +3,9 @@
  *
  * The language: ECMA-262's (2024, flag u) without look-around, back-references and word boundaries, with what
  * Python's re writes differently where that is no contradiction: (?P<name>...), (?#...), (?i) and (?s) at the
- * front or for a group, \A, \Z, \UXXXXXXXX, {,n}, and '{' for itself where no repeat can be read. \d \w \s are
- * ECMA's: ASCII digits, ASCII letters with '_', and ECMA's white space. What the two read in contradicting
- * ways ([] and [^], octal and unknown escapes, possessive repeats) is refused.
+ * front or for a group, \A, \Z, \UXXXXXXXX, {,n}, and '{' for itself where no repeat can be read. \d \w \s
+ * are ECMA's: ASCII digits, ASCII letters with '_', and ECMA's white space. What the two read in
+ * contradicting ways ([] and [^], octal and unknown escapes, possessive repeats) is refused.
  *
  * Threads: none of its own. Limits: those of the grammar (ir.h); groups nest at most RX_DEPTH_MAX deep.
  */

@@ -46,7 +46,10 @@ static enum rc take_code(struct rx_parser *p, size_t start, char kind, uint32_t 
             return rx_bad(p, start, "\\u{...} needs a code point of at most 10FFFF in hexadecimal digits");
         p->at = at + 1;
     } else if (!take_hex(p, kind == 'x' ? 2 : kind == 'u' ? 4 : 8, &cp)) {
-        return rx_bad(p, start, "\\%c needs %d hexadecimal digits", kind, kind == 'x' ? 2 : kind == 'u' ? 4 : 8);
+        return rx_bad(p, start, "\\%c needs %d hexadecimal digits", kind,
+                      kind == 'x'   ? 2
+                      : kind == 'u' ? 4
+                                    : 8);
     }
     if (kind == 'u' && cp >= 0xD800 && cp < 0xDC00 && rx_peek(p, 0) == '\\' && rx_peek(p, 1) == 'u') {
         size_t back = p->at;
@@ -65,9 +68,9 @@ static enum rc take_code(struct rx_parser *p, size_t start, char kind, uint32_t 
 }
 
 static void add_space(struct rx_set *s) {
-    static const struct rx_range spaces[] = {{0x09, 0x0D},     {0x20, 0x20},     {0xA0, 0xA0},     {0x1680, 0x1680},
-                                             {0x2000, 0x200A}, {0x2028, 0x2029}, {0x202F, 0x202F}, {0x205F, 0x205F},
-                                             {0x3000, 0x3000}, {0xFEFF, 0xFEFF}};
+    static const struct rx_range spaces[] = {
+        {0x09, 0x0D},     {0x20, 0x20},     {0xA0, 0xA0},     {0x1680, 0x1680}, {0x2000, 0x200A},
+        {0x2028, 0x2029}, {0x202F, 0x202F}, {0x205F, 0x205F}, {0x3000, 0x3000}, {0xFEFF, 0xFEFF}};
     for (size_t i = 0; i < ARRAY_LEN(spaces); i++)
         rx_set_add(s, spaces[i].lo, spaces[i].hi);
 }
@@ -142,7 +145,8 @@ static int control_of(char c, bool in_class) {
 /* refuse_escape: says what a letter or digit stands for that is not supported. */
 static enum rc refuse_escape(struct rx_parser *p, size_t start, char c) {
     if (c >= '0' && c <= '9')
-        return rx_bad(p, start, c == '0' ? "octal escapes are not supported" : "back-references are not supported");
+        return rx_bad(p, start,
+                      c == '0' ? "octal escapes are not supported" : "back-references are not supported");
     if (c == 'k')
         return rx_bad(p, start, "back-references are not supported");
     if (c == 'b' || c == 'B')
@@ -199,7 +203,8 @@ static enum rc take_member(struct rx_parser *p, struct rx_set *set, bool *one, u
     if (rx_peek(p, 0) == '\\')
         return rx_take_escape(p, true, set, one, cp);
     if (rx_peek(p, 0) == '[' && rx_peek(p, 1) == ':')
-        return rx_bad(p, p->at, "classes such as [:alpha:] are not supported; a '[' in a class is written \\[");
+        return rx_bad(p, p->at,
+                      "classes such as [:alpha:] are not supported; a '[' in a class is written \\[");
     *one = true;
     *cp = rx_take_char(p);
     return RC_OK;

@@ -47,11 +47,13 @@ static inline bool rx_more(const struct rx_parser *p) {
 static inline char rx_peek(const struct rx_parser *p, size_t ahead) {
     return p->at + ahead < p->s.n ? p->s.p[p->at + ahead] : 0;
 }
-/* rx_take_char: the code point here; the parser stands behind it. The text is valid UTF-8 and not at its end. */
+/* rx_take_char: the code point here; the parser stands behind it. The text is valid UTF-8 and not at its end.
+ */
 uint32_t rx_take_char(struct rx_parser *p);
 
 /* rx_take_escape: at '\'. One character (*one) or a class, added to the set. Anchors are not its business. */
-MUST_USE enum rc rx_take_escape(struct rx_parser *p, bool in_class, struct rx_set *set, bool *one, uint32_t *cp);
+MUST_USE enum rc rx_take_escape(struct rx_parser *p, bool in_class, struct rx_set *set, bool *one,
+                                uint32_t *cp);
 /* rx_take_class: at '['; the set is complete, negated if it says so. */
 MUST_USE enum rc rx_take_class(struct rx_parser *p, struct rx_set *set);
 

@@ -385,7 +385,8 @@ static enum rc add_triggered(struct tags *t, const struct triggered *d, uint32_t
     return RC_OK;
 }
 
-static enum rc add_triggered_tags(struct tags *t, const json_t *o, bool legacy, struct str stop, uint32_t *sym) {
+static enum rc add_triggered_tags(struct tags *t, const json_t *o, bool legacy, struct str stop,
+                                  uint32_t *sym) {
     static const char *const new_keys[] = {"type",         "triggers",         "tags",
                                            "at_least_one", "stop_after_first", NULL};
     static const char *const old_keys[] = {"type", "structures", "triggers", NULL};
