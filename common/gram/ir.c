@@ -12,12 +12,22 @@ struct gram *gram_new(const struct gram_limits *limits) {
     l->memory_bytes = l->memory_bytes ? l->memory_bytes : 64 * MIB;
     l->compile_fuel = l->compile_fuel ? l->compile_fuel : 50000000;
     l->mask_fuel = l->mask_fuel ? l->mask_fuel : 5000000;
+    l->text_bytes = l->text_bytes ? l->text_bytes : 256 * KIB;
+    l->n_nodes = l->n_nodes ? l->n_nodes : 32768;
+    l->n_choices = l->n_choices ? l->n_choices : 4096;
+    l->regex_bytes = l->regex_bytes ? l->regex_bytes : 16 * KIB;
+    l->regex_repeat = l->regex_repeat ? l->regex_repeat : 1024;
+    l->regex_states = l->regex_states ? l->regex_states : 100000;
     atomic_init(&g->n_holds, 1);
     CHECK(pthread_mutex_init(&g->lock, NULL) == 0);
     g->bytes = sizeof *g;
     g->fuel = (int64_t)MIN(l->compile_fuel, (uint64_t)INT64_MAX);
     rx_pool_init(g);
     return g;
+}
+
+const struct gram_limits *gram_limits_of(const struct gram *g) {
+    return &g->limit;
 }
 
 void gram_set_over(struct gram *g, const char *what) {
