@@ -26,6 +26,7 @@ struct eb_node {
     uint32_t rule;     /* EB_NIL, or the rule whose body it is */
     uint32_t min, max; /* REP; max RX_INF */
     uint32_t n_states; /* RX: its size */
+    uint32_t nesting;  /* RX: how deep, at most */
     uint32_t next_ref; /* REF: another one of the same rule */
     uint32_t n_wait;   /* builder: what must still derive something before this does */
 };
@@ -43,6 +44,7 @@ struct eb_rule {
     bool on_stack, done, is_rx;
     uint32_t sym;      /* a rule's symbol, or its expression if is_rx */
     uint32_t n_states; /* of the expression */
+    uint32_t nesting;  /* likewise */
 };
 
 struct ebnf {

@@ -9,13 +9,14 @@
 
 #include <stdlib.h>
 
-/* A rule whose expression is larger than this is a terminal of its own and not copied into others. */
-enum { INLINE_STATES_MAX = 2000 };
+/* A rule whose expression is larger or deeper than this is a terminal of its own and not copied into others.
+ */
+enum { INLINE_STATES_MAX = 2000, INLINE_NESTING_MAX = 100 };
 
 struct part {
     bool is_rx;
     uint32_t id; /* expression or symbol */
-    uint32_t n_states;
+    uint32_t n_states, nesting;
 };
 
 struct builder {
@@ -95,11 +96,12 @@ static uint32_t add_states(uint32_t a, uint32_t b) {
 }
 
 /* token: a terminal where a rule uses it. */
-static struct part token(struct builder *w, uint32_t rx, uint32_t n_states) {
-    struct part p = {true, rx, n_states};
+static struct part token(struct builder *w, uint32_t rx, uint32_t n_states, uint32_t nesting) {
+    struct part p = {true, rx, n_states, nesting};
     if (w->ignore != RX_EMPTY && rx != RX_EMPTY) {
         p.id = rx_cat(w->b->g, rx, w->ignore);
         p.n_states = add_states(n_states, 1);
+        p.nesting++;
     }
     return p;
 }
@@ -125,6 +127,7 @@ static void parts_join(struct builder *w, struct parts *l) {
         if (kept < l->n && l->p[i].is_rx && l->p[kept].is_rx) {
             l->p[kept].id = rx_cat(w->b->g, l->p[i].id, l->p[kept].id);
             l->p[kept].n_states = add_states(l->p[kept].n_states, l->p[i].n_states);
+            l->p[kept].nesting = MAX(l->p[kept].nesting, l->p[i].nesting + 1);
         } else {
             l->p[--kept] = l->p[i];
         }
@@ -163,17 +166,18 @@ static enum rc lower_seq(struct builder *w, uint32_t node, bool in_terminal, str
 
 /* alternatives_join: the expressions among them become one, the first. */
 static void alternatives_join(struct builder *w, struct parts *l) {
-    uint32_t *ids = xreallocarray(NULL, l->n + 1, sizeof *ids), n_states = 0;
+    uint32_t *ids = xreallocarray(NULL, l->n + 1, sizeof *ids), n_states = 0, nesting = 0;
     size_t n_ids = 0, kept = 1;
     for (size_t i = 0; i < l->n; i++) {
         if (l->p[i].is_rx) {
             ids[n_ids++] = l->p[i].id;
             n_states = add_states(n_states, l->p[i].n_states);
+            nesting = MAX(nesting, l->p[i].nesting + 1);
         }
     }
     if (n_ids > 1) {
         struct parts out = {0};
-        parts_add(&out, (struct part){true, rx_alt_n(w->b->g, ids, n_ids), n_states});
+        parts_add(&out, (struct part){true, rx_alt_n(w->b->g, ids, n_ids), n_states, nesting});
         for (size_t i = 0; i < l->n; i++)
             if (!l->p[i].is_rx)
                 parts_add(&out, l->p[i]);
@@ -235,7 +239,7 @@ static enum rc lower_rep(struct builder *w, uint32_t node, bool in_terminal, str
     uint64_t n_states = (uint64_t)p.n_states * MAX(bound, 1);
     bool small = n_states <= limits->regex_states && bound <= limits->regex_repeat;
     if (p.is_rx && (small || p.id == RX_EMPTY))
-        *out = (struct part){true, rx_repeat(b->g, p.id, min, max), (uint32_t)n_states};
+        *out = (struct part){true, rx_repeat(b->g, p.id, min, max), (uint32_t)n_states, p.nesting + 1};
     else if (in_terminal)
         return err_set(
             b->e, RC_INVALID, NULL,
@@ -243,7 +247,7 @@ static enum rc lower_rep(struct builder *w, uint32_t node, bool in_terminal, str
             "bound is above %u (--max-regex-repeat)",
             limits->regex_states, limits->regex_repeat);
     else
-        *out = (struct part){false, gram_repeat(b->g, part_symbol(w, &p), EB_NIL, min, max), 0};
+        *out = (struct part){false, gram_repeat(b->g, part_symbol(w, &p), EB_NIL, min, max), 0, 0};
     return RC_OK;
 }
 
@@ -254,19 +258,20 @@ static enum rc lower(struct builder *w, uint32_t node, bool in_terminal, struct 
     struct parts l = {0};
     enum rc rc = RC_OK;
     if (n->kind == EB_RX) {
-        *out = in_terminal ? (struct part){true, n->id, n->n_states} : token(w, n->id, n->n_states);
+        *out = in_terminal ? (struct part){true, n->id, n->n_states, n->nesting}
+                           : token(w, n->id, n->n_states, n->nesting);
     } else if (n->kind == EB_SYM) {
-        *out = (struct part){false, n->id, 0};
+        *out = (struct part){false, n->id, 0, 0};
         if (w->ignore != RX_EMPTY) {
-            struct part pair[2] = {*out, {true, w->ignore, 1}};
+            struct part pair[2] = {*out, {true, w->ignore, 1, 0}};
             out->id = gram_rule(b->g, (struct str){NULL, 0}, 0);
             parts_prod(w, out->id, &(struct parts){pair, 2, 2});
         }
     } else if (n->kind == EB_REF) {
         const struct eb_rule *r = &b->rules[n->id];
-        *out = (struct part){r->is_rx, r->sym, r->n_states};
+        *out = (struct part){r->is_rx && r->terminal >= in_terminal, r->sym, r->n_states, r->nesting};
         if (r->is_rx && r->terminal && !in_terminal)
-            *out = token(w, r->sym, r->n_states);
+            *out = token(w, r->sym, r->n_states, r->nesting);
     } else if (n->kind == EB_REP) {
         rc = lower_rep(w, node, in_terminal, out);
     } else {
@@ -276,7 +281,7 @@ static enum rc lower(struct builder *w, uint32_t node, bool in_terminal, struct 
         if (rc == RC_OK && l.n == 1) {
             *out = l.p[0];
         } else if (rc == RC_OK) {
-            *out = (struct part){false, gram_rule(b->g, (struct str){NULL, 0}, 0), 0};
+            *out = (struct part){false, gram_rule(b->g, (struct str){NULL, 0}, 0), 0, 0};
             if (n->kind == EB_SEQ)
                 parts_prod(w, out->id, &l);
             for (size_t i = 0; i < l.n && n->kind == EB_ALT; i++)
@@ -305,9 +310,11 @@ static enum rc build_alone(struct builder *w, uint32_t rule) {
     if (rc)
         return rc;
     struct eb_rule *r = &b->rules[rule];
-    r->is_rx = p.is_rx && (r->terminal || p.n_states <= INLINE_STATES_MAX);
+    r->is_rx =
+        p.is_rx && (r->terminal || (p.n_states <= INLINE_STATES_MAX && p.nesting <= INLINE_NESTING_MAX));
     r->sym = r->is_rx ? p.id : part_symbol(w, &p);
     r->n_states = r->is_rx ? p.n_states : 0;
+    r->nesting = r->is_rx ? p.nesting : 0;
     return RC_OK;
 }
 
@@ -428,7 +435,7 @@ enum rc eb_build(struct ebnf *b, struct str start, uint32_t *sym) {
     if (rc)
         return rc;
     const struct eb_rule *r = &b->rules[root];
-    struct part parts[2] = {{true, w.ignore, 1}, {r->is_rx, r->sym, r->n_states}};
+    struct part parts[2] = {{true, w.ignore, 1, 0}, {r->is_rx, r->sym, r->n_states, r->nesting}};
     if (r->is_rx) {
         *sym = gram_term(b->g, rx_cat(b->g, w.ignore, r->sym), 0);
     } else if (w.ignore == RX_EMPTY) {

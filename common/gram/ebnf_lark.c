@@ -197,6 +197,8 @@ static enum rc add_pattern(struct ebnf *b, size_t start, struct str pattern, con
     if (rx_parse_as(b->g, pattern, how, &rx, &inner))
         return eb_bad(b, start, "%s", inner.msg);
     *node = eb_node_rx(b, rx, (uint32_t)MIN(pattern.n, UINT32_MAX));
+    for (size_t i = 0; i < pattern.n; i++)
+        b->nodes[*node].nesting += 3 * (pattern.p[i] == '('); /* repeat, alternative, sequence */
     return RC_OK;
 }
 

@@ -29,7 +29,7 @@ struct rx_work {
     struct rx_parser p;
     struct rx_piece *pieces;
     size_t n_pieces, cap_pieces;
-    struct rx_group groups[RX_DEPTH_MAX + 1];
+    struct rx_group groups[RX_GROUPS_MAX + 1];
     size_t depth; /* of the innermost group; 0: the whole pattern */
     bool can_repeat;
 };
@@ -189,8 +189,8 @@ static enum rc open_group(struct rx_work *w) {
         w->can_repeat = could_repeat;
         return RC_OK;
     }
-    if (w->depth == RX_DEPTH_MAX)
-        return rx_bad(p, start, "groups nest more than %d deep", RX_DEPTH_MAX);
+    if (w->depth == RX_GROUPS_MAX)
+        return rx_bad(p, start, "groups nest more than %d deep", RX_GROUPS_MAX);
     group.first_alt = group.first_item = w->n_pieces;
     w->groups[++w->depth] = group;
     w->can_repeat = false;

@@ -7,14 +7,14 @@
  * are ECMA's: ASCII digits, ASCII letters with '_', and ECMA's white space. What the two read in
  * contradicting ways ([] and [^], octal and unknown escapes, possessive repeats) is refused.
  *
- * Threads: none of its own. Limits: those of the grammar (ir.h); groups nest at most RX_DEPTH_MAX deep.
+ * Threads: none of its own. Limits: those of the grammar (ir.h); groups nest at most RX_GROUPS_MAX deep.
  */
 #ifndef WEIR_COMMON_GRAM_REGEX_H
 #define WEIR_COMMON_GRAM_REGEX_H
 
 #include "common/gram/front.h"
 
-enum { RX_DEPTH_MAX = 500 };
+enum { RX_GROUPS_MAX = 200 };
 
 struct rx_syntax {
     rx_one_of *one_of; /* of the alphabet (front.h); NULL: rx_class */
