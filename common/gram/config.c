@@ -79,7 +79,7 @@ uint32_t config_intern(struct gram *g, struct thread *t, uint32_t n, bool accept
     return id;
 }
 
-static uint32_t text_add(struct gram *g, uint32_t prev, unsigned byte) {
+uint32_t config_text(struct gram *g, uint32_t prev, unsigned byte) {
     struct config_pool *p = &g->cfg;
     uint32_t hash = (uint32_t)(mix(mix(3, prev), byte) >> 20), at = UINT32_MAX, id;
     while ((id = itab_find(&p->texts, hash, &at)) != UINT32_MAX)
@@ -109,7 +109,7 @@ uint32_t config_step_slow(struct gram *g, uint32_t config, uint32_t cls) {
         if (t.q == STATE_DEAD)
             continue;
         if (t.text)
-            t.text = text_add(g, t.text, g->rx.class_byte[cls]);
+            t.text = config_text(g, t.text, g->rx.class_byte[cls]);
         if (g->dfa.state[t.q].rx != RX_EMPTY) /* else it ends here */
             push_step(g, t);
         if (!g->dfa.state[t.q].accept)

@@ -108,6 +108,24 @@ static uint32_t tidy(struct edge *e, uint32_t n) {
     return m;
 }
 
+/* mix_edge: an edge to a member of the group [group, group + n) counts by its place there. */
+static uint64_t mix_edge(uint64_t h, const struct edge *e, uint32_t group, uint32_t n) {
+    uint32_t to = e->ctx >= group && e->ctx < group + n ? LOCAL | (e->ctx - group) : e->ctx;
+    return mix(mix(mix(h, e->at), e->keys), to);
+}
+
+void ctx_rehash(struct gram *g) {
+    struct ctx_pool *p = &g->ctx;
+    itab_clear(&p->tab, &g->bytes);
+    for (uint32_t i = CTX_ROOT; i < p->n; i += p->ctx[i].n_group) {
+        uint64_t h = p->ctx[i].n_group;
+        for (uint32_t m = 0; m < p->ctx[i].n_group; m++)
+            for (uint32_t k = 0; k < p->ctx[i + m].n; k++)
+                h = mix_edge(h, &p->edge[p->ctx[i + m].first + k], i, p->ctx[i].n_group);
+        itab_add(&p->tab, (uint32_t)(h >> 20), i, &g->bytes);
+    }
+}
+
 /* intern: a group of n ctx that may refer to each other as LOCAL + index. Member i has the edges
  * out[end[i - 1] .. end[i]), tidied. Returns the id of the first, 0 on fail. */
 static uint32_t intern(struct gram *g, const struct edge *out, const uint32_t *end, uint32_t n) {
@@ -115,7 +133,7 @@ static uint32_t intern(struct gram *g, const struct edge *out, const uint32_t *e
     uint64_t h = n;
     uint32_t n_out = end[n - 1], at = UINT32_MAX, id;
     for (uint32_t i = 0; i < n_out; i++)
-        h = mix(mix(mix(h, out[i].at), out[i].keys), out[i].ctx);
+        h = mix_edge(h, &out[i], 0, 0);
     uint32_t hash = (uint32_t)(h >> 20);
     if (!gram_spend(g, 8 + n_out))
         return 0;
@@ -443,7 +461,7 @@ uint32_t ctx_start(struct gram *g) {
     uint32_t one = 1;
     if (g->ctx.n == 0) {
         g->ctx.ctx = table_grow(g->ctx.ctx, &g->ctx.cap, 1, sizeof *g->ctx.ctx, &g->bytes);
-        g->ctx.ctx[g->ctx.n++] = (struct ctx){.n_group = 0}; /* CTX_NONE */
+        g->ctx.ctx[g->ctx.n++] = (struct ctx){.n_group = 1}; /* CTX_NONE */
     }
     uint32_t root = intern(g, &done, &one, 1);
     if (!root)
@@ -484,21 +502,26 @@ void ctx_init(struct gram *g) {
     g->bytes += sizeof *g->closure;
 }
 
-void ctx_fini(struct gram *g) {
+#define TRIM(field, cap) c->field = table_trim(c->field, &c->cap, 0, sizeof *c->field, &g->bytes)
+void ctx_trim(struct gram *g) {
     struct closure *c = g->closure;
+    TRIM(item, cap_items);
+    TRIM(edge, cap_edges);
+    TRIM(local, cap_locals);
+    TRIM(start, cap_starts);
+    TRIM(out, cap_out);
+    TRIM(thread, cap_threads);
+    TRIM(seen, cap_seen);
+    TRIM(order, cap_order);
+    TRIM(member_end, cap_member_end);
+    c->n_seen = 0;
+}
+
+void ctx_fini(struct gram *g) {
     free(g->ctx.ctx);
     free(g->ctx.edge);
     itab_fini(&g->ctx.tab, &g->bytes);
-    if (!c)
-        return;
-    free(c->item);
-    free(c->edge);
-    free(c->local);
-    free(c->start);
-    free(c->out);
-    free(c->thread);
-    free(c->seen);
-    free(c->order);
-    free(c->member_end);
-    free(c);
+    if (g->closure)
+        ctx_trim(g);
+    free(g->closure);
 }

@@ -54,7 +54,7 @@ struct rx_pool {
     struct rx_set *set;
     uint32_t *list;
     uint32_t n, cap, n_sets, cap_sets, n_list, cap_list;
-    uint32_t n_base, n_base_list; /* of the sealed grammar; what is above may be collected */
+    uint32_t n_base, n_base_sets; /* of the sealed grammar; what is above may be collected */
     struct itab nodes, sets;
     uint32_t *tmp; /* a stack of ids for what is being put together */
     uint32_t n_tmp, cap_tmp;
@@ -163,6 +163,7 @@ struct gram {
     struct config_pool cfg;
     struct closure *closure;
     struct gram_run *runs; /* all of this grammar, for gc */
+    size_t gc_at;          /* bytes from which on to collect */
     uint32_t config_start;
 };
 
@@ -193,6 +194,8 @@ void rx_push(struct gram *g, uint32_t id);
 /* rx_visit: a new round of marks; rx_mark: true the first time in a round. */
 void rx_visit(struct gram *g);
 bool rx_mark(struct gram *g, uint32_t rx);
+/* rx_rehash: after ids have changed. */
+void rx_rehash(struct gram *g);
 
 static inline bool rx_nullable(const struct gram *g, uint32_t rx) {
     return g->rx.node[rx].flags & RX_NULLABLE;
@@ -238,17 +241,26 @@ uint32_t ctx_add_key(struct gram *g, uint32_t ctx, uint32_t text);
 uint32_t ctx_union(struct gram *g, uint32_t a, uint32_t b);
 /* ctx_start: the config before the first byte; 0 on fail. */
 uint32_t ctx_start(struct gram *g);
+/* ctx_rehash: after ids have changed. ctx_trim: gives scratch memory back. */
+void ctx_rehash(struct gram *g);
+void ctx_trim(struct gram *g);
 
 /* ---- config.c ---- */
 void config_init(struct gram *g);
 void config_fini(struct gram *g);
 /* config_intern: of n threads in any order; threads of equal state and text become one. */
 uint32_t config_intern(struct gram *g, struct thread *t, uint32_t n, bool accept);
+/* config_text: a key text and one byte more. */
+uint32_t config_text(struct gram *g, uint32_t prev, unsigned byte);
 /* config_step_slow: after one byte of a class; STATE_DEAD if none can follow, STATE_UNKNOWN on fail. */
 uint32_t config_step_slow(struct gram *g, uint32_t config, uint32_t cls);
 static inline uint32_t config_step(struct gram *g, uint32_t config, uint32_t cls) {
     uint32_t to = g->cfg.next[(size_t)config * g->rx.n_classes + cls];
     return LIKELY(to) ? to : config_step_slow(g, config, cls);
 }
+
+/* ---- gc.c ---- */
+/* gram_gc: drops what no run of the grammar refers to; ids held across it are void, runs' configs follow. */
+void gram_gc(struct gram *g);
 
 #endif

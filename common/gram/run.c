@@ -7,6 +7,7 @@ struct gram_run *gram_run_new(struct gram *g, const struct gram_vocab *v) {
     CHECK(g->sealed);
     r->g = gram_hold(g);
     r->v = v;
+    r->stack = v ? xcalloc(v->depth_max + 1, sizeof *r->stack) : NULL;
     pthread_mutex_lock(&g->lock);
     r->config = g->config_start;
     r->next = g->runs;
@@ -27,7 +28,16 @@ void gram_run_free(struct gram_run *r) {
         r->next->link = r->link;
     pthread_mutex_unlock(&r->g->lock);
     gram_drop(r->g);
+    free(r->stack);
     free(r);
+}
+
+/* gram_refuel: for one mask, or for n bytes. */
+static void gram_refuel(struct gram *g, size_t n) {
+    if (g->bytes > g->gc_at)
+        gram_gc(g);
+    g->fuel = (int64_t)g->limit.mask_fuel + (int64_t)n * 1000;
+    g->fail = false;
 }
 
 /* walk: from config along s; *n is how many bytes led to a prefix. 0 on fail. */
@@ -46,16 +56,19 @@ static uint32_t walk(struct gram *g, uint32_t config, struct str s, size_t *n) {
     return at;
 }
 
+static enum rc too_much(struct err *e) {
+    return err_set(e, RC_OVERLOAD, NULL, "following the grammar takes too much time or memory");
+}
+
 enum rc gram_run_bytes(struct gram_run *r, struct str s, size_t *n_taken, struct err *e) {
     struct gram *g = r->g;
     size_t n = 0;
     enum rc rc = RC_OK;
     pthread_mutex_lock(&g->lock);
-    g->fuel = (int64_t)g->limit.mask_fuel + (int64_t)s.n * 1000;
-    g->fail = false;
+    gram_refuel(g, s.n);
     uint32_t to = r->ended && s.n ? STATE_DEAD : walk(g, r->config, s, &n);
     if (to == STATE_UNKNOWN)
-        rc = err_set(e, RC_OVERLOAD, NULL, "following the grammar takes too much time or memory");
+        rc = too_much(e);
     else if (to == STATE_DEAD)
         rc = err_set(e, RC_INVALID, NULL, "byte %zu cannot follow here", n);
     else
@@ -66,12 +79,63 @@ enum rc gram_run_bytes(struct gram_run *r, struct str s, size_t *n_taken, struct
     return rc;
 }
 
+enum rc gram_run_accept(struct gram_run *r, uint32_t token, struct err *e) {
+    const struct gram_vocab *v = r->v;
+    struct str s = token < v->n_vocab ? vocab_token(v, token) : (struct str){NULL, 0};
+    if (token < v->n_vocab && v->is_eos[token]) {
+        if (r->ended || !gram_run_may_end(r))
+            return err_set(e, RC_INVALID, NULL, "the text cannot end here");
+        r->ended = true;
+        return RC_OK;
+    }
+    if (!s.n)
+        return err_set(e, RC_INVALID, NULL, "token %u is never allowed", token);
+    enum rc rc = gram_run_bytes(r, s, NULL, e);
+    return rc == RC_INVALID ? err_set(e, rc, NULL, "token %u cannot follow here", token) : rc;
+}
+
+bool mask_walk(struct gram *g, const struct gram_vocab *v, uint32_t from, uint32_t to, uint32_t config,
+               uint32_t *stack, uint32_t *mask) {
+    if (from >= to)
+        return true;
+    uint32_t above = v->node[from].depth - 1u;
+    stack[above] = config;
+    for (uint32_t i = from; i < to;) {
+        const struct vocab_node *x = &v->node[i];
+        uint32_t c = config_step(g, stack[x->depth - 1], g->rx.class_of[x->byte]);
+        if (c == STATE_UNKNOWN)
+            return false;
+        if (c == STATE_DEAD) {
+            i = x->end;
+            continue;
+        }
+        stack[x->depth] = c;
+        vocab_set(v, x->token, mask);
+        i++;
+    }
+    return true;
+}
+
+enum rc gram_run_mask(struct gram_run *r, uint32_t *mask, struct err *e) {
+    struct gram *g = r->g;
+    const struct gram_vocab *v = r->v;
+    enum rc rc = RC_OK;
+    pthread_mutex_lock(&g->lock);
+    gram_refuel(g, 0);
+    memset(mask, 0, gram_mask_words(v->n_vocab) * sizeof *mask);
+    if (!r->ended && !mask_walk(g, v, 0, v->n_nodes, r->config, r->stack, mask))
+        rc = too_much(e);
+    for (size_t i = 0; rc == RC_OK && i < v->n_eos && g->cfg.config[r->config].accept; i++)
+        mask[v->eos[i] / 32] |= 1u << (v->eos[i] % 32);
+    pthread_mutex_unlock(&g->lock);
+    return rc;
+}
+
 /* run_goes_on: some byte can follow. */
 static bool run_goes_on(const struct gram_run *r) {
     struct gram *g = r->g;
     uint32_t n = g->cfg.config[r->config].n ? g->rx.n_classes : 0;
-    g->fuel = (int64_t)g->limit.mask_fuel;
-    g->fail = false;
+    gram_refuel(g, 0);
     for (uint32_t c = 0; c < n; c++)
         if (config_step(g, r->config, c) != STATE_DEAD)
             return true;
@@ -91,4 +155,41 @@ bool gram_run_must_end(const struct gram_run *r) {
     bool end = r->ended || (g->cfg.config[r->config].accept && !run_goes_on(r));
     pthread_mutex_unlock(&g->lock);
     return end;
+}
+
+/* only_byte: the byte that must follow; -1 if the text may end or several can. */
+static int only_byte(struct gram *g, uint32_t config) {
+    const struct config *c = &g->cfg.config[config];
+    int only = -1;
+    if (c->accept)
+        return -1;
+    for (unsigned b = 0; b < 256; b++)
+        for (uint32_t i = 0; i < c->n; i++) {
+            uint32_t q = dfa_step(g, g->cfg.thread[c->first + i].q, g->rx.class_of[b]);
+            if (q == STATE_UNKNOWN || (q != STATE_DEAD && only >= 0))
+                return -1;
+            if (q != STATE_DEAD) {
+                only = (int)b;
+                break;
+            }
+        }
+    return only;
+}
+
+size_t gram_run_forced(struct gram_run *r, char *out, size_t cap) {
+    struct gram *g = r->g;
+    size_t n = 0;
+    pthread_mutex_lock(&g->lock);
+    gram_refuel(g, cap);
+    for (uint32_t at = r->config; n < cap && !r->ended; n++) {
+        int b = only_byte(g, at);
+        if (b < 0)
+            break;
+        at = config_step(g, at, g->rx.class_of[b]);
+        if (at <= STATE_DEAD)
+            break;
+        out[n] = (char)b;
+    }
+    pthread_mutex_unlock(&g->lock);
+    return n;
 }

@@ -3,14 +3,22 @@
 #define WEIR_COMMON_GRAM_RUN_H
 
 #include "common/gram/engine.h"
-#include "common/gram/gram.h"
+#include "common/gram/vocab.h"
 
 struct gram_run {
     struct gram *g;
     const struct gram_vocab *v;
     uint32_t config;
+    uint32_t gc_n;                   /* of gram_gc: threads of the config */
+    bool gc_accept;
+    uint32_t *stack;                 /* [v->depth_max + 1] of a walk */
     bool ended;                      /* an end token was taken */
     struct gram_run *next, **link;   /* in g->runs */
 };
+
+/* mask_walk: sets the bits of all tokens of the nodes [from, to), siblings and their subtrees whose parent
+ * stands at config. stack has room for vocab.depth_max + 1 configs. False on fail. */
+bool mask_walk(struct gram *g, const struct gram_vocab *v, uint32_t from, uint32_t to, uint32_t config,
+               uint32_t *stack, uint32_t *mask);
 
 #endif

@@ -30,12 +30,16 @@ bool rx_mark(struct gram *g, uint32_t rx) {
     return true;
 }
 
-uint32_t rx_set_id(struct gram *g, const struct rx_set *s) {
-    struct rx_pool *p = &g->rx;
+static uint32_t hash_set(const struct rx_set *s) {
     uint64_t h = 1;
     for (int i = 0; i < 4; i++)
         h = mix(h, s->w[i]);
-    uint32_t hash = (uint32_t)(h >> 16), at = UINT32_MAX, id;
+    return (uint32_t)(h >> 16);
+}
+
+uint32_t rx_set_id(struct gram *g, const struct rx_set *s) {
+    struct rx_pool *p = &g->rx;
+    uint32_t hash = hash_set(s), at = UINT32_MAX, id;
     while ((id = itab_find(&p->sets, hash, &at)) != UINT32_MAX)
         if (memcmp(&p->set[id], s, sizeof *s) == 0)
             return id;
@@ -465,6 +469,18 @@ bool rx_matches(struct gram *g, uint32_t a, struct str s) {
 
 /* ---- the pool ---------------------------------------------------------------------------------- */
 
+void rx_rehash(struct gram *g) {
+    struct rx_pool *p = &g->rx;
+    itab_clear(&p->nodes, &g->bytes);
+    itab_clear(&p->sets, &g->bytes);
+    for (uint32_t i = 0; i < p->n_sets; i++)
+        itab_add(&p->sets, hash_set(&p->set[i]), i, &g->bytes);
+    for (uint32_t i = 0; i < p->n; i++) {
+        const struct rx_node *x = &p->node[i];
+        itab_add(&p->nodes, hash_node(x, has_list((enum rx_kind)x->kind) ? &p->list[x->a] : NULL), i, &g->bytes);
+    }
+}
+
 void rx_pool_init(struct gram *g) {
     struct rx_pool *p = &g->rx;
     CHECK(node(g, (struct rx_node){.kind = K_NONE}, NULL) == RX_NONE);
@@ -474,15 +490,10 @@ void rx_pool_init(struct gram *g) {
     CHECK(node(g, (struct rx_node){.kind = K_REP, .b = 1, .c = 1}, NULL) == RX_ANY);
     CHECK(node(g, (struct rx_node){.kind = K_NOT, .a = RX_NONE}, NULL) == RX_ALL);
     p->any_char = rx_class(g, NULL, 0, true);
-    p->nodes.n = 0;
-    memset(p->nodes.slot, 0, p->nodes.cap * sizeof *p->nodes.slot);
     struct rx_node any = {.kind = K_REP, .a = p->any_char, .b = 0, .c = RX_INF};
     describe(p, &any, NULL);
     p->node[RX_ANY] = any;
-    for (uint32_t i = 0; i < p->n; i++) {
-        const struct rx_node *x = &p->node[i];
-        itab_add(&p->nodes, hash_node(x, has_list((enum rx_kind)x->kind) ? &p->list[x->a] : NULL), i, &g->bytes);
-    }
+    rx_rehash(g);
 }
 
 void rx_pool_fini(struct gram *g) {

@@ -317,7 +317,8 @@ enum rc gram_seal(struct gram *g, uint32_t start, bool strict, struct err *e) {
     find_ranks(g);
     find_classes(&s);
     g->rx.n_base = g->rx.n;
-    g->rx.n_base_list = g->rx.n_list;
+    g->rx.n_base_sets = g->rx.n_sets;
+    g->gc_at = g->limit.memory_bytes / 4 * 3;
     g->sealed = true;
     dfa_init(g);
     config_init(g);

@@ -11,6 +11,18 @@ void *table_grow(void *p, uint32_t *cap, size_t need, size_t size, size_t *bytes
     return p;
 }
 
+void *table_trim(void *p, uint32_t *cap, size_t n, size_t size, size_t *bytes) {
+    size_t now = n + n / 4;
+    if (now >= *cap)
+        return p;
+    *bytes -= (*cap - now) * size;
+    *cap = (uint32_t)now;
+    if (now)
+        return xreallocarray(p, now, size);
+    free(p);
+    return NULL;
+}
+
 static void itab_put(struct itab *t, uint32_t hash, uint32_t id1) {
     uint32_t mask = t->cap - 1, i = hash & mask;
     while (t->slot[i].id1)

@@ -14,6 +14,9 @@
 /* table_grow: room for `need` elements of `size` bytes; doubles. *bytes follows the capacity. */
 void *table_grow(void *p, uint32_t *cap, size_t need, size_t size, size_t *bytes);
 
+/* table_trim: keeps n elements and little more; p may become NULL when n is 0. */
+void *table_trim(void *p, uint32_t *cap, size_t n, size_t size, size_t *bytes);
+
 /* itab: ids by the hash of what they stand for; the owner compares contents. */
 struct itab_slot {
     uint32_t hash, id1; /* id + 1; 0: free */
