@@ -134,6 +134,41 @@ bool session_on_batch(struct loop *l, struct loop_msg *m) {
     return true;
 }
 
+/* ---- pooled outputs ----------------------------------------------------------------------------------- */
+
+/* pooled: false: it belongs to nothing that is live here. */
+static bool pooled(struct loop *l, const struct fleet_pooled *x) {
+    struct leg *g = slots_get(&l->slots, x->stream);
+    if (!g || g->worker != x->worker || !g->s->req->pool)
+        return false;
+    struct session *s = g->s;
+    struct err e;
+    leg_prefilled(g);
+    if (x->status) {
+        enum rc rc = x->status >= 400 && x->status < 600 ? api_rc_of_status((int)x->status) : RC_INTERNAL;
+        err_set(&e, rc, NULL, "%s", x->message[0] ? x->message : "The worker could not complete the request");
+        session_fail(s, &e, rc == RC_UNAVAILABLE ? RETRY_AFTER_LOADING_S : 0);
+    } else if (gen_on_pool(s->run, g->prompt, x->rows, x->cols, x->data, &e) != RC_OK) {
+        session_fail(s, &e, 0);
+    } else {
+        metric_add(s->metrics->finished[FINISHED_STOP], 1);
+        leg_choice_over(g, 0);
+        if (gen_run_done(s->run))
+            session_complete(s);
+    }
+    return true;
+}
+
+bool session_on_pool(struct loop *l, struct loop_msg *m) {
+    struct fleet_pooled *x = CONTAINER_OF(m, struct fleet_pooled, msg);
+    if (!pooled(l, x))
+        rmetrics_count(l->router->metrics, PM_DROPPED_OUTPUTS, 1);
+    atomic_fetch_sub(&l->backlog_bytes, x->bytes);
+    worker_drop(x->worker);
+    free(x);
+    return true;
+}
+
 /* ---- refusals ------------------------------------------------------------------------------------------ */
 
 static void refuse(struct leg *g, const struct fleet_reject *r) {

@@ -159,6 +159,7 @@ enum rc router_new(struct router **out, const struct router_opts *opts, struct e
         .post_counted = post_counted,
         .on_batch = session_on_batch,
         .on_reject = session_on_reject,
+        .on_pool = session_on_pool,
         .on_lost = session_on_lost,
         .on_change = fleet_changed,
     });

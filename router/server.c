@@ -182,6 +182,21 @@ static void dispatch(h2o_req_t *req, const struct route *route, struct str path,
     case ROUTE_CHAT:
         session_begin(req, GEN_CHAT, suffix);
         break;
+    case ROUTE_EMBEDDINGS:
+        session_begin(req, GEN_EMBEDDINGS, suffix);
+        break;
+    case ROUTE_POOLING:
+        session_begin(req, GEN_POOLING, suffix);
+        break;
+    case ROUTE_CLASSIFY:
+        session_begin(req, GEN_CLASSIFY, suffix);
+        break;
+    case ROUTE_SCORE:
+        session_begin(req, GEN_SCORE, suffix);
+        break;
+    case ROUTE_RERANK:
+        session_begin(req, GEN_RERANK, suffix);
+        break;
     case ROUTE_TOKENIZE:
         offload_reply(req, WORK_TOKENIZE, suffix);
         break;

@@ -73,7 +73,7 @@ static void log_end(const struct session *s, int status, const char *reason) {
     struct gen_counts c = s->run ? gen_run_counts(s->run) : (struct gen_counts){0};
     struct id128 none = {{0}}, id = s->n_legs ? s->legs[0].id : none;
     LOG(LOG_INFO, "request", F_STR("id", s->suffix), F_ID("internal", id),
-        F_STR("route", s->route == GEN_CHAT ? "chat" : "completions"),
+        F_STR("route", gen_route_word(s->route)),
         F_BYTES("model", s->req ? s->req->model_name.p : "", s->req ? s->req->model_name.n : 0),
         F_I64("status", status), F_STR("end", reason), F_U64("prompt_tokens", c.prompt_tokens),
         F_U64("cached_tokens", c.cached_tokens), F_U64("completion_tokens", c.completion_tokens),

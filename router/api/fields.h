@@ -18,6 +18,13 @@ enum {
     ON_GENERATE = ON_COMPLETIONS | ON_CHAT,
     ON_TOKENIZE = 4,
     ON_DETOKENIZE = 8,
+    ON_EMBEDDINGS = 16,
+    ON_POOLING = 32,
+    ON_CLASSIFY = 64,
+    ON_SCORE = 128,
+    ON_RERANK = 256,
+    ON_INPUT = ON_EMBEDDINGS | ON_POOLING | ON_CLASSIFY,
+    ON_POOL = ON_INPUT | ON_SCORE | ON_RERANK,
 };
 enum field_kind { FIELD_BOOL, FIELD_INT, FIELD_FLOAT, FIELD_STR, FIELD_LIST, FIELD_OBJECT, FIELD_ANY };
 enum field_rule {
@@ -61,6 +68,11 @@ struct field {
 struct field_values {
     struct opt_str model, request_id, cache_salt, reasoning_effort;
     struct opt_str text; /* tokenize: `prompt` */
+    struct opt_str truncation_side, encoding_format, task; /* pooling */
+    struct opt_int truncate, dimensions, top_n, max_tokens_per_doc;
+    struct opt_bool use_activation, return_documents;
+    json_t *input, *query;
+    json_t *left[4], *right[4]; /* score: the spellings of the pair, each with its twin's index */
     struct opt_int max_tokens, max_completion_tokens, n, top_k, seed, min_tokens, priority;
     struct opt_int n_logprobs, top_logprobs; /* completions `logprobs`; chat */
     struct opt_float temperature, top_p, min_p, presence_penalty, frequency_penalty, repetition_penalty;

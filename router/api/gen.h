@@ -15,7 +15,18 @@
 #include "proto/weir.pb-c.h"
 #include "router/api/model_info.h"
 
-enum gen_route { GEN_COMPLETIONS = 0, GEN_CHAT };
+enum gen_route {
+    GEN_COMPLETIONS = 0,
+    GEN_CHAT,
+    GEN_EMBEDDINGS, /* from here on: the pooling family, router/api/pool.h */
+    GEN_POOLING,
+    GEN_CLASSIFY,
+    GEN_SCORE,
+    GEN_RERANK,
+    N_GEN_ROUTE
+};
+/* gen_route_word: for logs and messages. */
+const char *gen_route_word(enum gen_route route);
 
 /* How gen_prepare finds a model: by served name, or the default for name.p NULL or empty. Returns a held
  * reference, or NULL for an unknown name. Any thread. */
@@ -29,13 +40,15 @@ struct gen_env {
 struct gen_prompt {
     const uint32_t *ids;
     uint32_t n_ids;
-    uint32_t max_tokens; /* resolved: api.md 5.3 */
+    const uint32_t *types; /* [n_ids] token types; NULL: all 0 */
+    uint32_t max_tokens;   /* resolved: api.md 5.3; 0: a pooling request */
 };
 
 /* gen_req: immutable after gen_prepare; everything lives in its arena. */
 struct gen_req {
     struct arena arena;
     enum gen_route route;
+    struct pool_req *pool;    /* NULL: a generation */
     struct model_info *model; /* held */
     struct str model_name;    /* echoed: as asked, or the first served name */
     struct str id;            /* client-visible: prefix and suffix */
@@ -84,6 +97,7 @@ void gen_req_free(struct gen_req *r);
 struct gen_submit {
     Weir__Submit m;
     Weir__Sampling sampling;
+    Weir__Pooling pooling;
 };
 void gen_submit(const struct gen_req *r, uint32_t prompt, struct gen_submit *scratch);
 
@@ -127,6 +141,10 @@ void gen_on_first(struct gen_run *g, uint32_t choice, const struct gen_first *f)
  * Outputs for a choice that has finished are ignored. */
 enum gen_action gen_on_step(struct gen_run *g, uint32_t choice, const struct gen_token *token,
                             const struct gen_finish *finish, struct buf *sse);
+/* gen_on_pool: what a pooling worker made of one prompt: [rows][cols] of data, copied. RC_INTERNAL: not what was
+ * asked for, or a value that cannot be printed. */
+MUST_USE enum rc gen_on_pool(struct gen_run *g, uint32_t prompt, uint32_t rows, uint32_t cols, const float *data,
+                             struct err *e);
 /* gen_run_done: every choice has finished. */
 bool gen_run_done(const struct gen_run *g);
 /* gen_on_end: the usage chunk if asked for and [DONE]; or the whole JSON body if not streaming. Once, when

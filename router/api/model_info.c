@@ -19,6 +19,7 @@ const char *const model_asset_name[N_MODEL_ASSET] = {
     [ASSET_SPECIAL_TOKENS] = "special_tokens_map.json",
     [ASSET_CHAT_TEMPLATE] = "chat_template.jinja",
     [ASSET_GENERATION] = "generation_config.json",
+    [ASSET_POOLING] = "pooling.json",
 };
 
 /* ---- facts ------------------------------------------------------------------------------------------- */
@@ -206,6 +207,66 @@ static enum rc load_defaults(struct model_info *m, struct str file, const struct
     return file.n ? hf_generation_parse(file, &m->defaults, e) : RC_OK;
 }
 
+/* ---- pooling ----------------------------------------------------------------------------------------- */
+
+static void pooling_free(struct model_pooling *p) {
+    if (!p)
+        return;
+    for (uint32_t i = 0; p->labels && i < p->n_labels; i++)
+        free(p->labels[i]);
+    free(p->labels);
+    free(p->prompt);
+    free(p);
+}
+
+/* bounded: a whole number of the file, at most hi; hi + 1 if it is not. */
+static uint32_t bounded(const json_t *obj, const char *key, uint32_t hi) {
+    const json_t *v = json_object_get(obj, key);
+    json_int_t n = json_integer_value(v);
+    return json_is_integer(v) && n >= 0 && n <= hi ? (uint32_t)n : hi + 1;
+}
+
+/* load_pooling: what a worker says of how its model pools; workers are not trusted with sizes. */
+static enum rc load_pooling(struct model_info *m, const json_t *obj, struct err *e) {
+    static const char *const words[N_MODEL_TASK] = {"embed", "classify", "score", "reward"};
+    enum { WIDTH_MAX = 1 << 20 };
+    const char *task = json_string_value(json_object_get(obj, "task"));
+    const json_t *labels = json_object_get(obj, "labels"), *sizes = json_object_get(obj, "matryoshka");
+    struct model_pooling *p = m->pooling = xcalloc(1, sizeof *p);
+    size_t k = 0;
+    while (task && k < N_MODEL_TASK && strcmp(task, words[k]))
+        k++;
+    uint32_t dimensions = bounded(obj, "dimensions", WIDTH_MAX), hidden = bounded(obj, "hidden", WIDTH_MAX);
+    uint32_t n_labels = bounded(obj, "n_labels", HF_LABELS_MAX);
+    if (!task || k == N_MODEL_TASK || dimensions == 0 || dimensions > WIDTH_MAX || hidden == 0 ||
+        hidden > WIDTH_MAX || n_labels > HF_LABELS_MAX || (n_labels > 0) != (k != MODEL_EMBED) ||
+        (json_is_array(labels) && json_array_size(labels) != n_labels) ||
+        json_array_size(sizes) > HF_MATRYOSHKA_MAX)
+        return err_set(e, RC_INVALID, NULL, "pooling.json: a description that cannot be");
+    p->task = (enum model_task)k;
+    p->task_word = words[k];
+    p->dimensions = dimensions;
+    p->hidden = hidden;
+    p->n_labels = n_labels;
+    if (json_is_array(labels))
+        p->labels = xcalloc(n_labels, sizeof *p->labels);
+    for (uint32_t i = 0; p->labels && i < n_labels; i++) {
+        const char *name = json_string_value(json_array_get(labels, i));
+        p->labels[i] = xstrdup(name ? name : "");
+    }
+    for (size_t i = 0; i < json_array_size(sizes); i++) {
+        json_int_t n = json_integer_value(json_array_get(sizes, i));
+        if (n > 0 && n <= dimensions)
+            p->matryoshka[p->n_matryoshka++] = (uint32_t)n;
+    }
+    p->is_matryoshka = json_is_true(json_object_get(obj, "is_matryoshka"));
+    p->cross_encoder = json_is_true(json_object_get(obj, "cross_encoder"));
+    p->lower_case = json_is_true(json_object_get(obj, "lower_case"));
+    const char *prompt = json_string_value(json_object_get(obj, "prompt"));
+    p->prompt = prompt ? xstrdup(prompt) : NULL;
+    return RC_OK;
+}
+
 /* set_fingerprint: over what changes the answer to a seeded request: the model, its context and its defaults.
  */
 static void set_fingerprint(struct model_info *m) {
@@ -228,7 +289,7 @@ enum rc model_info_new(struct model_info **out, const struct model_facts *facts,
                        const struct str files[N_MODEL_ASSET], const struct router_opts *o, struct err *e) {
     CHECK(facts->n_names > 0);
     struct model_info *m = xcalloc(1, sizeof *m);
-    json_t *config = NULL, *map = NULL;
+    json_t *config = NULL, *map = NULL, *pooling = NULL;
     atomic_init(&m->n_refs, 1);
     facts_copy(&m->facts, facts);
     m->created_unix_s = clock_unix_s();
@@ -241,6 +302,10 @@ enum rc model_info_new(struct model_info **out, const struct model_facts *facts,
         rc = parse_asset(files, ASSET_TOKENIZER_CONFIG, &config, e);
     if (!rc)
         rc = parse_asset(files, ASSET_SPECIAL_TOKENS, &map, e);
+    if (!rc)
+        rc = parse_asset(files, ASSET_POOLING, &pooling, e);
+    if (!rc && pooling)
+        rc = load_pooling(m, pooling, e);
     if (rc)
         goto out;
     CHECK((m->template_vars = json_object()));
@@ -256,6 +321,7 @@ enum rc model_info_new(struct model_info **out, const struct model_facts *facts,
 out:
     json_decref(config);
     json_decref(map);
+    json_decref(pooling);
     if (rc)
         model_info_drop(m);
     else
@@ -274,6 +340,7 @@ void model_info_drop(struct model_info *m) {
     tok_free(m->tok);
     tmpl_free(m->chat);
     tmpl_free(m->chat_tools);
+    pooling_free(m->pooling);
     json_decref(m->template_vars);
     json_decref(m->default_kwargs);
     facts_fini(&m->facts);

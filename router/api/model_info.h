@@ -19,6 +19,7 @@ enum model_asset {
     ASSET_SPECIAL_TOKENS,   /* special_tokens_map.json */
     ASSET_CHAT_TEMPLATE,    /* chat_template.jinja */
     ASSET_GENERATION,       /* generation_config.json */
+    ASSET_POOLING,          /* pooling.json, which workers make: see worker/pooler_load.c */
     N_MODEL_ASSET
 };
 extern const char *const model_asset_name[N_MODEL_ASSET];
@@ -35,6 +36,18 @@ struct model_facts {
     size_t n_eos;
 };
 
+enum model_task { MODEL_EMBED = 0, MODEL_CLASSIFY, MODEL_SCORE, MODEL_REWARD, N_MODEL_TASK };
+/* model_pooling: of a model that pools. */
+struct model_pooling {
+    enum model_task task;
+    const char *task_word;
+    uint32_t dimensions, hidden, n_labels;
+    char **labels; /* [n_labels] or NULL */
+    uint32_t matryoshka[HF_MATRYOSHKA_MAX], n_matryoshka;
+    bool is_matryoshka, cross_encoder, lower_case;
+    char *prompt; /* put before every text; NULL: none */
+};
+
 struct model_info {
     _Atomic uint32_t n_refs;
     struct model_facts facts; /* owned copies */
@@ -48,7 +61,8 @@ struct model_info {
     json_t *template_vars;                     /* bos_token, eos_token and other named special tokens */
     json_t *default_kwargs;                    /* --default-chat-template-kwargs or NULL */
     struct hf_generation defaults;
-    char fingerprint[32]; /* "weir-0.1.0-89abcdef" */
+    struct model_pooling *pooling; /* NULL: it generates */
+    char fingerprint[32];          /* "weir-0.1.0-89abcdef" */
 };
 
 /* model_info_new: RC_INVALID or RC_UNSUPPORTED with file and reason. files may hold empty slices. */

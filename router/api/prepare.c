@@ -3,6 +3,7 @@
 #include "common/clock.h"
 #include "common/hash.h"
 #include "router/api/chat.h"
+#include "router/api/pool.h"
 #include "router/api/request.h"
 
 enum { ID_BYTES_MAX = 128, SALT_BYTES_MAX = 256 };
@@ -51,7 +52,9 @@ static enum rc check_identity(const struct field_values *v, struct err *e) {
 /* set_id: route prefix and suffix: the header's, else the body's, else random (api.md 2.6.1). */
 static void set_id(struct gen_req *r, struct str header, struct str asked) {
     static const char digits[] = "0123456789abcdef";
-    struct str prefix = r->route == GEN_CHAT ? STR_LIT("chatcmpl-") : STR_LIT("cmpl-");
+    static const char *const prefixes[N_GEN_ROUTE] = {"cmpl-",     "chatcmpl-", "embd-",  "pool-",
+                                                      "classify-", "score-",    "rerank-"};
+    struct str prefix = str_of(prefixes[r->route]);
     struct str suffix = header.n ? header : asked;
     char minted[32];
     if (!suffix.n) {
@@ -118,15 +121,35 @@ static enum rc encode_completion(const struct field_values *v, struct gen_req *r
     return rc;
 }
 
+static enum rc prepare_pool(struct gen_env *env, const struct field_values *v, struct str id_suffix,
+                            struct gen_req *r, struct err *e) {
+    enum rc rc = check_identity(v, e);
+    if (!rc)
+        rc = pool_check(v, env->opts, r, e);
+    if (!rc)
+        rc = model_lookup(env, v->model.v, &r->model, e);
+    if (!rc)
+        rc = pool_check_task(r, e);
+    if (rc)
+        return rc;
+    set_id(r, id_suffix, v->request_id.v);
+    set_names(v, r);
+    return pool_prepare(env->opts, v, r, e);
+}
+
 /* prepare: the checks in the order of api.md 3.3: fields, then the model, then what depends on it. */
 static enum rc prepare(struct gen_env *env, json_t *root, struct str id_suffix, struct gen_req *r,
                        struct err *e) {
     const struct router_opts *o = env->opts;
     struct field_values v;
     struct sampling_raw raw = {0};
-    enum rc rc = api_fields_read(r->route == GEN_CHAT ? ON_CHAT : ON_COMPLETIONS, root, &o->limit, &v, e);
+    static const unsigned on[N_GEN_ROUTE] = {ON_COMPLETIONS, ON_CHAT,  ON_EMBEDDINGS, ON_POOLING,
+                                             ON_CLASSIFY,    ON_SCORE, ON_RERANK};
+    enum rc rc = api_fields_read(on[r->route], root, &o->limit, &v, e);
     if (rc)
         return rc;
+    if (r->route >= GEN_EMBEDDINGS)
+        return prepare_pool(env, &v, id_suffix, r, e);
     struct chat_input chat = chat_input_of(&v);
     rc = sampling_check(&v, o, r, &raw, e);
     if (!rc)
@@ -137,6 +160,8 @@ static enum rc prepare(struct gen_env *env, json_t *root, struct str id_suffix, 
             r->route == GEN_CHAT ? chat_check(&chat, &o->limit, e) : prompts_check(v.prompt, &o->limit, r, e);
     if (!rc)
         rc = model_lookup(env, v.model.v, &r->model, e);
+    if (!rc)
+        rc = pool_check_task(r, e);
     if (!rc)
         rc = sampling_resolve(&v, env, &raw, r, e);
     if (rc)
@@ -186,8 +211,26 @@ void gen_submit(const struct gen_req *r, uint32_t prompt, struct gen_submit *scr
     const struct gen_prompt *p = &r->prompts[prompt];
     Weir__Sampling *s = &scratch->sampling;
     Weir__Submit *m = &scratch->m;
-    weir__sampling__init(s);
     weir__submit__init(m);
+    m->has_priority = 1;
+    m->priority = r->priority;
+    m->has_domain = 1;
+    m->domain = (ProtobufCBinaryData){sizeof r->domain.b, UNCONST(uint8_t, r->domain.b)};
+    m->tokens = UNCONST(uint32_t, p->ids);
+    m->n_tokens = p->n_ids;
+    m->has_task = 1;
+    if (r->pool) {
+        static const Weir__Task tasks[N_MODEL_TASK] = {WEIR__TASK__EMBED, WEIR__TASK__CLASSIFY,
+                                                       WEIR__TASK__SCORE, WEIR__TASK__REWARD};
+        weir__pooling__init(&scratch->pooling);
+        pool_submit_fill(r, &scratch->pooling);
+        m->pooling = &scratch->pooling;
+        m->task = tasks[r->model->pooling->task];
+        m->token_types = UNCONST(uint32_t, p->types);
+        m->n_token_types = p->types ? p->n_ids : 0;
+        return;
+    }
+    weir__sampling__init(s);
 #define SET(member, value) (s->has_##member = 1, s->member = (value))
     SET(n_samples, r->n);
     SET(max_tokens, p->max_tokens);
@@ -211,13 +254,6 @@ void gen_submit(const struct gen_req *r, uint32_t prompt, struct gen_submit *scr
     s->n_bias_ids = r->s.n_bias;
     s->bias_values = UNCONST(float, r->s.bias_values);
     s->n_bias_values = r->s.n_bias;
-    m->has_task = 1;
     m->task = WEIR__TASK__GENERATE;
-    m->tokens = UNCONST(uint32_t, p->ids);
-    m->n_tokens = p->n_ids;
     m->sampling = s;
-    m->has_priority = 1;
-    m->priority = r->priority;
-    m->has_domain = 1;
-    m->domain = (ProtobufCBinaryData){sizeof r->domain.b, UNCONST(uint8_t, r->domain.b)};
 }

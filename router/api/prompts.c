@@ -9,18 +9,19 @@ static const char *param_of(const struct gen_req *r) {
     return r->route == GEN_CHAT ? "messages" : "prompt";
 }
 
-static enum rc empty(const char *param, struct err *e) {
-    return err_set(e, RC_INVALID, param, "%s: decoder prompt cannot be empty", param);
+static enum rc empty(const char *param, const char *what, struct err *e) {
+    return err_set(e, RC_INVALID, param, "%s: %s", param, what);
 }
+static const char empty_prompt[] = "decoder prompt cannot be empty";
 
 static bool is_integral(const json_t *v) {
     return json_is_integer(v) || (json_is_real(v) && floor(json_real_value(v)) == json_real_value(v));
 }
 
 /* check_ids: a list of integers and of nothing else. */
-static enum rc check_ids(const json_t *list, const char *path, struct err *e) {
+static enum rc check_ids(const json_t *list, const char *path, const char *if_empty, struct err *e) {
     if (json_array_size(list) == 0)
-        return empty(path, e);
+        return empty(path, if_empty, e);
     for (size_t i = 0; i < json_array_size(list); i++) {
         const json_t *v = json_array_get(list, i);
         if (LIKELY(is_integral(v)))
@@ -34,44 +35,55 @@ static enum rc check_ids(const json_t *list, const char *path, struct err *e) {
 }
 
 /* check_member: element i of a list of prompts, of the first one's kind. */
-static enum rc check_member(const json_t *v, bool text, size_t i, struct err *e) {
+static enum rc check_member(const json_t *v, bool text, const char *path, const char *if_empty, size_t i,
+                            struct err *e) {
     char param[40];
-    snprintf(param, sizeof param, "prompt.%zu", i);
+    snprintf(param, sizeof param, "%s.%zu", path, i);
     if (!text && json_is_array(v))
-        return check_ids(v, param, e);
+        return check_ids(v, param, if_empty, e);
     if (text && json_is_string(v))
-        return json_string_length(v) ? RC_OK : empty(param, e);
-    return err_set(e, RC_INVALID, param, "%s must be %s as the first prompt is, not %s", param,
+        return json_string_length(v) ? RC_OK : empty(param, if_empty, e);
+    return err_set(e, RC_INVALID, param, "%s must be %s as the first one is, not %s", param,
                    text ? "a string" : "a list of integers", json_kind(v));
+}
+
+bool input_several(const json_t *input) {
+    const json_t *first = json_array_get(input, 0);
+    return json_is_string(first) || json_is_array(first);
+}
+
+enum rc input_check(const json_t *input, const char *path, const char *if_empty, int64_t max,
+                    const char *flag, size_t *n, struct err *e) {
+    const json_t *first = json_array_get(input, 0);
+    enum rc rc = RC_OK;
+    *n = 1;
+    if (json_is_string(input))
+        return json_string_length(input) ? RC_OK : empty(path, if_empty, e);
+    if (!json_is_array(input))
+        return err_set(e, RC_INVALID, path,
+                       "%s must be a string or a list of strings, of token ids or of lists of "
+                       "token ids, not %s",
+                       path, json_kind(input));
+    if (!first || is_integral(first))
+        return check_ids(input, path, if_empty, e);
+    char param[40];
+    snprintf(param, sizeof param, "%s.0", path);
+    if (!input_several(input))
+        return err_set(e, RC_INVALID, param, "%s must be a string, a token id or a list of token ids, not %s",
+                       param, json_kind(first));
+    *n = json_array_size(input);
+    rc = api_field_limit(path, "prompts", *n, max, flag, e);
+    for (size_t i = 0; !rc && i < *n; i++)
+        rc = check_member(json_array_get(input, i), json_is_string(first), path, if_empty, i, e);
+    return rc;
 }
 
 enum rc prompts_check(const json_t *prompt, const struct router_limits *limits, struct gen_req *r,
                       struct err *e) {
+    size_t n = 1;
     if (!prompt)
         return err_set(e, RC_INVALID, "prompt", "prompt is required");
-    const json_t *first = json_array_get(prompt, 0);
-    size_t n = 1;
-    enum rc rc = RC_OK;
-    if (json_is_string(prompt)) {
-        if (json_string_length(prompt) == 0)
-            return empty("prompt", e);
-    } else if (!json_is_array(prompt)) {
-        return err_set(e, RC_INVALID, "prompt",
-                       "prompt must be a string or a list of strings, of token ids or of lists of "
-                       "token ids, not %s",
-                       json_kind(prompt));
-    } else if (!first || is_integral(first)) {
-        rc = check_ids(prompt, "prompt", e);
-    } else if (json_is_string(first) || json_is_array(first)) {
-        n = json_array_size(prompt);
-        rc = api_field_limit("prompt", "prompts", n, limits->prompts, "--max-prompts", e);
-        for (size_t i = 0; !rc && i < n; i++)
-            rc = check_member(json_array_get(prompt, i), json_is_string(first), i, e);
-    } else {
-        rc =
-            err_set(e, RC_INVALID, "prompt.0",
-                    "prompt.0 must be a string, a token id or a list of token ids, not %s", json_kind(first));
-    }
+    enum rc rc = input_check(prompt, "prompt", empty_prompt, limits->prompts, "--max-prompts", &n, e);
     if (!rc)
         rc = api_field_limit("n", "sequences (prompts times n)", n * r->n, limits->sequences,
                              "--max-sequences", e);
@@ -82,7 +94,7 @@ enum rc prompts_check(const json_t *prompt, const struct router_limits *limits, 
 enum rc prompt_set(struct gen_req *r, uint32_t i, const struct tok_ids *ids, struct err *e) {
     const char *param = param_of(r);
     if (ids->n == 0)
-        return empty(param, e);
+        return empty(param, empty_prompt, e);
     uint32_t vocab_size = r->model->facts.vocab_size;
     for (size_t k = 0; k < ids->n; k++)
         if (UNLIKELY(ids->v[k] >= vocab_size))
@@ -98,33 +110,36 @@ enum rc prompt_set(struct gen_req *r, uint32_t i, const struct tok_ids *ids, str
     return RC_OK;
 }
 
-/* encode_one: a text or a list of ids, checked before. */
-static enum rc encode_one(const json_t *v, const char *path, bool add_special, struct gen_req *r,
-                          struct tok_ids *ids, struct err *e) {
-    if (json_is_string(v)) {
-        tok_encode(r->model->tok, json_string_value(v), json_string_length(v), NULL, 0,
-                   add_special ? TOK_ADD_SPECIAL : 0, ids);
-        return RC_OK;
-    }
-    for (size_t i = 0; i < json_array_size(v); i++) {
+enum rc input_ids(const json_t *list, const char *path, uint32_t vocab_size, struct tok_ids *ids,
+                  struct err *e) {
+    for (size_t i = 0; i < json_array_size(list); i++) {
         int64_t id;
-        enum rc rc = api_field_int(v, i, path, &id, e);
+        enum rc rc = api_field_int(list, i, path, &id, e);
         if (rc)
             return rc;
-        if (UNLIKELY(id < 0 || id >= (int64_t)r->model->facts.vocab_size)) {
+        if (UNLIKELY(id < 0 || id >= (int64_t)vocab_size)) {
             char param[64];
             snprintf(param, sizeof param, "%s.%zu", path, i);
-            return api_check_token(param, id, r->model->facts.vocab_size, e);
+            return api_check_token(param, id, vocab_size, e);
         }
         tok_ids_push(ids, (uint32_t)id);
     }
     return RC_OK;
 }
 
+/* encode_one: a text or a list of ids, checked before. */
+static enum rc encode_one(const json_t *v, const char *path, bool add_special, struct gen_req *r,
+                          struct tok_ids *ids, struct err *e) {
+    if (!json_is_string(v))
+        return input_ids(v, path, r->model->facts.vocab_size, ids, e);
+    tok_encode(r->model->tok, json_string_value(v), json_string_length(v), NULL, 0,
+               add_special ? TOK_ADD_SPECIAL : 0, ids);
+    return RC_OK;
+}
+
 enum rc prompts_encode(const json_t *prompt, bool add_special, struct gen_req *r, struct err *e) {
     struct tok_ids ids = {0};
-    const json_t *first = json_array_get(prompt, 0);
-    bool several = json_is_string(first) || json_is_array(first);
+    bool several = input_several(prompt);
     enum rc rc = RC_OK;
     for (uint32_t i = 0; !rc && i < r->n_prompts; i++) {
         char path[32] = "prompt";

@@ -23,6 +23,14 @@ MUST_USE enum rc sampling_check(const struct field_values *v, const struct route
 MUST_USE enum rc sampling_resolve(const struct field_values *v, struct gen_env *env,
                                   const struct sampling_raw *raw, struct gen_req *r, struct err *e);
 
+/* input_check: a string, a list of strings, of ids or of lists of ids (api.md 6.1), named path; *n: how many. if_empty:
+ * what is said of an empty one. */
+MUST_USE enum rc input_check(const json_t *input, const char *path, const char *if_empty, int64_t max,
+                             const char *flag, size_t *n, struct err *e);
+/* input_several: a checked input is a list of inputs. input_ids: appends a list of ids, each in the vocabulary. */
+bool input_several(const json_t *input);
+MUST_USE enum rc input_ids(const json_t *list, const char *path, uint32_t vocab_size, struct tok_ids *ids,
+                           struct err *e);
 /* prompts_check: the four forms of a completion's prompt, and how many there may be. Sets r->n_prompts. */
 MUST_USE enum rc prompts_check(const json_t *prompt, const struct router_limits *limits, struct gen_req *r,
                                struct err *e);

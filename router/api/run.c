@@ -13,6 +13,10 @@ struct gen_run *gen_run_new(struct gen_req *r) {
     g->n_choices = r->n_prompts * r->n;
     g->choices = xcalloc(g->n_choices, sizeof *g->choices);
     g->cached = xcalloc(r->n_prompts, sizeof *g->cached);
+    if (r->pool) {
+        g->results = xcalloc(r->n_prompts, sizeof *g->results);
+        return g;
+    }
     for (uint32_t i = 0; i < g->n_choices; i++) {
         struct choice *c = &g->choices[i];
         const struct gen_prompt *p = &r->prompts[i / r->n];
@@ -37,7 +41,10 @@ struct gen_run *gen_run_new(struct gen_req *r) {
 void gen_run_free(struct gen_run *g) {
     if (!g)
         return;
-    for (uint32_t i = 0; i < g->n_choices; i++) {
+    for (uint32_t i = 0; g->results && i < g->r->n_prompts; i++)
+        free(g->results[i].v);
+    free(g->results);
+    for (uint32_t i = 0; !g->r->pool && i < g->n_choices; i++) {
         stop_fini(&g->choices[i].stop);
         buf_fini(&g->choices[i].text);
         lp_fini(&g->choices[i].lp);
@@ -52,6 +59,12 @@ void gen_run_free(struct gen_run *g) {
     free(g->choices);
     gen_req_free(g->r);
     free(g);
+}
+
+const char *gen_route_word(enum gen_route route) {
+    static const char *const words[N_GEN_ROUTE] = {"completions", "chat",  "embeddings", "pooling",
+                                                   "classify",    "score", "rerank"};
+    return words[route];
 }
 
 const struct gen_req *gen_run_req(const struct gen_run *g) {
@@ -151,7 +164,9 @@ enum rc gen_on_end(struct gen_run *g, struct buf *out, struct err *e) {
     CHECK(gen_run_done(g));
     if (g->failed)
         return err_set(e, RC_INTERNAL, NULL, "the model gave a log-probability that is not a number");
-    if (g->r->stream)
+    if (g->r->pool)
+        pool_body_write(g, out);
+    else if (g->r->stream)
         event_end(g, out);
     else
         body_write(g, out);

@@ -5,6 +5,7 @@
 
 #include "common/json.h"
 #include "router/api/gen.h"
+#include "router/api/pool.h"
 
 /* Entries of log-probabilities as JSON without the brackets around them, one per token, joined by commas.
  * Completions use all four columns, chat only `tokens`, which then holds whole objects. */
@@ -29,6 +30,7 @@ struct gen_run {
     struct gen_req *r; /* owned */
     struct choice *choices;
     uint32_t n_choices, n_done;
+    struct pool_result *results; /* [n_prompts] of a pooling request; else NULL, as detok and stop are unused there */
     uint32_t *cached;     /* [n_prompts] tokens */
     bool began;           /* streaming: the first event is out */
     bool failed;          /* a log-probability was NaN */

@@ -305,8 +305,8 @@ static const char *state_name(const struct fleet *f, const struct worker_state *
     return is_stalled(f, s, now) ? "stalled" : "ready";
 }
 
-/* hide_folders: clients see what fleet_health says, and paths are none of their business (api.md 3.1): of each
- * one only the file's name is left. */
+/* hide_folders: clients see what fleet_health says, and paths are none of their business (api.md 3.1): of
+ * each one only the file's name is left. */
 static void hide_folders(char *text) {
     char *out = text;
     for (const char *p = text; *p;) {

@@ -64,6 +64,7 @@ struct fleet_opts {
     bool (*on_batch)(struct loop *l, struct loop_msg *m);
     bool (*on_reject)(struct loop *l, struct loop_msg *m);
     bool (*on_lost)(struct loop *l, struct loop_msg *m);
+    bool (*on_pool)(struct loop *l, struct loop_msg *m);
     void (*on_change)(void *arg); /* fleet_progress would say something new */
 };
 
@@ -74,6 +75,17 @@ struct fleet_reject {
     struct id128 id;
     uint32_t status, cursor; /* cursor: the loop's place in its scan */
     char message[256], param[96];
+};
+/* What a worker made of one text; posted to the loop that owns the stream. One allocation; free(). */
+struct fleet_pooled {
+    struct loop_msg msg;
+    struct worker *worker; /* held */
+    size_t bytes;          /* of the allocation */
+    uint64_t stream;
+    uint32_t rows, cols;
+    uint32_t status; /* 0: done; else why not */
+    char message[200];
+    float data[]; /* [rows][cols] */
 };
 /* A worker that is gone; posted to every loop after everything it said. free(). */
 struct fleet_lost {
@@ -98,9 +110,10 @@ struct model_info *fleet_find_model(struct fleet *f, struct str name, bool *serv
 /* fleet_models: up to max, held, in the order in which they appeared. */
 size_t fleet_models(struct fleet *f, struct model_info **out, size_t max);
 
-/* fleet_acquire: RC_OK: t->worker. RC_AGAIN: queued, the answer comes as t->msg. RC_OVERLOAD: it would wait, and
- * --max-queued-requests do already, here or at the workers. RC_UNAVAILABLE: no ready worker serves the model. front: a request that is partly submitted goes
- * ahead of the line and past its limit. */
+/* fleet_acquire: RC_OK: t->worker. RC_AGAIN: queued, the answer comes as t->msg. RC_OVERLOAD: it would wait,
+ * and
+ * --max-queued-requests do already, here or at the workers. RC_UNAVAILABLE: no ready worker serves the model.
+ * front: a request that is partly submitted goes ahead of the line and past its limit. */
 MUST_USE enum rc fleet_acquire(struct fleet *f, struct fleet_ticket *t, bool front);
 /* fleet_cancel: true: t was taken out of the line. False: it was not in it, so its answer has been posted. */
 bool fleet_cancel(struct fleet *f, struct fleet_ticket *t);

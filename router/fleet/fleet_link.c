@@ -7,6 +7,7 @@
 #include "common/log.h"
 #include "common/utf8.h"
 #include "router/fleet/fleet_private.h"
+#include "router/slots.h"
 
 static void copy_text(char *out, size_t size, const char *s) {
     struct str t = str_of(s);
@@ -163,6 +164,42 @@ static void on_outputs(struct fleet *f, struct worker_state *s, struct link_conn
         link_cut(c, "its outputs come faster than this router can use them");
 }
 
+/* on_pooled: shapes are checked against the request by its owner, sizes here. */
+static void on_pooled(struct fleet *f, struct worker_state *s, struct link_conn *c,
+                      const Weir__PoolOutputs *m) {
+    for (size_t i = 0; i < m->n_outputs; i++) {
+        const Weir__PoolOutput *o = m->outputs[i];
+        uint32_t loop = handle_loop(o->stream);
+        size_t n = o->has_data ? o->data.len : 0;
+        if (!o->has_stream || (!o->has_status && (uint64_t)o->rows * o->cols * sizeof(float) != n)) {
+            link_cut(c, "a pooled output of no shape");
+            return;
+        }
+        if (loop >= f->o.n_loops) {
+            rmetrics_count(f->o.metrics, PM_DROPPED_OUTPUTS, 1);
+            continue;
+        }
+        struct fleet_pooled *x = xmalloc(sizeof *x + n);
+        memset(x, 0, sizeof *x);
+        x->msg.step = f->o.on_pool;
+        x->worker = worker_hold(&s->w);
+        x->bytes = sizeof *x + n;
+        x->stream = o->stream;
+        x->rows = o->rows;
+        x->cols = o->cols;
+        x->status = o->has_status ? o->status ? o->status : 500 : 0;
+        copy_text(x->message, sizeof x->message, o->message);
+        if (n)
+            memcpy(x->data, o->data.data, n);
+        if (!f->o.post_counted(f->o.arg, loop, &x->msg, x->bytes)) {
+            worker_drop(x->worker);
+            free(x);
+            link_cut(c, "its outputs come faster than this router can use them");
+            return;
+        }
+    }
+}
+
 static void on_reject(struct fleet *f, struct worker_state *s, struct link_conn *c, const Weir__Reject *m) {
     if (!m->has_request_id || m->request_id.len != sizeof(struct id128)) {
         link_cut(c, "a Reject without a request id");
@@ -208,6 +245,9 @@ static void on_message(void *arg, struct link_conn *c, const Weir__Envelope *m) 
         break;
     case WEIR__ENVELOPE__BODY_STEP_OUTPUTS:
         on_outputs(f, s, c, m->step_outputs);
+        break;
+    case WEIR__ENVELOPE__BODY_POOL_OUTPUTS:
+        on_pooled(f, s, c, m->pool_outputs);
         break;
     case WEIR__ENVELOPE__BODY_REJECT:
         on_reject(f, s, c, m->reject);

@@ -111,7 +111,9 @@ static void test_errors(void **state) {
     expect(port, "/v1/completions", "{\"prompt\":\"\"}", 400, "decoder prompt cannot be empty");
     expect(port, "/none", "{}", 404, "NotFoundError");
     expect(port, "/health", "{}", 405, "MethodNotAllowedError");
-    expect(port, "/v1/embeddings", "{}", 501, "NotImplementedError");
+    expect(port, "/v1/audio/transcriptions", "{}", 501, "NotImplementedError");
+    expect(port, "/v1/embeddings", "{}", 400, "BadRequestError");
+    expect(port, "/v1/embeddings", "{\"input\":\"a\"}", 404, "NotFoundError");
 }
 
 static void test_tokenize(void **state) {
