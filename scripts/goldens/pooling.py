@@ -8,6 +8,10 @@ sentence-transformers) plus
   golden.json    texts as token ids and token types
   hidden.f32     final hidden states, little-endian f32, a row for each token, texts in order
   pooled.f32     a row for each text: raw outputs of the labels' head, or the embedding
+  tokenizer.json a WordPiece tokenizer of letters and a few words
+  texts.f32      likewise for every text of texts.json: 200 of them, of every length up to the limit; what a server
+                 answers by default: normalised, or with the labels' activation
+and the folder with the score has pairs.f32: of text i with text i + 1.
 """
 import json
 import os
@@ -15,6 +19,7 @@ import shutil
 import sys
 
 import numpy as np
+import tokenizers
 import torch
 import transformers
 from safetensors.torch import save_file
@@ -107,7 +112,58 @@ def write_modules(folder, modules, hidden, gen):
     return run
 
 
-def make(name, spec):
+def word_tokenizer(n_vocab, typed=True):
+    """WordPiece over letters: every text of small letters has ids, and words have several ways to be cut."""
+    vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"] + [chr(97 + i) for i in range(26)]
+    vocab += ["##" + chr(97 + i) for i in range(26)]
+    words = "the of and to in is that it was for on are as with his they at be this have from or one had by word but not"
+    for w in words.split():
+        vocab.append(w)
+    for w in ["##ing", "##ed", "##er", "##ly", "##tion", ".", ",", "?", "!", "re", "un", "##s"]:
+        vocab.append(w)
+    vocab = list(dict.fromkeys(vocab))[:n_vocab]
+    t = tokenizers.Tokenizer(tokenizers.models.WordPiece({w: i for i, w in enumerate(vocab)}, unk_token="[UNK]"))
+    t.normalizer = tokenizers.normalizers.BertNormalizer()
+    t.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+    t.decoder = tokenizers.decoders.WordPiece()
+    t.add_special_tokens(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])
+    t.post_processor = tokenizers.processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1" if typed else "[CLS] $A [SEP] [SEP] $B [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
+    return t
+
+
+def make_texts(t, limit, n=200):
+    """Texts of 1 token (beside the special ones) to the limit."""
+    gen = torch.Generator().manual_seed(3)
+    words = [w for w in t.get_vocab() if w.isalpha()]
+    words.sort()
+    texts = []
+    for i in range(n):
+        want = 1 + i * (limit - 3) // (n - 1)
+        text = ""
+        while True:
+            longer = (text + " " + words[int(torch.randint(len(words), (1,), generator=gen))]).strip()
+            if len(t.encode(longer).ids) > want + 2 and text:
+                break
+            text = longer
+            if len(t.encode(text).ids) >= want + 2:
+                break
+        texts.append(text)
+    return texts
+
+
+def run_text(model, body, run, labels, typed, ids, types):
+    """What a server answers for these ids by default."""
+    kw = dict(token_type_ids=torch.tensor([types])) if typed else {}
+    ids = torch.tensor([ids])
+    if labels:
+        out = model(input_ids=ids, attention_mask=torch.ones_like(ids), **kw).logits[0]
+        return torch.sigmoid(out) if labels == 1 else torch.softmax(out, 0)
+    h = body(input_ids=ids, attention_mask=torch.ones_like(ids), **kw).last_hidden_state[0]
+    return run(h) if run else h[-1] / h[-1].norm()
+
+
+def make(name, spec, t, texts):
     spec = dict(spec)
     cls, config_cls, modules = spec.pop("cls"), spec.pop("config"), spec.pop("modules", None)
     labels = spec.get("num_labels", 0)
@@ -124,7 +180,7 @@ def make(name, spec):
     gen = torch.Generator().manual_seed(7)
     run = write_modules(folder, modules, config.hidden_size, gen) if modules else None
     typed = getattr(config, "type_vocab_size", 0) == 2
-    texts, hidden, pooled = [], [], []
+    given, hidden, pooled = [], [], []
     body = getattr(model, model.base_model_prefix, model)
     with torch.no_grad():
         for n in LENGTHS:
@@ -140,18 +196,34 @@ def make(name, spec):
             else:
                 out = h[-1] / h[-1].norm()
             pooled.append(out.numpy())
-            texts.append(dict(tokens=ids.tolist(), types=types.tolist()))
+            given.append(dict(tokens=ids.tolist(), types=types.tolist()))
     with open(os.path.join(folder, "golden.json"), "w") as f:
-        json.dump(dict(texts=texts), f)
+        json.dump(dict(texts=given), f)
     np.concatenate(hidden).astype("<f4").tofile(os.path.join(folder, "hidden.f32"))
     np.stack(pooled).astype("<f4").tofile(os.path.join(folder, "pooled.f32"))
+    if not typed:
+        t = word_tokenizer(spec["vocab_size"], typed=False)
+    t.save(os.path.join(folder, "tokenizer.json"))
+    with torch.no_grad():
+        encoded = [t.encode(x) for x in texts]
+        rows = [run_text(model, body, run, labels, typed, e.ids, e.type_ids).numpy() for e in encoded]
+        np.stack(rows).astype("<f4").tofile(os.path.join(folder, "texts.f32"))
+        if labels == 1:
+            short = texts[:60]
+            both = [t.encode(a, b) for a, b in zip(short, short[1:])]
+            rows = [run_text(model, body, run, labels, typed, e.ids, e.type_ids).numpy() for e in both]
+            np.stack(rows).astype("<f4").tofile(os.path.join(folder, "pairs.f32"))
     print(name, [round(float(x), 3) for x in pooled[-1][:5]])
 
 
 def main():
+    t = word_tokenizer(ENC["vocab_size"])
+    texts = make_texts(t, 90)
+    with open(os.path.join(OUT, "texts.json"), "w") as f:
+        json.dump(texts, f, indent=0)
     for name, spec in MODELS.items():
         if len(sys.argv) == 1 or name in sys.argv[1:]:
-            make(name, spec)
+            make(name, spec, t, texts)
 
 
 if __name__ == "__main__":
