@@ -43,6 +43,7 @@ ROUTER_LIB_SRC := $(filter-out router/main.c,$(ROUTER_SRC))
 WORKER_LIB_SRC := $(filter-out worker/main.c,$(WORKER_SRC))
 SUPPORT_SRC := $(wildcard tests/support/*.c)
 TEST_SRC := $(wildcard tests/unit/test_*.c tests/parity/test_*.c tests/sim/test_*.c)
+TOOL_SRC := $(wildcard tests/gram/*.c)
 BENCH_SRC := $(wildcard tests/bench/bench_*.c)
 FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
 
@@ -53,6 +54,7 @@ LIBROUTER := $(B)/librouter.a
 LIBWORKER := $(B)/libworker.a
 LIBSUPPORT := $(B)/libsupport.a
 TEST_BIN := $(patsubst %.c,$(B)/%,$(TEST_SRC))
+TOOL_BIN := $(patsubst %.c,$(B)/%,$(TOOL_SRC))
 BENCH_BIN := $(patsubst %.c,$(B)/%,$(BENCH_SRC))
 FUZZ_BIN := $(patsubst %.c,$(B)/%,$(FUZZ_SRC))
 PROGRAMS := $(B)/weir $(B)/weir-worker
@@ -69,7 +71,7 @@ ifeq ($(MODE),plain)
 	@ln -sf plain/weir build/weir && ln -sf plain/weir-worker build/weir-worker
 endif
 programs: $(PROGRAMS)
-tests-bin: $(TEST_BIN)
+tests-bin: $(TEST_BIN) $(TOOL_BIN)
 bench-bin: $(BENCH_BIN)
 fuzz-bin: $(FUZZ_BIN)
 
@@ -99,7 +101,7 @@ $(B)/weir: $(call obj,router/main.c) $(LIBROUTER) $(LIBCOMMON)
 $(B)/weir-worker: $(call obj,worker/main.c) $(LIBWORKER) $(LIBCOMMON)
 	$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS_COMMON)
 
-$(TEST_BIN) $(BENCH_BIN): $(B)/%: $(B)/%.o $(LIBSUPPORT) $(LIBROUTER) $(LIBWORKER) $(LIBCOMMON)
+$(TEST_BIN) $(TOOL_BIN) $(BENCH_BIN): $(B)/%: $(B)/%.o $(LIBSUPPORT) $(LIBROUTER) $(LIBWORKER) $(LIBCOMMON)
 	$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS_ROUTER) $(LIBS_COMMON) -lcmocka
 $(FUZZ_BIN): $(B)/%: $(B)/%.o $(LIBSUPPORT) $(LIBROUTER) $(LIBWORKER) $(LIBCOMMON)
 	$(CC) $(LDFLAGS_ALL) -fsanitize=fuzzer -o $@ $^ $(LIBS_ROUTER) $(LIBS_COMMON)

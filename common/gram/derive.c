@@ -49,6 +49,7 @@ static uint32_t derive(struct gram *g, uint32_t rx, unsigned byte) {
     case K_EMPTY: return RX_NONE;
     case K_SET: return set_has(&g->rx.set[x.a], byte) ? RX_EMPTY : RX_NONE;
     case K_SWITCH: return derive_switch(g, &x, byte);
+    case K_MULTIPLE: return rx_multiple_derive(g, &x, byte);
     default: break;
     }
     if (!gram_spend(g, 3))
@@ -102,6 +103,16 @@ static uint32_t split(uint8_t class_of[256], uint32_t n, const struct rx_set *s)
     return n;
 }
 
+/* split_number: every byte of a plain number by itself. */
+static uint32_t split_number(uint8_t class_of[256], uint32_t n) {
+    for (const char *c = "0123456789-."; *c && n < 256; c++) {
+        struct rx_set one = {{0}};
+        set_put(&one, (unsigned char)*c);
+        n = split(class_of, n, &one);
+    }
+    return n;
+}
+
 /* visit: pushes rx if it has not been seen in this round. */
 static void visit(struct gram *g, uint32_t rx) {
     if (rx_mark(g, rx))
@@ -141,6 +152,9 @@ uint32_t rx_classes(struct gram *g, const uint32_t *rx, size_t n, uint8_t class_
                 seen[set] = 1;
             }
             set = UINT32_MAX;
+            break;
+        case K_MULTIPLE:
+            n_classes = split_number(class_of, n_classes);
             break;
         }
         if (set != UINT32_MAX && !seen[set] && n_classes < 256) {

@@ -25,7 +25,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-enum rx_kind { K_NONE, K_EMPTY, K_SET, K_CAT, K_ALT, K_AND, K_NOT, K_REP, K_SWITCH };
+enum rx_kind { K_NONE, K_EMPTY, K_SET, K_CAT, K_ALT, K_AND, K_NOT, K_REP, K_SWITCH, K_MULTIPLE };
 enum { RX_NULLABLE = 1, RX_LIVE = 2, RX_DEAD = 4 }; /* LIVE: matches something; DEAD: nothing; else unknown */
 enum { RX_ALL = 3 };                                /* any bytes, UTF-8 or not; inside only */
 enum { RX_DEPTH_MAX = 600, RX_REPEAT_MIN_MAX = 1 << 16 };
@@ -38,7 +38,9 @@ struct rx_node {
     uint32_t a, b, c;
     /* K_SET: a a set. K_CAT: a then b. K_NOT: a. K_REP: a, from b to c times.
      * K_ALT, K_AND: b ids at list[a], sorted. K_SWITCH: b pairs (set, id) at list[a], sets disjoint, in order
-     * of their lowest byte, no two ids equal; c: 1 if the empty string is of it too. */
+     * of their lowest byte, no two ids equal; c: 1 if the empty string is of it too.
+     * K_MULTIPLE: what is left of a number that is a multiple (rx_multiple.c): a the step, b the remainder so
+     * far, c where in the number. */
 };
 struct rx_set {
     uint64_t w[4];
@@ -189,6 +191,7 @@ uint32_t rx_mk_not(struct gram *g, uint32_t a);
 uint32_t rx_mk_rep(struct gram *g, uint32_t a, uint32_t min, uint32_t max);
 /* rx_mk_switch: of pairs (set, id) in tmp[base .. n_tmp), sets disjoint; taken off. */
 uint32_t rx_mk_switch(struct gram *g, uint32_t base, bool nullable);
+uint32_t rx_mk_multiple(struct gram *g, uint32_t step, uint32_t rest, uint32_t place);
 uint32_t rx_set_id(struct gram *g, const struct rx_set *s);
 void rx_push(struct gram *g, uint32_t id);
 /* rx_visit: a new round of marks; rx_mark: true the first time in a round. */
@@ -210,6 +213,10 @@ static inline void set_put(struct rx_set *s, unsigned b) {
 /* ---- rx_utf8.c ---- */
 /* rx_trie_add: the choice `trie` (RX_NONE or made by rx_choice or this) and one string more. */
 uint32_t rx_trie_add(struct gram *g, uint32_t trie, const char *s, size_t n);
+
+/* ---- rx_multiple.c ---- */
+bool rx_multiple_nullable(const struct rx_node *x);
+uint32_t rx_multiple_derive(struct gram *g, const struct rx_node *x, unsigned byte);
 
 /* ---- derive.c ---- */
 uint32_t rx_derive(struct gram *g, uint32_t rx, unsigned byte);

@@ -122,6 +122,7 @@ static void describe(const struct rx_pool *p, struct rx_node *x, const uint32_t 
         x->flags = (uint8_t)(x->c ? RX_NULLABLE | RX_LIVE : live);
         x->depth = (uint16_t)depth;
         return;
+    case K_MULTIPLE: x->flags = rx_multiple_nullable(x) ? RX_LIVE | RX_NULLABLE : RX_LIVE; return;
     }
 }
 
@@ -197,6 +198,10 @@ uint32_t rx_mk_rep(struct gram *g, uint32_t a, uint32_t min, uint32_t max) {
     if (min == 1 && max == 1)
         return a;
     return node(g, (struct rx_node){.kind = K_REP, .a = a, .b = min, .c = max}, NULL);
+}
+
+uint32_t rx_mk_multiple(struct gram *g, uint32_t step, uint32_t rest, uint32_t place) {
+    return node(g, (struct rx_node){.kind = K_MULTIPLE, .a = step, .b = rest, .c = place}, NULL);
 }
 
 static int cmp_u32(const void *a, const void *b) {
