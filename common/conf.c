@@ -82,14 +82,33 @@ static enum rc unknown(const struct run *r, const char *shown, const char *name)
                    nearest ? nearest : "help");
 }
 
-static bool has_value(const struct conf_flag *f) {
-    return f->kind == CONF_IGNORED || f->kind == CONF_REFUSED ? f->flags & CONF_TAKES_VALUE
-                                                              : f->kind != CONF_BOOL;
+/* is_apart: accepted or refused without a place. */
+static bool is_apart(const struct conf_flag *f) {
+    return f->kind == CONF_IGNORED || f->kind == CONF_REFUSED;
 }
 
-static enum rc apart(const struct run *r, const struct conf_flag *f) {
+static bool has_value(const struct conf_flag *f) {
+    return is_apart(f) ? f->value != CONF_BOOL : f->kind != CONF_BOOL;
+}
+
+/* apart: text is the value; NULL: the flag has none, or none was given. */
+static enum rc apart(const struct run *r, const struct conf_flag *f, const char *text) {
+    if (text) {
+        enum rc rc = conf_check(f->value, f->name, text, r->e);
+        if (rc)
+            return rc;
+    }
+    bool chosen = text && f->choices && conf_is_choice(f->choices, text);
+    if (f->kind == CONF_REFUSED && chosen)
+        return RC_OK;
+    if (f->kind == CONF_REFUSED && f->choices && text)
+        return err_set(r->e, RC_INVALID, f->name, "--%s %.100s is not supported, only %s: %s", f->name, text,
+                       f->choices, f->help);
     if (f->kind == CONF_REFUSED)
         return err_set(r->e, RC_INVALID, f->name, "--%s is not supported: %s", f->name, f->help);
+    if (f->choices && text && !chosen)
+        return err_set(r->e, RC_INVALID, f->name, "--%s must be one of %s, not \"%.100s\"", f->name,
+                       f->choices, text);
     LOG(LOG_WARN, "flag ignored", F_STR("flag", f->name), F_STR("reason", f->help));
     return RC_OK;
 }
@@ -110,7 +129,7 @@ static enum rc assign(const struct run *r, const struct conf_flag *f, enum sourc
 /* negated: the flag behind "no-NAME", if it is one that can be negated. */
 static const struct conf_flag *negated(const struct run *r, const char *norm) {
     const struct conf_flag *f = strncmp(norm, "no-", 3) == 0 ? find(r, norm + 3) : NULL;
-    return f && (f->kind == CONF_BOOL || (f->kind == CONF_IGNORED && !has_value(f))) ? f : NULL;
+    return f && !has_value(f) ? f : NULL;
 }
 
 /* ---- file and environment ---------------------------------------------------------------------------- */
@@ -126,8 +145,15 @@ static enum rc pair_apply(const struct run *r, const struct conf_pair *p) {
         return unknown(r, p->key, norm);
     if (v->n == 0 && !v->is_list)
         return RC_OK; /* null: as if absent */
-    if (f->kind == CONF_IGNORED || f->kind == CONF_REFUSED)
-        return v->is_bool && !strcmp(v->texts[0], "false") ? RC_OK : apart(r, f);
+    if (is_apart(f) && !has_value(f)) {
+        bool on = false;
+        enum rc rc = conf_set(&(struct conf_flag){.kind = CONF_BOOL}, &on, f->name, v->texts[0], r->e);
+        return rc ? rc : on != (no != NULL) ? apart(r, f, NULL) : RC_OK;
+    }
+    if (is_apart(f) && f->value == CONF_LIST)
+        return apart(r, f, NULL);
+    if (is_apart(f) && !v->is_list)
+        return apart(r, f, v->texts[0]);
     if (v->is_list && f->kind != CONF_LIST)
         return err_set(r->e, RC_INVALID, f->name, "--%s takes one value, not a list", f->name);
     begin(r, f, FROM_FILE);
@@ -210,7 +236,7 @@ static enum rc read_token(const struct run *r, const char *word, struct token *k
     if (dot - 2 <= CONF_NAME_BYTES_MAX)
         k->f = find(r, norm);
     if (k->f && k->text[dot]) {
-        if (k->f->kind != CONF_JSON)
+        if ((is_apart(k->f) ? k->f->value : k->f->kind) != CONF_JSON)
             return err_set(r->e, RC_INVALID, k->f->name, "--%s has no parts", k->f->name);
         k->path = k->text + dot + 1;
     }
@@ -225,8 +251,9 @@ static enum rc read_token(const struct run *r, const char *word, struct token *k
 
 static enum rc flag_apply(const struct run *r, const struct token *k, const char *text) {
     const struct conf_flag *f = k->f;
-    if (f->kind == CONF_IGNORED || f->kind == CONF_REFUSED)
-        return apart(r, f);
+    if (is_apart(f))
+        return k->no && f->kind == CONF_REFUSED ? RC_OK
+                                                : apart(r, f, has_value(f) && !k->path ? text : NULL);
     if (k->path) {
         begin(r, f, FROM_LINE);
         return conf_merge(f, r->opts, k->path, text, r->e);
@@ -247,8 +274,11 @@ static enum rc take_flag(const struct run *r, int argc, char **argv, int *at) {
     }
     if (k.value)
         return flag_apply(r, &k, k.value);
-    if (*at >= argc || is_flag(argv[*at]))
+    if (*at >= argc || is_flag(argv[*at])) {
+        if (k.f->flags & CONF_VALUE_OPTIONAL)
+            return apart(r, k.f, NULL);
         return err_set(r->e, RC_INVALID, k.f->name, "--%s needs a value", k.f->name);
+    }
     do
         rc = flag_apply(r, &k, argv[(*at)++]);
     while (!rc && k.f->kind == CONF_LIST && *at < argc && !is_flag(argv[*at]));
@@ -355,7 +385,7 @@ void conf_help(const struct conf_table *t, struct buf *out) {
     buf_addf(out, "usage: %s\n\n", t->usage);
     for (size_t i = 0; i < t->n_flags; i++) {
         const struct conf_flag *f = &t->flags[i];
-        if (f->kind == CONF_IGNORED || f->kind == CONF_REFUSED)
+        if (is_apart(f))
             continue;
         struct buf left = {0};
         buf_addf(&left, "  --%s", f->name);
@@ -434,7 +464,7 @@ void conf_show(const struct conf_table *t, const void *opts, struct buf *out) {
     for (size_t i = 0; i < t->n_flags; i++) {
         const struct conf_flag *f = &t->flags[i];
         size_t from = out->len;
-        if (f->flags & CONF_SECRET || f->kind == CONF_IGNORED || f->kind == CONF_REFUSED)
+        if (f->flags & CONF_SECRET || is_apart(f))
             continue;
         buf_addf(out, "%s%s=", any ? " " : "", f->name);
         if (show(f, (const char *)opts + f->offset, out))

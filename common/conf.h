@@ -21,7 +21,7 @@ enum conf_kind {
     CONF_JSON,    /* char *, heap: JSON text, checked */
     CONF_ENUM,    /* char *, heap: one of `choices`, "a|b|c" */
     CONF_IGNORED, /* accepted, no place; one warning naming the flag and `help` as the reason */
-    CONF_REFUSED, /* exit status 2 with `help` as the reason */
+    CONF_REFUSED, /* exit status 2 with `help` as the reason; --no-NAME, and a value in `choices`, pass */
 };
 struct conf_list {
     char **v;
@@ -29,7 +29,7 @@ struct conf_list {
 };
 enum {
     CONF_SECRET = 1 /* not shown in the configuration line */,
-    CONF_TAKES_VALUE = 2 /* IGNORED, REFUSED: has a value */
+    CONF_VALUE_OPTIONAL = 2 /* IGNORED, REFUSED: a value may follow */
 };
 
 struct conf_flag {
@@ -40,8 +40,11 @@ struct conf_flag {
     size_t offset;   /* of the place in the options struct */
     const char *env; /* environment variable read if the flag is absent, or NULL */
     double min, max; /* INT, FLOAT, SIZE; both 0: no bounds */
+    /* ENUM: the values there are. IGNORED: the values accepted, NULL for all. REFUSED: those that ask for
+     * what is so anyway. */
     const char *choices;
     const char *help;
+    enum conf_kind value; /* IGNORED, REFUSED: the kind of its value; BOOL: it has none */
 };
 struct conf_table {
     const char *usage; /* "weir serve MODEL [flags]" */

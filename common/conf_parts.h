@@ -43,6 +43,10 @@ MUST_USE enum rc conf_set(const struct conf_flag *f, void *opts, const char *nam
 /* conf_merge: --flag.path text: into the JSON that is there. */
 MUST_USE enum rc conf_merge(const struct conf_flag *f, void *opts, const char *path, const char *text,
                             struct err *e);
+/* conf_check: whether text is a value of this kind, without a place for it (CONF_IGNORED, CONF_REFUSED). */
+MUST_USE enum rc conf_check(enum conf_kind kind, const char *name, const char *text, struct err *e);
+/* conf_is_choice: whether text is one of "a|b|c". */
+bool conf_is_choice(const char *choices, const char *text);
 /* conf_clear: back to nothing: heap places only. */
 void conf_clear(const struct conf_flag *f, void *opts);
 

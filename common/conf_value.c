@@ -103,7 +103,7 @@ static bool parse_bool(const char *text, bool *out) {
     return false;
 }
 
-static bool is_choice(const char *choices, const char *text) {
+bool conf_is_choice(const char *choices, const char *text) {
     size_t n = strlen(text);
     for (const char *at = choices; n > 0; at++) {
         size_t len = strcspn(at, "|");
@@ -162,7 +162,7 @@ enum rc conf_set(const struct conf_flag *f, void *opts, const char *name, const 
             *(double *)place = d;
         return rc;
     case CONF_ENUM:
-        if (!is_choice(f->choices, text))
+        if (!conf_is_choice(f->choices, text))
             return err_set(e, RC_INVALID, name, "--%s must be one of %.200s, not \"%.100s\"", name,
                            f->choices, text);
         /* fall through */
@@ -183,6 +183,22 @@ enum rc conf_set(const struct conf_flag *f, void *opts, const char *name, const 
         break;
     }
     CHECK(!"a flag without a place");
+}
+
+enum rc conf_check(enum conf_kind kind, const char *name, const char *text, struct err *e) {
+    union {
+        bool b;
+        int64_t i;
+        uint64_t u;
+        double d;
+        char *text;
+        struct conf_list list;
+    } place = {0};
+    const struct conf_flag f = {.name = name, .kind = kind == CONF_ENUM ? CONF_STR : kind};
+    CHECK(kind != CONF_IGNORED && kind != CONF_REFUSED);
+    enum rc rc = conf_set(&f, &place, name, text, e);
+    conf_clear(&f, &place);
+    return rc;
 }
 
 enum rc conf_merge(const struct conf_flag *f, void *opts, const char *path, const char *text, struct err *e) {

@@ -124,10 +124,16 @@ const struct conf_flag worker_flag_rows[] = {
      .help = "what logprobs report [raw_logprobs]"},
     {.name = "max-logprobs",
      .kind = CONF_INT,
-     .min = 0,
+     .min = -1,
      .max = 1024,
      AT(max_logprobs),
-     .help = "most alternatives a request may ask for [20]"},
+     .help = "most alternatives a request may ask for; -1: all of the vocabulary [20]"},
+    {.name = "generation-config",
+     .kind = CONF_ENUM,
+     .choices = "auto|vllm",
+     AT(generation_config),
+     .help = "auto: sampling defaults and end tokens of generation_config.json; vllm: neutral ones, and "
+             "config.json's [auto]"},
     {.name = "threads",
      .kind = CONF_INT,
      .min = 0,
@@ -174,6 +180,7 @@ void worker_flags_init(struct worker_flags *f) {
                                .load_format = xstrdup("auto"),
                                .logprobs_mode = xstrdup("raw_logprobs"),
                                .max_logprobs = 20,
+                               .generation_config = xstrdup("auto"),
                                .mock_step_ms = 5};
 }
 
@@ -210,6 +217,8 @@ static void push_text(struct conf_list *l, const char *name, const char *value) 
 void worker_flags_argv(const struct worker_flags *f, struct conf_list *argv) {
     struct worker_flags d;
     worker_flags_init(&d);
+    if (!f->mock)
+        d.mock_step_ms = f->mock_step_ms;
     for (size_t i = 0; i < n_worker_flag_rows; i++) {
         const struct conf_flag *row = &worker_flag_rows[i];
         const char *v = (const char *)f + row->offset, *dv = (const char *)&d + row->offset;

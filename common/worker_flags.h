@@ -28,7 +28,8 @@ struct worker_flags {
     char *load_format;             /* auto, safetensors, dummy */
     char *hf_overrides;            /* JSON object or NULL */
     char *logprobs_mode;
-    int64_t max_logprobs;
+    int64_t max_logprobs;    /* -1: the vocabulary */
+    char *generation_config; /* auto, vllm: generation_config.json does not count */
     int64_t threads; /* compute threads; 0: cores */
     bool deterministic, eager;
     /* A scripted engine in place of the model (worker/mock.h); for tests and benchmarks of routers. */

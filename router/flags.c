@@ -1,5 +1,11 @@
 #include "router/flags.h"
 
+#include <stdlib.h>
+
+#include "common/apart_flags.h"
+#include "common/log.h"
+#include "router/launch.h"
+
 #define AT(field) .offset = offsetof(struct router_opts, field)
 #define LIMIT(flag, field, text)                                                                             \
     { .name = flag, .kind = CONF_INT, .min = 0, .max = 1e15, AT(limit.field), .help = text }
@@ -59,7 +65,7 @@ const struct conf_flag router_flag_rows[] = {
      .kind = CONF_ENUM,
      .choices = "auto|vllm",
      AT(generation_config),
-     .help = "auto: sampling defaults of the model; vllm: neutral ones [auto]"},
+     .help = "auto: sampling defaults of the model; vllm: neutral ones. Give it to the workers, too [auto]"},
     SECONDS("http-keep-alive", keep_alive_s, "idle connections close after so many seconds [65]"),
     SECONDS("sse-keepalive", sse_keepalive_s,
             "comment lines in silent streams, every so many seconds [0: none]"),
@@ -69,11 +75,26 @@ const struct conf_flag router_flag_rows[] = {
     SECONDS("request-timeout", request_timeout_s, "seconds a request may take [0: no limit]"),
     SECONDS("engine-stall-timeout", engine_stall_timeout_s,
             "work pending and no step for so long is unhealthy [60]"),
-    BYTES("max-header-bytes", header_bytes, "request line and headers [64 KiB]"),
-    LIMIT_TO("max-header-count", header_count, 100, "headers of a request [100]"),
+    {.name = "max-header-bytes",
+     .synonym = "h11-max-incomplete-event-size",
+     .kind = CONF_SIZE,
+     AT(limit.header_bytes),
+     .help = "request line and headers [64 KiB]"},
+    {.name = "max-header-count",
+     .synonym = "h11-max-header-count",
+     .kind = CONF_INT,
+     .min = 0,
+     .max = 100,
+     AT(limit.header_count),
+     .help = "headers of a request [100]"},
     BYTES("max-body-bytes", body_bytes, "body of a request [32 MiB]"),
     LIMIT("body-timeout", body_timeout_s, "seconds to receive a request [60]"),
-    {.name = "max-connections", .kind = CONF_INT, .min = 1, .max = 1e9, AT(limit.connections), .help = "open connections [8192]"},
+    {.name = "max-connections",
+     .kind = CONF_INT,
+     .min = 1,
+     .max = 1e9,
+     AT(limit.connections),
+     .help = "open connections [8192]"},
     LIMIT("max-json-depth", json_depth, "nesting of a body [64]"),
     LIMIT("max-json-nodes", json_nodes, "values in a body [1048576]"),
     LIMIT_TO("max-n", n, 128, "n and best_of [128]"),
@@ -82,13 +103,20 @@ const struct conf_flag router_flag_rows[] = {
     LIMIT("max-sequences", sequences, "prompts times best_of [4096]"),
     LIMIT("max-messages", messages, "messages of a chat [8192]"),
     LIMIT("max-stop-strings", stop_strings, "stop strings [16]"),
-    LIMIT("max-stop-bytes", stop_bytes, "bytes of a stop string [1024]"),
+    BYTES("max-stop-bytes", stop_bytes, "bytes of a stop string [1024]"),
     LIMIT_TO("max-stop-token-ids", stop_token_ids, 512, "stop token ids [256]"),
     LIMIT_TO("max-logit-bias", logit_bias, 4096, "entries of logit_bias [4096]"),
-    LIMIT("max-logprobs", logprobs, "logprobs and top_logprobs [20]"),
-    LIMIT("max-template-bytes", template_bytes, "text of a chat template [256 KiB]"),
+    {.name = "max-logprobs",
+     .kind = CONF_INT,
+     .min = -1,
+     .max = 1024,
+     AT(limit.logprobs),
+     .help = "logprobs and top_logprobs; -1: as many as the worker allows [20]"},
+    LIMIT("max-logprob-entries", logprob_entries,
+          "alternatives in one answer that is not streamed [4194304]"),
+    BYTES("max-template-bytes", template_bytes, "text of a chat template [256 KiB]"),
     LIMIT("max-template-steps", template_steps, "steps of a rendering [5000000]"),
-    LIMIT("max-template-output", template_output, "bytes of a rendering [16 MiB]"),
+    BYTES("max-template-output", template_output, "bytes of a rendering [16 MiB]"),
     LIMIT("max-template-depth", template_depth, "loop and call depth of a template [64]"),
     LIMIT("max-queued-requests", queued_requests, "requests that wait for a worker; more get 429 [2048]"),
     BYTES("max-stream-buffer", stream_buffer_bytes, "output waiting for a slow client [4 MiB]"),
@@ -122,6 +150,7 @@ void router_opts_init(struct router_opts *o) {
                   .stop_token_ids = 256,
                   .logit_bias = 4096,
                   .logprobs = 20,
+                  .logprob_entries = 4194304,
                   .template_bytes = 256 * 1024,
                   .template_steps = 5000000,
                   .template_output = 16 * 1024 * 1024,
@@ -138,4 +167,105 @@ void router_opts_init(struct router_opts *o) {
         .generation_config = xstrdup("auto"),
         .log_level = xstrdup("info"),
     };
+}
+
+/* ---- subcommands ------------------------------------------------------------------------------------ */
+
+static const struct conf_flag serve_rows[] = {
+    {.name = "workers",
+     .kind = CONF_INT,
+     .min = 1,
+     .max = LAUNCH_WORKERS_MAX,
+     .offset = offsetof(struct weir_opts, n_workers),
+     .help = "workers to start on this machine [1]"},
+};
+static const struct conf_flag router_only_rows[] = {
+    {.name = "worker",
+     .kind = CONF_LIST,
+     .offset = offsetof(struct weir_opts, r.workers),
+     .help = "a worker's address: ipc://PATH or tcp://HOST:PORT; one or several"},
+    {.name = "cluster-token-file",
+     .kind = CONF_STR,
+     .offset = offsetof(struct weir_opts, r.cluster_token_file),
+     .help = "file with the secret that workers and routers share"},
+    {.name = "log-level",
+     .kind = CONF_ENUM,
+     .choices = "debug|info|warning|error",
+     .offset = offsetof(struct weir_opts, r.log_level),
+     .help = "least level logged [info]"},
+    {.name = "threads",
+     .kind = CONF_INT,
+     .min = 0,
+     .max = 1024,
+     .offset = offsetof(struct weir_opts, r.threads),
+     .help = "loops, and threads of the pool [cores]"},
+    {.name = "served-model-name",
+     .kind = CONF_LIST,
+     .offset = offsetof(struct weir_opts, r.served_names),
+     .help = "names clients may use [as the workers say]"},
+};
+
+struct conf_table weir_flags(struct conf_flag *rows, bool serve) {
+    const struct {
+        const struct conf_flag *rows;
+        size_t n, base;
+        bool serve, router;
+    } tables[] = {
+        {worker_flag_rows, n_worker_flag_rows, offsetof(struct weir_opts, w), true, false},
+        {serve_rows, ARRAY_LEN(serve_rows), 0, true, false},
+        {router_only_rows, ARRAY_LEN(router_only_rows), 0, false, true},
+        {router_flag_rows, n_router_flag_rows, offsetof(struct weir_opts, r), true, true},
+        {apart_flag_rows, n_apart_flag_rows, 0, true, true},
+    };
+    size_t n = 0;
+    for (size_t i = 0; i < ARRAY_LEN(tables); i++)
+        if (serve ? tables[i].serve : tables[i].router)
+            n = conf_rows_add(rows, n, WEIR_FLAG_ROWS_MAX, tables[i].rows, tables[i].n, tables[i].base);
+    return (struct conf_table){.usage = serve ? "weir serve MODEL [flags]"
+                                              : "weir router --worker ADDRESS [flags]",
+                               .flags = rows,
+                               .n_flags = n,
+                               .n_positional_max = serve ? 1 : 0};
+}
+
+void weir_opts_init(struct weir_opts *o) {
+    *o = (struct weir_opts){.n_workers = 1};
+    router_opts_init(&o->r);
+    o->r.seed = INT64_MIN;
+    worker_flags_init(&o->w);
+}
+
+void weir_opts_settle(struct weir_opts *o, bool serve) {
+    enum log_level level;
+    if (serve) {
+        o->r.threads = o->w.threads;
+        o->r.limit.logprobs = o->w.max_logprobs;
+        free(o->r.generation_config);
+        o->r.generation_config = xstrdup(o->w.generation_config);
+        free(o->r.log_level);
+        o->r.log_level = xstrdup(o->w.log_level);
+    }
+    o->r.has_seed = o->r.seed != INT64_MIN;
+    if (!o->r.has_seed)
+        o->r.seed = 0;
+    if (!o->w.mock)
+        o->w.mock_step_ms = 0; /* so that the line of the configuration does not show it */
+    if (log_parse_level(o->r.log_level, &level))
+        log_set_level(level);
+}
+
+void weir_opts_free(struct weir_opts *o, struct conf_list *positional) {
+    /* Every row of every table, whichever subcommand it was. */
+    const struct {
+        const struct conf_flag *rows;
+        size_t n, base;
+    } tables[] = {{worker_flag_rows, n_worker_flag_rows, offsetof(struct weir_opts, w)},
+                  {router_only_rows, ARRAY_LEN(router_only_rows), 0},
+                  {router_flag_rows, n_router_flag_rows, offsetof(struct weir_opts, r)}};
+    for (size_t i = 0; i < ARRAY_LEN(tables); i++) {
+        const struct conf_table t = {.flags = tables[i].rows, .n_flags = tables[i].n};
+        conf_free(&t, (char *)o + tables[i].base, NULL);
+    }
+    const struct conf_table none = {0};
+    conf_free(&none, o, positional);
 }

@@ -12,129 +12,17 @@
 #include "common/link/link.h"
 #include "common/log.h"
 #include "common/version.h"
-#include "common/worker_flags.h"
 #include "router/flags.h"
 #include "router/launch.h"
 #include "router/router.h"
 
-enum { EXIT_USAGE = 2, ROWS_MAX = 160 };
-
-/* Both subcommands parse into one struct; `weir router` leaves the worker's part alone. */
-struct weir_opts {
-    struct router_opts r;
-    struct worker_flags w;
-    int64_t n_workers;
-};
-
-static const struct conf_flag serve_rows[] = {
-    {.name = "workers",
-     .kind = CONF_INT,
-     .min = 1,
-     .max = LAUNCH_WORKERS_MAX,
-     .offset = offsetof(struct weir_opts, n_workers),
-     .help = "workers to start on this machine [1]"},
-};
-static const struct conf_flag router_only_rows[] = {
-    {.name = "worker",
-     .kind = CONF_LIST,
-     .offset = offsetof(struct weir_opts, r.workers),
-     .help = "a worker's address: ipc://PATH or tcp://HOST:PORT; one or several"},
-    {.name = "cluster-token-file",
-     .kind = CONF_STR,
-     .offset = offsetof(struct weir_opts, r.cluster_token_file),
-     .help = "file with the secret that workers and routers share"},
-    {.name = "log-level",
-     .kind = CONF_ENUM,
-     .choices = "debug|info|warning|error",
-     .offset = offsetof(struct weir_opts, r.log_level),
-     .help = "least level logged [info]"},
-    {.name = "threads",
-     .kind = CONF_INT,
-     .min = 0,
-     .max = 1024,
-     .offset = offsetof(struct weir_opts, r.threads),
-     .help = "loops, and threads of the pool [cores]"},
-    {.name = "served-model-name",
-     .kind = CONF_LIST,
-     .offset = offsetof(struct weir_opts, r.served_names),
-     .help = "names clients may use [as the workers say]"},
-};
+enum { EXIT_USAGE = 2 };
 
 static struct router *the_router; /* for the signal handler; set before the handler is */
 
 static void on_signal(int sig) {
     (void)sig;
     router_shutdown(the_router);
-}
-
-/* ---- flags -------------------------------------------------------------------------------------- */
-
-static bool has_row(const struct conf_flag *rows, size_t n, const char *name) {
-    for (size_t i = 0; i < n; i++)
-        if (!strcmp(rows[i].name, name))
-            return true;
-    return false;
-}
-
-/* add_rows: rows moved by `base`; a name that is there already is left out, so the first table decides. */
-static size_t add_rows(struct conf_flag *to, size_t n, const struct conf_flag *from, size_t n_from,
-                       size_t base) {
-    for (size_t i = 0; i < n_from; i++) {
-        if (has_row(to, n, from[i].name))
-            continue;
-        CHECK(n < ROWS_MAX);
-        to[n] = from[i];
-        to[n++].offset += base;
-    }
-    return n;
-}
-
-static struct conf_table make_table(struct conf_flag *rows, bool serve) {
-    size_t n = 0;
-    if (serve) {
-        n = add_rows(rows, n, worker_flag_rows, n_worker_flag_rows, offsetof(struct weir_opts, w));
-        n = add_rows(rows, n, serve_rows, ARRAY_LEN(serve_rows), 0);
-    } else {
-        n = add_rows(rows, n, router_only_rows, ARRAY_LEN(router_only_rows), 0);
-    }
-    n = add_rows(rows, n, router_flag_rows, n_router_flag_rows, offsetof(struct weir_opts, r));
-    return (struct conf_table){.usage = serve ? "weir serve MODEL [flags]"
-                                              : "weir router --worker ADDRESS [flags]",
-                               .flags = rows,
-                               .n_flags = n,
-                               .n_positional_max = serve ? 1 : 0};
-}
-
-/* free_opts: every row of every table, whichever subcommand it was. */
-static void free_opts(struct weir_opts *o, struct conf_list *positional) {
-    const struct {
-        const struct conf_flag *rows;
-        size_t n, base;
-    } tables[] = {{worker_flag_rows, n_worker_flag_rows, offsetof(struct weir_opts, w)},
-                  {router_only_rows, ARRAY_LEN(router_only_rows), 0},
-                  {router_flag_rows, n_router_flag_rows, offsetof(struct weir_opts, r)}};
-    for (size_t i = 0; i < ARRAY_LEN(tables); i++) {
-        const struct conf_table t = {.flags = tables[i].rows, .n_flags = tables[i].n};
-        conf_free(&t, (char *)o + tables[i].base, NULL);
-    }
-    const struct conf_table none = {0};
-    conf_free(&none, o, positional);
-}
-
-/* settle: what one half says for both. */
-static void settle(struct weir_opts *o, bool serve) {
-    enum log_level level;
-    if (serve) {
-        o->r.threads = o->w.threads;
-        o->r.limit.logprobs = o->w.max_logprobs;
-        free(o->r.log_level);
-        o->r.log_level = xstrdup(o->w.log_level);
-    }
-    o->r.has_seed = o->r.seed != INT64_MIN;
-    if (!o->r.has_seed)
-        o->r.seed = 0;
-    if (log_parse_level(o->r.log_level, &level))
-        log_set_level(level);
 }
 
 /* ---- subcommands -------------------------------------------------------------------------------- */
@@ -216,17 +104,29 @@ static enum rc check_workers(const struct conf_list *urls, struct err *e) {
     return rc;
 }
 
+/* check_environment: a key that guards nothing is worse than none. */
+static enum rc check_environment(struct err *e) {
+    static const char *const names[] = {"WEIR_API_KEY", "VLLM_API_KEY"};
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        const char *key = getenv(names[i]);
+        if (key && *key)
+            return err_set(e, RC_UNSUPPORTED, "api-key",
+                           "%s is set, and this version checks no keys: unset it, and put a proxy that does "
+                           "in front",
+                           names[i]);
+    }
+    return RC_OK;
+}
+
 static int serve_or_route(bool serve, int argc, char **argv, uint64_t started_ns) {
-    struct conf_flag *rows = xcalloc(ROWS_MAX, sizeof *rows);
-    struct conf_table table = make_table(rows, serve);
+    struct conf_flag *rows = xcalloc(WEIR_FLAG_ROWS_MAX, sizeof *rows);
+    struct conf_table table = weir_flags(rows, serve);
     struct conf_list positional = {0};
-    struct weir_opts o = {.n_workers = 1};
+    struct weir_opts o;
     struct err e = {0};
     int status = EXIT_USAGE;
 
-    router_opts_init(&o.r);
-    o.r.seed = INT64_MIN;
-    worker_flags_init(&o.w);
+    weir_opts_init(&o);
     if (conf_has(argc, argv, "--help") || conf_has(argc, argv, "-h")) {
         struct buf help = {0};
         conf_help(&table, &help);
@@ -234,17 +134,17 @@ static int serve_or_route(bool serve, int argc, char **argv, uint64_t started_ns
         buf_fini(&help);
         status = 0;
     } else if (conf_parse(&table, argc, argv, &o, &positional, &e) != RC_OK ||
-               check_workers(&o.r.workers, &e) != RC_OK) {
+               check_workers(&o.r.workers, &e) != RC_OK || check_environment(&e) != RC_OK) {
         fprintf(stderr, "weir: %s\n", e.msg);
     } else if (serve && positional.n != 1) {
         fprintf(stderr, "weir: name one MODEL: %s\n", table.usage);
     } else if (!serve && !o.r.workers.n) {
         fprintf(stderr, "weir: name at least one worker: %s\n", table.usage);
     } else {
-        settle(&o, serve);
+        weir_opts_settle(&o, serve);
         status = run(&o, serve ? positional.v[0] : NULL, &table, started_ns);
     }
-    free_opts(&o, &positional);
+    weir_opts_free(&o, &positional);
     free(rows);
     return status;
 }

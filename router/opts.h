@@ -13,7 +13,7 @@ struct router_limits {
     int64_t header_count, body_timeout_s, connections;
     int64_t json_depth, json_nodes;
     int64_t n, prompts, sequences, messages, inputs;
-    int64_t stop_strings, stop_bytes, stop_token_ids, logit_bias, logprobs;
+    int64_t stop_strings, stop_bytes, stop_token_ids, logit_bias, logprobs, logprob_entries;
     int64_t template_bytes, template_steps, template_output, template_depth;
     int64_t queued_requests;
     uint64_t stream_buffer_bytes;

@@ -34,8 +34,15 @@ struct inbox {
     uint32_t *drop_below;        /* [n_routers] epochs below it are gone; 0: none */
     bool dropped;                /* some of drop_below is news */
     uint32_t n_live, n_live_max; /* requests taken over and not yet freed */
+    uint64_t n_wide;             /* alternatives that those of them which want many get in a step */
     bool draining, stopping, failed;
 };
+/* req_wide: what r counts for n_wide: its alternatives of a step if they are more than ENGINE_TOP_NARROW,
+ * else 0. All narrow requests together fit a message (4096 sequences of 1024), so only wide ones are counted. */
+enum { ENGINE_TOP_NARROW = 1024, ENGINE_WIDE_MAX = 2 << 20 };
+static inline uint64_t req_wide(const struct req *r) {
+    return r->n_logprobs > ENGINE_TOP_NARROW ? (uint64_t)r->n_samples * (uint32_t)r->n_logprobs : 0;
+}
 void inbox_init(struct inbox *b, uint32_t n_live_max, uint32_t n_routers);
 void inbox_fini(struct inbox *b);
 /* inbox_take: moves everything to b->out and to drop_below [n_routers] (0: not dropped); returns how many

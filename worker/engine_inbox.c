@@ -152,13 +152,20 @@ static enum rc check_req(const struct engine *e, const struct req *r, struct err
 }
 
 /* check_open: whether another request may come. Under the lock. */
-static enum rc check_open(const struct inbox *b, struct err *err) {
+static enum rc check_open(const struct inbox *b, const struct req *r, struct err *err) {
     if (b->failed)
         return err_set(err, RC_UNAVAILABLE, NULL, "the device failed");
     if (b->draining || b->stopping)
         return err_set(err, RC_UNAVAILABLE, NULL, "the worker is shutting down");
     if (b->n_live >= b->n_live_max)
         return err_set(err, RC_OVERLOAD, NULL, "%u requests are in the worker", b->n_live);
+    uint64_t wide = req_wide(r);
+    if (wide > ENGINE_WIDE_MAX)
+        return err_set(err, RC_INVALID, "n_logprobs", "%d logprobs of %u samples are more than %d a step",
+                       r->n_logprobs, r->n_samples, ENGINE_WIDE_MAX);
+    if (wide && b->n_wide + wide > ENGINE_WIDE_MAX)
+        return err_set(err, RC_OVERLOAD, "n_logprobs", "running requests get %llu logprobs a step already",
+                       (unsigned long long)b->n_wide);
     return RC_OK;
 }
 
@@ -168,7 +175,7 @@ static enum rc check_open(const struct inbox *b, struct err *err) {
 enum rc engine_submit(struct engine *e, struct req *r, struct err *err) {
     struct inbox *b = &e->inbox;
     pthread_mutex_lock(&b->lock);
-    enum rc rc = check_open(b, err);
+    enum rc rc = check_open(b, r, err);
     pthread_mutex_unlock(&b->lock);
     if (rc == RC_OK)
         rc = check_req(e, r, err);
@@ -177,13 +184,15 @@ enum rc engine_submit(struct engine *e, struct req *r, struct err *err) {
     if (!r->seqs) /* else it was refused after this once before */
         req_prepare(r, e->eos_ids, e->opts.n_eos_ids, e->opts.prefix_cache);
     pthread_mutex_lock(&b->lock);
-    rc = check_open(b, err);
+    rc = check_open(b, r, err);
     if (rc == RC_OK) {
         rc = put(b, &(struct cmd){.kind = CMD_SUBMIT, .router = r->router, .req = r});
-        if (rc == RC_OK)
+        if (rc == RC_OK) {
             b->n_live++;
-        else
+            b->n_wide += req_wide(r);
+        } else {
             rc = err_set(err, RC_OVERLOAD, NULL, "the engine's inbox is full");
+        }
     }
     pthread_mutex_unlock(&b->lock);
     return rc;

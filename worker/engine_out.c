@@ -78,16 +78,19 @@ static uint32_t sort_events(struct engine *e) {
 
 static void free_ended(struct engine *e) {
     uint32_t n = 0;
+    uint64_t n_wide = 0;
     for (struct req *r = e->ended, *next; r; r = next, n++) {
         next = r->next;
+        n_wide += req_wide(r);
         req_free(r);
     }
     e->ended = NULL;
     if (n == 0)
         return;
     pthread_mutex_lock(&e->inbox.lock);
-    CHECK(e->inbox.n_live >= n);
+    CHECK(e->inbox.n_live >= n && e->inbox.n_wide >= n_wide);
     e->inbox.n_live -= n;
+    e->inbox.n_wide -= n_wide;
     pthread_mutex_unlock(&e->inbox.lock);
 }
 

@@ -113,16 +113,16 @@ static void revision_of(const struct load *l, struct str config, uint8_t out[32]
     buf_fini(&b);
 }
 
-static enum rc fill_eos(struct load *l, struct err *e) {
+static enum rc fill_eos(struct load *l, bool reads_generation, struct err *e) {
     struct io_facts *f = &l->facts;
     const uint32_t *eos = l->generation.n_eos ? l->generation.eos : l->config.eos;
     f->n_eos = l->generation.n_eos ? l->generation.n_eos : l->config.n_eos;
     CHECK(f->n_eos <= ARRAY_LEN(f->eos));
     if (!f->n_eos)
         return err_set(e, RC_INVALID, "eos_token_id",
-                       "config.json: eos_token_id: missing, in generation_config.json too: no answer would "
-                       "ever end; name it with "
-                       "--hf-overrides '{\"eos_token_id\": ID}'");
+                       "config.json: eos_token_id: missing, and generation_config.json %s: no answer would "
+                       "ever end; name it with --hf-overrides '{\"eos_token_id\": ID}'",
+                       reads_generation ? "names none" : "does not count (--generation-config vllm)");
     for (uint32_t i = 0; i < f->n_eos;
          i++) /* config.json's are in range; generation_config.json knows no vocabulary */
         if (eos[i] >= l->config.vocab)
@@ -200,11 +200,13 @@ enum rc load_files(struct load *l, const char *model, const struct worker_flags 
         rc = pooler_task(&l->config, task, &pools, e);
     if (rc == RC_OK)
         rc = read_assets(l, e);
-    const struct io_asset *gen = rc == RC_OK ? find_asset(l, "generation_config.json") : NULL;
+    bool reads_generation = strcmp(f->generation_config, "vllm") != 0; /* api.md 5.2.2 */
+    const struct io_asset *gen =
+        rc == RC_OK && reads_generation ? find_asset(l, "generation_config.json") : NULL;
     if (gen)
         rc = hf_generation_parse((struct str){gen->data, gen->n}, &l->generation, e);
     if (rc == RC_OK && !pools)
-        rc = fill_eos(l, e);
+        rc = fill_eos(l, reads_generation, e);
     if (rc == RC_OK && strcmp(f->load_format, "dummy"))
         rc = st_open(&l->weights, l->dir, e);
     if (rc == RC_OK && pools)
@@ -214,6 +216,7 @@ enum rc load_files(struct load *l, const char *model, const struct worker_flags 
     if (rc == RC_OK) {
         revision_of(l, config, l->facts.revision);
         l->facts.vocab_size = l->config.vocab;
+        l->facts.max_logprobs = f->max_logprobs < 0 ? l->config.vocab : (uint32_t)f->max_logprobs;
     }
     free((char *)(uintptr_t)config.p);
     return rc;
@@ -390,7 +393,7 @@ enum rc load_model(struct load *l, const struct worker_flags *f, struct engine_o
     o->prefix_cache = f->prefix_caching && !o->bidirectional;
     o->eos_ids = l->facts.eos;
     o->n_eos_ids = l->facts.n_eos;
-    o->n_top_max = (uint32_t)f->max_logprobs;
+    o->n_top_max = l->facts.max_logprobs;
     o->logprobs_mode = logprobs_mode(f->logprobs_mode);
     rc = size_pools(l, f, o, e);
     if (rc == RC_OK)
@@ -405,7 +408,6 @@ enum rc load_model(struct load *l, const struct worker_flags *f, struct engine_o
     l->facts.kv_dtype = l->kv_dtype_name;
     l->facts.max_seqs = n_seqs;
     l->facts.max_batched_tokens = engine_token_budget(l->engine);
-    l->facts.max_logprobs = (uint32_t)f->max_logprobs;
     l->facts.priority_scheduling = o->policy == SCHED_PRIORITY;
     l->facts.prefix_caching = o->prefix_cache;
     return RC_OK;

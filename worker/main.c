@@ -14,36 +14,15 @@
 #include "common/link/link.h"
 #include "common/log.h"
 #include "common/version.h"
+#include "worker/flags.h"
 #include "worker/load.h"
 #include "worker/mock.h"
 
 enum { EXIT_USAGE = 2, FLUSH_MS = 500 };
 
-struct worker_main_opts {
-    struct worker_flags w;
-    struct conf_list listen;
-    char *cluster_token_file;
-    int64_t parent_pid;
-};
-
-static const struct conf_flag own_rows[] = {
-    {.name = "listen",
-     .kind = CONF_LIST,
-     .offset = offsetof(struct worker_main_opts, listen),
-     .help = "ipc://PATH or tcp://HOST:PORT, one or several [ipc:///tmp/weir-worker.sock]"},
-    {.name = "cluster-token-file",
-     .kind = CONF_STR,
-     .offset = offsetof(struct worker_main_opts, cluster_token_file),
-     .help = "file with the secret that routers must prove"},
-    {.name = "parent-pid",
-     .kind = CONF_INT,
-     .offset = offsetof(struct worker_main_opts, parent_pid),
-     .help = "end when this parent process ends; weir serve uses it [0: no]"},
-};
-
 /* worker: everything main waits for. events is an eventfd that wakes it. */
 struct worker {
-    struct worker_main_opts o;
+    struct worker_opts o;
     struct io *io;
     struct load load;
     struct mock *mock;
@@ -150,7 +129,6 @@ static void start_mock(struct worker *w) {
     f->n_blocks = MOCK_BLOCKS;
     f->max_seqs = w->o.w.max_num_seqs ? (uint32_t)w->o.w.max_num_seqs : 4096;
     f->max_batched_tokens = 2048;
-    f->max_logprobs = (uint32_t)w->o.w.max_logprobs;
     f->device = "mock";
     f->dtype = f->kv_dtype = "none";
     w->mock = mock_new(
@@ -190,7 +168,7 @@ static enum rc read_secret(const char *path, struct buf *out, struct err *e) {
     return out->len ? RC_OK : err_set(e, RC_INVALID, "cluster-token-file", "the cluster token file is empty");
 }
 
-static enum rc check_flags(const struct worker_main_opts *o, struct err *e) {
+static enum rc check_flags(const struct worker_opts *o, struct err *e) {
     if (!o->w.chunked_prefill)
         return err_set(e, RC_UNSUPPORTED, "enable-chunked-prefill",
                        "--no-enable-chunked-prefill: prompts may always span steps");
@@ -305,18 +283,6 @@ static void set_signals(struct worker *w) {
     signal(SIGBUS, on_sigbus);
 }
 
-static struct conf_table make_table(struct conf_flag *rows) {
-    size_t n = 0;
-    for (size_t i = 0; i < ARRAY_LEN(own_rows); i++)
-        rows[n++] = own_rows[i];
-    for (size_t i = 0; i < n_worker_flag_rows; i++) {
-        rows[n] = worker_flag_rows[i];
-        rows[n++].offset += offsetof(struct worker_main_opts, w);
-    }
-    return (struct conf_table){
-        .usage = "weir-worker MODEL [flags]", .flags = rows, .n_flags = n, .n_positional_max = 1};
-}
-
 static int run(struct worker *w, const char *model) {
     struct err e = {0};
     enum log_level level;
@@ -340,8 +306,8 @@ static int run(struct worker *w, const char *model) {
 
 int main(int argc, char **argv) {
     struct worker w = {.started_ns = clock_ns(), .events = -1, .signals = -1};
-    struct conf_flag *rows = xcalloc(ARRAY_LEN(own_rows) + n_worker_flag_rows, sizeof *rows);
-    struct conf_table table = make_table(rows);
+    struct conf_flag *rows = xcalloc(WORKER_FLAG_ROWS_MAX, sizeof *rows);
+    struct conf_table table = worker_table(rows);
     struct conf_list positional = {0};
     struct err e = {0};
     int rc = EXIT_USAGE;

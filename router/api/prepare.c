@@ -137,6 +137,23 @@ static enum rc prepare_pool(struct gen_env *env, const struct field_values *v, s
     return pool_prepare(env->opts, v, r, e);
 }
 
+/* check_entries: an answer that is not streamed is gathered whole: what log-probabilities may add to it is
+ * bounded (about 70 bytes each). */
+static enum rc check_entries(const struct router_limits *limits, const struct gen_req *r, struct err *e) {
+    uint64_t n_tokens = 0, n_entries;
+    for (uint32_t i = 0; i < r->n_prompts; i++)
+        n_tokens += (uint64_t)r->prompts[i].max_tokens * r->n;
+    n_entries = n_tokens * ((uint64_t)r->n_top + 1); /* below 2^12 x 2^25 x 2^20 */
+    if (r->stream || !r->logprobs || n_entries <= (uint64_t)limits->logprob_entries)
+        return RC_OK;
+    return err_set(e, RC_INVALID, r->route == GEN_CHAT ? "top_logprobs" : "logprobs",
+                   "logprobs: %llu tokens with %u alternatives each are %llu entries, must be "
+                   "less_than_equal %lld in an answer that is not streamed (--max-logprob-entries): stream, or "
+                   "lower the token limit, n or the alternatives",
+                   (unsigned long long)n_tokens, r->n_top, (unsigned long long)n_entries,
+                   (long long)limits->logprob_entries);
+}
+
 /* prepare: the checks in the order of api.md 3.3: fields, then the model, then what depends on it. */
 static enum rc prepare(struct gen_env *env, json_t *root, struct str id_suffix, struct gen_req *r,
                        struct err *e) {
@@ -170,7 +187,9 @@ static enum rc prepare(struct gen_env *env, json_t *root, struct str id_suffix, 
     set_names(&v, r);
     r->prompts = arena_zalloc(&r->arena, r->n_prompts, sizeof *r->prompts);
     rc = r->route == GEN_CHAT ? encode_chat(o, &chat, r, e) : encode_completion(&v, r, e);
-    return rc ? rc : prompt_budgets(&v, r, e);
+    if (!rc)
+        rc = prompt_budgets(&v, r, e);
+    return rc ? rc : check_entries(&o->limit, r, e);
 }
 
 enum rc gen_prepare(struct gen_env *env, enum gen_route route, struct str body, struct str id_suffix,

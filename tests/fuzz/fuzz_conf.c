@@ -23,7 +23,7 @@ static const struct conf_flag flags[] = {
     {.name = "j", .kind = CONF_JSON, .offset = AT(j), .help = ""},
     {.name = "e", .kind = CONF_ENUM, .choices = "a|bc|d", .offset = AT(e), .help = ""},
     {.name = "l", .kind = CONF_LIST, .offset = AT(l), .help = ""},
-    {.name = "old", .kind = CONF_IGNORED, .flags = CONF_TAKES_VALUE, .help = "gone"},
+    {.name = "old", .kind = CONF_IGNORED, .value = CONF_INT, .help = "gone"},
     {.name = "bad", .kind = CONF_REFUSED, .help = "no"},
 };
 static const struct conf_table table = {

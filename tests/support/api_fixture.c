@@ -83,6 +83,7 @@ void api_fixture_init(struct api_fixture *f) {
         .stop_token_ids = 256,
         .logit_bias = 4096,
         .logprobs = 20,
+        .logprob_entries = 4194304,
         .template_bytes = 256 << 10,
         .template_steps = 5000000,
         .template_output = 16 << 20,

@@ -215,6 +215,38 @@ static void test_limits_on_prompts(void **state) {
     f->opts.limit.logit_bias = 1;
     assert_int_equal(prepare(f, "{\"prompt\":\"a\",\"logit_bias\":{\"1\":1,\"2\":2}}", &r, &e), RC_INVALID);
     assert_non_null(strstr(e.msg, "--max-logit-bias"));
+    /* Two prompts of 3 choices, 10 tokens each with 4 alternatives and itself: 300 entries, unless streamed. */
+    static const char many[] = "\"prompt\":[[1],[2]],\"n\":3,\"max_tokens\":10,\"logprobs\":4";
+    char body[128];
+    snprintf(body, sizeof body, "{%s}", many);
+    f->opts.limit.logprob_entries = 300;
+    gen_req_free(good(f, body));
+    f->opts.limit.logprob_entries = 299;
+    assert_int_equal(prepare(f, body, &r, &e), RC_INVALID);
+    assert_string_equal(e.param, "logprobs");
+    assert_non_null(strstr(e.msg, "300 entries, must be less_than_equal 299"));
+    assert_non_null(strstr(e.msg, "--max-logprob-entries"));
+    snprintf(body, sizeof body, "{%s,\"stream\":true}", many);
+    gen_req_free(good(f, body));
+}
+
+/* --max-logprobs -1: the vocabulary is the limit, and -1 means all of it (api.md 5.1). */
+static void test_all_logprobs(void **state) {
+    struct api_fixture *f = *state;
+    struct gen_req *r;
+    struct err e;
+    f->opts.limit.logprobs = -1;
+    f->m->facts.max_logprobs = FIX_VOCAB;
+    r = good(f, "{\"prompt\":[1],\"logprobs\":-1}");
+    assert_int_equal(r->n_top, FIX_VOCAB);
+    gen_req_free(r);
+    r = good(f, "{\"prompt\":[1],\"logprobs\":100}");
+    assert_int_equal(r->n_top, 100);
+    gen_req_free(r);
+    assert_int_equal(prepare(f, "{\"prompt\":[1],\"logprobs\":273}", &r, &e), RC_INVALID);
+    assert_non_null(strstr(e.msg, "less_than_equal 272"));
+    assert_int_equal(prepare(f, "{\"prompt\":[1],\"logprobs\":-2}", &r, &e), RC_INVALID);
+    assert_non_null(strstr(e.msg, "greater_than_equal -1"));
 }
 
 static void test_budget(void **state) {
@@ -479,7 +511,7 @@ int main(void) {
         T(test_quoted_names_are_cut),
         T(test_forms_of_prompt),
         T(test_limits_on_prompts),
-        T(test_budget),
+        T(test_all_logprobs), T(test_budget),
         T(test_sampling_defaults),
         T(test_generation_config_vllm),
         T(test_seeds),

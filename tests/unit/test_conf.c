@@ -60,9 +60,26 @@ static const struct conf_flag flags[] = {
      .choices = "prefix|least-load",
      .help = "Routing."},
     {.name = "served-model-name", .kind = CONF_LIST, .offset = AT(names), .help = "Names."},
-    {.name = "swap-space", .kind = CONF_IGNORED, .flags = CONF_TAKES_VALUE, .help = "nothing is swapped"},
+    {.name = "swap-space", .kind = CONF_IGNORED, .value = CONF_INT, .help = "nothing is swapped"},
     {.name = "trust-remote-code", .kind = CONF_IGNORED, .help = "no code is loaded"},
     {.name = "enable-lora", .kind = CONF_REFUSED, .help = "adapters are not in this version"},
+    {.name = "tokenizer-mode",
+     .kind = CONF_IGNORED,
+     .value = CONF_STR,
+     .choices = "auto|slow",
+     .help = "there is one tokenizer"},
+    {.name = "pipeline-parallel-size",
+     .synonym = "-pp",
+     .kind = CONF_REFUSED,
+     .value = CONF_INT,
+     .choices = "1",
+     .help = "a model is not split by layers"},
+    {.name = "compilation-config", .kind = CONF_IGNORED, .value = CONF_JSON, .help = "nothing is compiled"},
+    {.name = "hf-token",
+     .kind = CONF_IGNORED,
+     .value = CONF_STR,
+     .flags = CONF_VALUE_OPTIONAL,
+     .help = "nothing is downloaded"},
 };
 static const struct conf_table table = {
     .usage = "weir serve MODEL [flags]", .flags = flags, .n_flags = ARRAY_LEN(flags), .n_positional_max = 1};
@@ -145,6 +162,23 @@ static void test_forms(void **state) {
     assert_string_equal(o.policy, "least-load");
     good("m --swap-space 4 --trust-remote-code --no-trust-remote-code");
     assert_int_equal(words.n, 1);
+}
+
+/* Flags that have no place: what they accept, and what they refuse. */
+static void test_apart(void **state) {
+    (void)state;
+    good("--tokenizer-mode slow --pipeline-parallel-size 1 -pp=1 --no-enable-lora");
+    good("--compilation-config {\"level\":3} --compilation-config.level 3 --swap-space 4");
+    good("--hf-token --http2 --hf-token abc --hf-token");
+    assert_true(o.http2);
+    bad("--tokenizer-mode mistral", "--tokenizer-mode must be one of auto|slow, not \"mistral\"");
+    bad("-pp 2", "--pipeline-parallel-size 2 is not supported, only 1: a model is not split by layers");
+    bad("-pp two", "must be an integer");
+    bad("-pp", "--pipeline-parallel-size needs a value");
+    bad("--swap-space four", "--swap-space must be an integer");
+    bad("--compilation-config {", "JSON decode error");
+    bad("--swap-space.x 4", "has no parts");
+    bad("--enable-lora --swap-space 4", "not supported");
 }
 
 static void test_sizes(void **state) {
@@ -267,6 +301,7 @@ static void test_file(void **state) {
     assert_true(o.utilization == 0.25);
     assert_string_equal(o.host, "127.0.0.1");
     with_file("trust-remote-code: true\nenable-lora: false\n", "", true, NULL);
+    with_file("no-enable-lora: true\npipeline-parallel-size: 1\ncompilation-config: null\n", "", true, NULL);
     with_file("", "", true, NULL);
 
     with_file("prot: 1\n", "", false, "line 1: unknown flag prot; the closest is --port");
@@ -285,6 +320,11 @@ static void test_file(void **state) {
     with_file("served-model-name: [a] b\n", "", false, "text behind a list");
     with_file("port: 1\nport: 2\n", "", false, "twice");
     with_file("enable-lora: true\n", "", false, "not supported");
+    with_file("no-enable-lora: false\n", "", false, "not supported");
+    with_file("enable-lora: perhaps\n", "", false, "true or false");
+    with_file("pipeline-parallel-size: 2\n", "", false, "only 1");
+    with_file("tokenizer-mode: [auto, slow]\n", "", false, "takes one value");
+    with_file("swap-space: many\n", "", false, "an integer");
     with_file("{\"port\": 1", "", false, "JSON decode error");
     with_file("host: \xFF\n", "", false, "UTF-8");
 }
@@ -342,7 +382,8 @@ static void test_help(void **state) {
 int main(void) {
     log_set_level(LOG_ERROR);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_teardown(test_forms, done),    cmocka_unit_test_teardown(test_sizes, done),
+        cmocka_unit_test_teardown(test_forms, done),
+        cmocka_unit_test_teardown(test_apart, done),    cmocka_unit_test_teardown(test_sizes, done),
         cmocka_unit_test_teardown(test_refusals, done), cmocka_unit_test_teardown(test_json_parts, done),
         cmocka_unit_test_teardown(test_file, done),     cmocka_unit_test_teardown(test_env, done),
         cmocka_unit_test_teardown(test_help, done),

@@ -424,6 +424,45 @@ static void test_drop_router(void **state) {
     expect(f, &q, 0);
 }
 
+/* Requests for very many alternatives share what one step's message holds. */
+static void test_wide_logprobs(void **state) {
+    struct fixture *f = *state;
+    enum { VOCAB = 150000, FIT = 13 }; /* FIT of them are below 2^21, one more is not */
+    uint32_t prompt[4] = {1, 2, 3, 4};
+    struct err e;
+    f->opts.n_vocab = f->opts.n_top_max = VOCAB;
+    atomic_store(&f->device.step_us, 2000);
+    rig_start(&f->rig, &f->opts);
+    struct req q = rig_req(0, prompt, 4, 20);
+    q.n_logprobs = VOCAB;
+    q.n_samples = FIT + 1;
+    struct req *r = req_new(&q);
+    assert_int_equal(engine_submit(f->rig.engine, r, &e), RC_INVALID);
+    assert_string_equal(e.param, "n_logprobs");
+    req_free(r);
+    for (uint32_t i = 0; i < FIT; i++) {
+        q = rig_req(i, prompt, 4, 20);
+        q.n_logprobs = VOCAB;
+        rig_submit(&f->rig, &q);
+    }
+    q = rig_req(FIT, prompt, 4, 20);
+    q.n_logprobs = VOCAB;
+    r = req_new(&q);
+    assert_int_equal(engine_submit(f->rig.engine, r, &e), RC_OVERLOAD);
+    req_free(r);
+    struct req narrow = rig_req(FIT, prompt, 4, 20);
+    narrow.n_logprobs = 5;
+    rig_submit(&f->rig, &narrow);
+    rig_wait_ends(&f->rig, FIT + 1);
+    rig_wait_idle(&f->rig);
+    q.stream = FIT + 1;
+    r = req_new(&q);
+    while (engine_submit(f->rig.engine, r, &e) == RC_OVERLOAD) /* what ended is freed a moment later */
+        usleep(100);
+    rig_wait_ends(&f->rig, FIT + 2);
+    rig_stop(&f->rig);
+}
+
 static void test_drain_and_refusals(void **state) {
     struct fixture *f = *state;
     uint32_t prompt[50];
@@ -569,6 +608,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_device_failure, setup, teardown),
         cmocka_unit_test_setup_teardown(test_aborts, setup, teardown),
         cmocka_unit_test_setup_teardown(test_drop_router, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_wide_logprobs, setup, teardown),
         cmocka_unit_test_setup_teardown(test_drain_and_refusals, setup, teardown),
         cmocka_unit_test_setup_teardown(test_stop, setup, teardown),
         cmocka_unit_test_setup_teardown(test_refusals, setup, teardown),

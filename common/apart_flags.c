@@ -1,0 +1,183 @@
+#include "common/apart_flags.h"
+
+#define IGNORED(flag, kind_of_value, why)                                                                    \
+    { .name = flag, .kind = CONF_IGNORED, .value = kind_of_value, .help = why }
+#define REFUSED(flag, kind_of_value, why)                                                                    \
+    { .name = flag, .kind = CONF_REFUSED, .value = kind_of_value, .help = why }
+/* Refused but for what is so anyway. */
+#define ONLY(flag, short_form, kind_of_value, values, why)                                                   \
+    {                                                                                                        \
+        .name = flag, .synonym = short_form, .kind = CONF_REFUSED, .value = kind_of_value,                   \
+        .choices = values, .help = why                                                                       \
+    }
+
+#define NO_KEYS "this version checks no keys; put a proxy that does in front of it"
+#define NO_TLS "this version speaks plain HTTP; put a proxy that ends TLS in front of it"
+#define NO_CORS "this version sends no CORS headers; put a proxy that does in front of it"
+#define NO_TOOLS "this version parses no tool calls"
+#define NO_GRAMMAR "structured output is not served in this version"
+#define NO_MEDIA "images and audio are not served in this version"
+#define NO_PLUGINS "logits processors are not served in this version"
+#define NO_KV_TRANSFER "KV blocks are not moved between workers in this version"
+#define NO_DISCOVERY "this version dials the workers that --worker names"
+#define NO_ADAPTERS "LoRA adapters are not served"
+
+const struct conf_flag apart_flag_rows[] = {
+    /* 22.2, in its order: not in this version */
+    REFUSED("uds", CONF_STR, "this version listens on --host and --port"),
+    REFUSED("http2", CONF_BOOL, "this version speaks HTTP/1.1"),
+    REFUSED("api-key", CONF_LIST, NO_KEYS),
+    REFUSED("api-key-file", CONF_STR, NO_KEYS),
+    REFUSED("metrics-auth", CONF_BOOL, NO_KEYS),
+    REFUSED("ssl-certfile", CONF_STR, NO_TLS),
+    REFUSED("ssl-keyfile", CONF_STR, NO_TLS),
+    REFUSED("ssl-ca-certs", CONF_STR, NO_TLS),
+    REFUSED("ssl-cert-reqs", CONF_STR, NO_TLS),
+    REFUSED("allowed-origins", CONF_JSON, NO_CORS),
+    REFUSED("allowed-methods", CONF_JSON, NO_CORS),
+    REFUSED("allowed-headers", CONF_JSON, NO_CORS),
+    REFUSED("allow-credentials", CONF_BOOL, NO_CORS),
+    IGNORED("disable-fastapi-docs", CONF_BOOL, "this version serves no /openapi.json"),
+    IGNORED("no-playground", CONF_BOOL, "this version serves no page at /"),
+    REFUSED("root-path", CONF_STR, "routes have no prefix in this version"),
+    ONLY("stream-interval", NULL, CONF_INT, "1", "every step is an event of its own in this version"),
+    REFUSED("enable-tokenizer-info-endpoint", CONF_BOOL, "/tokenizer_info is not served in this version"),
+    REFUSED("enable-admin-api", CONF_BOOL, "the admin routes are not served in this version"),
+    {.name = "request-chat-template",
+     .synonym = "trust-request-chat-template",
+     .kind = CONF_REFUSED,
+     .help = "requests bring no chat templates in this version"},
+    REFUSED("enable-auto-tool-choice", CONF_BOOL, NO_TOOLS),
+    REFUSED("tool-call-parser", CONF_STR, NO_TOOLS),
+    REFUSED("exclude-tools-when-tool-choice-none", CONF_BOOL, NO_TOOLS),
+    REFUSED("enforce-parallel-tool-calls", CONF_BOOL, NO_TOOLS),
+    REFUSED("reasoning-parser", CONF_STR, "this version parses no reasoning"),
+    REFUSED("override-generation-config", CONF_JSON,
+            "edit the model's generation_config.json, or take --generation-config vllm"),
+    ONLY("guided-decoding-backend", NULL, CONF_STR, "auto", NO_GRAMMAR),
+    REFUSED("guided-decoding-disable-any-whitespace", CONF_BOOL, NO_GRAMMAR),
+    REFUSED("guided-decoding-disable-additional-properties", CONF_BOOL, NO_GRAMMAR),
+    REFUSED("structured-outputs-config", CONF_JSON, NO_GRAMMAR),
+    REFUSED("grammar-cache-mb", CONF_INT, NO_GRAMMAR),
+    REFUSED("allowed-local-media-path", CONF_STR, NO_MEDIA),
+    REFUSED("allowed-media-domains", CONF_LIST, NO_MEDIA),
+    REFUSED("allowed-media-cidr", CONF_LIST, NO_MEDIA),
+    REFUSED("interleave-mm-strings", CONF_BOOL, NO_MEDIA),
+    REFUSED("mm-processor-kwargs", CONF_JSON, NO_MEDIA),
+    REFUSED("enable-log-outputs", CONF_BOOL, "no prompt or output is logged in this version"),
+    IGNORED("max-log-len", CONF_INT, "no prompt or output is logged in this version"),
+    REFUSED("tokenizer", CONF_STR, "the tokenizer is the model folder's"),
+    REFUSED("revision", CONF_STR, "name the folder of the revision as MODEL"),
+    IGNORED("gpu-memory-utilization", CONF_FLOAT,
+            "there is no GPU; --kv-cache-memory-bytes sets the memory of the KV cache"),
+    ONLY("data-parallel-size", "-dp", CONF_INT, "1", "weir serve --workers N starts several workers"),
+    IGNORED("disable-custom-all-reduce", CONF_BOOL, "a worker has one rank, which reduces nothing"),
+    REFUSED("quantization", CONF_STR, "no scheme is in this version"),
+    REFUSED("otlp-traces-endpoint", CONF_STR, "traces are not exported in this version"),
+    REFUSED("logits-processor-pattern", CONF_STR, NO_PLUGINS),
+    REFUSED("logits-processor-plugin", CONF_LIST, NO_PLUGINS),
+    REFUSED("kv-transfer-config", CONF_JSON, NO_KV_TRANSFER),
+    REFUSED("kv-lease-seconds", CONF_FLOAT, NO_KV_TRANSFER),
+    REFUSED("kv-load-failure-policy", CONF_STR, NO_KV_TRANSFER),
+    REFUSED("kv-peer-allow", CONF_LIST, NO_KV_TRANSFER),
+    REFUSED("worker-file", CONF_STR, NO_DISCOVERY),
+    REFUSED("worker-dns", CONF_STR, NO_DISCOVERY),
+    REFUSED("worker-endpoints", CONF_STR, NO_DISCOVERY),
+    ONLY("policy", NULL, CONF_STR, "least-load", "requests go to the least loaded worker in this version"),
+    ONLY("role", NULL, CONF_STR, "both", NO_KV_TRANSFER),
+
+    /* 18: limits of what is not in this version */
+    REFUSED("max-tools", CONF_INT, NO_TOOLS),
+    REFUSED("max-bad-words", CONF_INT, "bad_words is not served in this version"),
+    REFUSED("max-schema-bytes", CONF_SIZE, NO_GRAMMAR),
+    REFUSED("max-schema-nodes", CONF_INT, NO_GRAMMAR),
+    REFUSED("max-choices", CONF_INT, NO_GRAMMAR),
+    REFUSED("max-grammar-states", CONF_INT, NO_GRAMMAR),
+    REFUSED("max-grammar-moves", CONF_INT, NO_GRAMMAR),
+    REFUSED("max-regex-bytes", CONF_SIZE, NO_GRAMMAR),
+    REFUSED("max-regex-repeat", CONF_INT, NO_GRAMMAR),
+    REFUSED("max-regex-states", CONF_INT, NO_GRAMMAR),
+    REFUSED("limit-mm-per-prompt", CONF_JSON, NO_MEDIA),
+    REFUSED("max-image-bytes", CONF_SIZE, NO_MEDIA),
+    REFUSED("max-image-pixels", CONF_INT, NO_MEDIA),
+    REFUSED("max-audio-bytes", CONF_SIZE, NO_MEDIA),
+    REFUSED("max-audio-seconds", CONF_FLOAT, NO_MEDIA),
+    REFUSED("media-timeout", CONF_JSON, NO_MEDIA),
+
+    /* 22.3: accepted and ignored */
+    IGNORED("trust-remote-code", CONF_BOOL, "no code of a model is ever run"),
+    IGNORED("code-revision", CONF_STR, "no code of a model is ever run"),
+    IGNORED("hf-config-path", CONF_STR, "config.json is read from the model folder"),
+    {.name = "hf-token",
+     .kind = CONF_IGNORED,
+     .value = CONF_STR,
+     .flags = CONF_VALUE_OPTIONAL,
+     .help = "nothing is downloaded"},
+    IGNORED("download-dir", CONF_STR, "nothing is downloaded"),
+    IGNORED("tokenizer-revision", CONF_STR, "the tokenizer is the model folder's"),
+    {.name = "tokenizer-mode",
+     .kind = CONF_IGNORED,
+     .value = CONF_STR,
+     .choices = "auto|slow",
+     .help = "there is one tokenizer, and it is fast"},
+    IGNORED("uvicorn-log-level", CONF_STR, "--log-level sets what is logged"),
+    IGNORED("disable-uvicorn-access-log", CONF_BOOL, "requests are logged with --enable-log-requests only"),
+    IGNORED("log-config-file", CONF_STR, "--log-level sets what is logged"),
+    IGNORED("disable-log-requests", CONF_BOOL, "requests are logged with --enable-log-requests only"),
+    IGNORED("disable-log-stats", CONF_BOOL, "statistics are not logged; /metrics has them"),
+    IGNORED("enable-server-load-tracking", CONF_BOOL, "/load always counts"),
+    IGNORED("disable-access-log-for-endpoints", CONF_STR,
+            "requests are logged with --enable-log-requests only"),
+    IGNORED("enable-ssl-refresh", CONF_BOOL, "this version speaks plain HTTP"),
+    IGNORED("disable-frontend-multiprocessing", CONF_BOOL,
+            "the router is one process; --threads sets its loops"),
+    IGNORED("api-server-count", CONF_INT, "the router is one process; --threads sets its loops"),
+    IGNORED("distributed-executor-backend", CONF_STR, "a worker has one rank"),
+    IGNORED("swap-space", CONF_FLOAT, "preempted requests are computed again, not swapped"),
+    ONLY("cpu-offload-gb", NULL, CONF_FLOAT, "0|0.0", "weights are not offloaded"),
+    IGNORED("prefix-caching-hash-algo", CONF_STR, "blocks are always named by SHA-256"),
+    IGNORED("async-scheduling", CONF_BOOL, "there is one scheduler"),
+    IGNORED("num-scheduler-steps", CONF_INT, "every step is scheduled"),
+    IGNORED("max-num-partial-prefills", CONF_INT, "the token budget of a step decides"),
+    IGNORED("watermark", CONF_FLOAT, "blocks are kept for running requests without one"),
+    IGNORED("max-seq-len-to-capture", CONF_INT, "no graphs are captured by length"),
+    IGNORED("compilation-config", CONF_JSON, "nothing is compiled at run time"),
+    IGNORED("guided-decoding-disable-fallback", CONF_BOOL, "there is one engine and no fallback"),
+    IGNORED("disable-mm-preprocessor-cache", CONF_BOOL, "there is no such cache"),
+    IGNORED("media-io-kwargs", CONF_JSON, NO_MEDIA),
+    IGNORED("max-cpu-loras", CONF_INT, NO_ADAPTERS),
+    IGNORED("lora-dtype", CONF_STR, NO_ADAPTERS),
+    IGNORED("lora-extra-vocab-size", CONF_INT, NO_ADAPTERS),
+    IGNORED("show-hidden-metrics-for-version", CONF_STR, "no metric is hidden"),
+    IGNORED("fingerprint-mode", CONF_STR, "system_fingerprint has one form"),
+    ONLY("pipeline-parallel-size", "-pp", CONF_INT, "1", "a model is not split by layers"),
+
+    /* 22.4: refused */
+    REFUSED("enable-lora", CONF_BOOL, NO_ADAPTERS),
+    REFUSED("lora-modules", CONF_LIST, NO_ADAPTERS),
+    REFUSED("enable-prompt-embeds", CONF_BOOL, "prompts are text or tokens"),
+    REFUSED("enable-sleep-mode", CONF_BOOL, "a worker cannot sleep; stop it"),
+    REFUSED("speculative-config", CONF_JSON, "there is no speculative decoding"),
+    REFUSED("middleware", CONF_LIST, "the router runs no Python"),
+    REFUSED("tool-parser-plugin", CONF_STR, "the router runs no Python"),
+    REFUSED("skip-tokenizer-init", CONF_BOOL, "the router always tokenises"),
+    REFUSED("enable-expert-parallel", CONF_BOOL, "a worker has one rank"),
+    REFUSED("headless", CONF_BOOL, "start weir-worker for an engine without HTTP"),
+    REFUSED("kv-events-config", CONF_JSON, "KV events go to Weir's routers only"),
+};
+const size_t n_apart_flag_rows = ARRAY_LEN(apart_flag_rows);
+
+size_t conf_rows_add(struct conf_flag *to, size_t n, size_t n_max, const struct conf_flag *from,
+                     size_t n_from, size_t base) {
+    for (size_t i = 0; i < n_from; i++) {
+        bool there = false;
+        for (size_t k = 0; k < n && !there; k++)
+            there = strcmp(to[k].name, from[i].name) == 0;
+        if (there)
+            continue;
+        CHECK(n < n_max);
+        to[n] = from[i];
+        to[n++].offset += base;
+    }
+    return n;
+}

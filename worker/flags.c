@@ -1,0 +1,27 @@
+#include "worker/flags.h"
+
+#include "common/apart_flags.h"
+
+static const struct conf_flag own_rows[] = {
+    {.name = "listen",
+     .kind = CONF_LIST,
+     .offset = offsetof(struct worker_opts, listen),
+     .help = "ipc://PATH or tcp://HOST:PORT, one or several [ipc:///tmp/weir-worker.sock]"},
+    {.name = "cluster-token-file",
+     .kind = CONF_STR,
+     .offset = offsetof(struct worker_opts, cluster_token_file),
+     .help = "file with the secret that routers must prove"},
+    {.name = "parent-pid",
+     .kind = CONF_INT,
+     .offset = offsetof(struct worker_opts, parent_pid),
+     .help = "end when this parent process ends; weir serve uses it [0: no]"},
+};
+
+struct conf_table worker_table(struct conf_flag *rows) {
+    size_t n = conf_rows_add(rows, 0, WORKER_FLAG_ROWS_MAX, own_rows, ARRAY_LEN(own_rows), 0);
+    n = conf_rows_add(rows, n, WORKER_FLAG_ROWS_MAX, worker_flag_rows, n_worker_flag_rows,
+                      offsetof(struct worker_opts, w));
+    n = conf_rows_add(rows, n, WORKER_FLAG_ROWS_MAX, apart_flag_rows, n_apart_flag_rows, 0);
+    return (struct conf_table){
+        .usage = "weir-worker MODEL [flags]", .flags = rows, .n_flags = n, .n_positional_max = 1};
+}

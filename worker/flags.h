@@ -1,0 +1,20 @@
+/* flags.h: the flags of `weir-worker`: those that `weir serve` shares (common/worker_flags.h), its own, and
+ * those that no program has a place for (common/apart_flags.h). */
+#ifndef WEIR_WORKER_FLAGS_H
+#define WEIR_WORKER_FLAGS_H
+
+#include "common/worker_flags.h"
+
+struct worker_opts {
+    struct worker_flags w;
+    struct conf_list listen;
+    char *cluster_token_file;
+    int64_t parent_pid;
+};
+enum { WORKER_FLAG_ROWS_MAX = 192 };
+
+/* worker_table: rows: room for WORKER_FLAG_ROWS_MAX, which must outlive the table; their offsets are relative
+ * to a struct worker_opts, whose defaults are zero but for worker_flags_init. */
+struct conf_table worker_table(struct conf_flag *rows);
+
+#endif
