@@ -20,7 +20,9 @@ WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -W
 ifneq ($(WERROR),0)
 WARN += -Werror
 endif
-OPT := -O2 -g -fno-omit-frame-pointer -fno-math-errno
+# Sanitized code compiles in half the time with -O1, and runs as fast: the checks take the time.
+OPT_LEVEL := $(if $(filter asan ubsan tsan,$(MODE)),-O1 -g1,-O2 -g)
+OPT := $(OPT_LEVEL) -fno-omit-frame-pointer -fno-math-errno
 # asan brings UBSan along: one build, both checks. ubsan alone runs where ASan's memory is too much.
 SAN_asan := -fsanitize=address,undefined -fno-sanitize-recover=all -DWEIR_SANITIZE=1
 SAN_ubsan := -fsanitize=undefined -fno-sanitize-recover=all -DWEIR_SANITIZE=1

@@ -9,7 +9,8 @@ for bin in build/fuzz/tests/fuzz/fuzz_*; do
     case $bin in *.o | *.d) continue ;; esac
     name=$(basename "$bin" | sed 's/^fuzz_//')
     mkdir -p "build/fuzz/corpus/$name" "tests/fuzz/corpus/$name"
-    if "$bin" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 -artifact_prefix="build/fuzz/crash-$name-" \
+    # shellcheck disable=SC2086
+    if ${TEST_WRAP:-} "$bin" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 -artifact_prefix="build/fuzz/crash-$name-" \
         "build/fuzz/corpus/$name" "tests/fuzz/corpus/$name" >"build/fuzz/$name.log" 2>&1; then
         pass=$((pass + 1))
         echo "ok   fuzz $name: $(grep -o 'number_of_executed_units: *[0-9]*' "build/fuzz/$name.log" | grep -o '[0-9]*$') runs in ${seconds} s"

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# setup.sh build|test|fuzz: installs what is missing on Debian 12, and nothing else. Works twice.
+# setup.sh build|test|fuzz|packages|venv: installs what is missing on Debian 12, and nothing else. Works twice.
 #   build  compiler and libraries
 #   test   build, and the virtual environment of the tests in build/venv
 #   fuzz   build, and clang with its runtime
+#   packages, venv   the two halves of test
 set -euo pipefail
 cd "$(dirname "$0")/.."
 what=${1:-build}
@@ -11,10 +12,10 @@ packages=(gcc make pkg-config libc6-dev libh2o-evloop-dev libnng-dev libjansson-
     protobuf-c-compiler libssl-dev)
 case $what in
 build) ;;
-test) packages+=(libcmocka-dev python3 python3-venv curl procps) ;;
+test | packages | venv) packages+=(libcmocka-dev python3 python3-venv curl procps) ;;
 fuzz) packages+=(libcmocka-dev clang libclang-rt-14-dev) ;;
 *)
-    echo "setup.sh: build, test or fuzz, not '$what'" >&2
+    echo "setup.sh: build, test, fuzz, packages or venv, not '$what'" >&2
     exit 2
     ;;
 esac
@@ -32,7 +33,7 @@ if [ ${#missing[@]} -gt 0 ]; then
     "${as_root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi
 
-if [ "$what" = test ]; then
+if [ "$what" = test ] || [ "$what" = venv ]; then
     stamp=build/venv/.requirements
     if ! cmp -s tests/requirements.txt "$stamp"; then
         echo "setup: virtual environment for the tests"

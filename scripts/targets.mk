@@ -19,10 +19,10 @@ run:
 
 # The order of the stages, and the closing count, are in scripts/test.sh.
 test:
-	@scripts/setup.sh test
+	@scripts/setup.sh packages
 	@JOBS=$(JOBS) scripts/test.sh
 test-long:
-	@scripts/setup.sh test
+	@scripts/setup.sh packages
 	@scripts/setup.sh fuzz
 	@JOBS=$(JOBS) TEST_SCALE=$${TEST_SCALE_LONG:-10} scripts/test.sh long
 

@@ -1,6 +1,7 @@
 """Servers for the end-to-end tests: real processes from WEIR_BUILD (build/plain unless set), one folder of logs."""
 import os
 import pathlib
+import random
 import signal
 import socket
 import subprocess
@@ -24,14 +25,24 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "slow_sanitized: too slow, or about speed, under a sanitizer")
 
 
+def free_port():
+    """Below the ports that the kernel hands out, so that nobody else is given it before the server binds it."""
+    while True:
+        port = random.SystemRandom().randrange(10000, 32000)
+        with socket.socket() as s:
+            try:
+                s.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                continue
+
+
 class Server:
     """`weir serve` on a free port. Its standard error goes to a file; `stop` checks that it ended in peace."""
 
     def __init__(self, *flags, model=TINY, command="serve", wait=True, env=None):
         self.log = tempfile.NamedTemporaryFile(prefix="weir-e2e-", suffix=".log", delete=False)
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            self.port = s.getsockname()[1]
+        self.port = free_port()
         args = [str(BUILD / "weir"), command]
         if command == "serve":
             args.append(str(model))
