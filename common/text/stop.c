@@ -73,6 +73,8 @@ static void release(struct stop *s, const char *text, size_t n, struct buf *out)
 
 int stop_push(struct stop *s, const char *text, size_t n, bool counts, struct buf *out) {
     size_t n_all = s->held.len + n, n_keep = 0;
+    if (n == 0) /* a token whose text is still incomplete: nothing moves, and text may be NULL */
+        return -1;
     for (size_t i = 0; s->set && i < s->set->n; i++) {
         const struct stop_string *string = &s->set->v[i];
         uint32_t k = s->state[i];

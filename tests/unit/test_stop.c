@@ -107,6 +107,7 @@ static void test_none(void **state UNUSED) {
     stop_init(&s, NULL, false);
     assert_int_equal(stop_push(&s, "text", 4, true, &b), -1);
     assert_string_equal(buf_cstr(&b), "text");
+    assert_int_equal(stop_push(&s, NULL, 0, true, &b), -1);
     stop_flush(&s, &b);
     assert_int_equal(b.len, 4);
     stop_fini(&s);
