@@ -15,10 +15,11 @@
 struct json_limits {
     size_t depth_max; /* 64 */
     size_t nodes_max; /* 1,048,576: every value counts 1 */
+    size_t keys_max;  /* of one object, equal ones counted each time; 0: no limit but the values' */
 };
 extern const struct json_limits json_limits_default;
 
-/* json_scan: one pass without allocation: depth and nodes within limits, structure plausible. RC_INVALID with
+/* json_scan: one pass without allocation: depth, nodes and keys within limits, structure plausible. RC_INVALID with
  * "JSON decode error: ..." or the limit's value and flag. */
 MUST_USE enum rc json_scan(struct str text, const struct json_limits *l, struct err *e);
 /* json_parse: scan, then parse. A leading byte-order mark is skipped; the last of duplicate keys wins;

@@ -8,8 +8,8 @@
 
 const struct json_limits json_limits_default = {.depth_max = 64, .nodes_max = 1 << 20};
 
-/* A scanner of the whole grammar of RFC 8259. It keeps one bit per open level (array or object), so that it
- * needs neither recursion nor memory, and jansson only ever sees well-formed text within the limits. */
+/* A scanner of the whole grammar of RFC 8259. It keeps a bit and a count for each open level (array or object),
+ * so that it needs neither recursion nor memory, and jansson only ever sees well-formed text within the limits. */
 struct scan {
     const char *p;
     size_t n, at;
@@ -17,6 +17,7 @@ struct scan {
     const struct json_limits *limits;
     struct err *e;
     uint64_t is_object[JSON_DEPTH_MAX / 64];
+    uint32_t n_keys[JSON_DEPTH_MAX]; /* of the objects among the open levels */
 };
 
 /* malformed: the position as line and column (both from 1; columns count bytes) and as an offset. */
@@ -199,6 +200,7 @@ static enum rc open_level(struct scan *s, bool object) {
                        depth_max);
     uint64_t bit = (uint64_t)1 << (s->depth % 64), *word = &s->is_object[s->depth / 64];
     *word = object ? *word | bit : *word & ~bit;
+    s->n_keys[s->depth] = 0;
     s->depth++;
     s->at++;
     return RC_OK;
@@ -237,6 +239,10 @@ static enum rc scan_key(struct scan *s) {
     skip_space(s);
     if (s->at >= s->n || s->p[s->at] != '"')
         return malformed(s, s->at, "expected a string as key");
+    size_t keys_max = s->limits->keys_max; /* a table of very many keys takes seconds to build */
+    if (++s->n_keys[s->depth - 1] > keys_max && keys_max)
+        return err_set(s->e, RC_INVALID, NULL, "a JSON object has more than %zu keys (--max-json-keys)",
+                       keys_max);
     enum rc rc = scan_string(s);
     if (rc)
         return rc;
@@ -296,7 +302,12 @@ static enum rc close_levels(struct scan *s, bool fresh, bool *more) {
 }
 
 enum rc json_scan_seen(struct str text, const struct json_limits *l, struct json_seen *seen, struct err *e) {
-    struct scan s = {.p = text.p, .n = text.n, .limits = l ? l : &json_limits_default, .e = e};
+    struct scan s; /* 8 KiB of it are counts, which open_level sets */
+    s.p = text.p;
+    s.n = text.n;
+    s.at = s.depth = s.n_nodes = s.n_big = 0;
+    s.limits = l ? l : &json_limits_default;
+    s.e = e;
     if (str_starts(text, STR_LIT("\xEF\xBB\xBF")))
         s.at = 3;
     for (bool more = true; more;) {

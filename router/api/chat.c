@@ -149,7 +149,9 @@ enum rc chat_encode(const struct model_info *m, const struct router_opts *o, str
         .model_name = m->facts.names[0],
         .openai = m->openai_content,
         .developer_is_system = !tmpl_mentions(m->chat, "developer"),
-        .args = {.depth_max = (size_t)o->limit.json_depth, .nodes_max = (size_t)o->limit.json_nodes},
+        .args = {.depth_max = (size_t)o->limit.json_depth,
+                 .nodes_max = (size_t)o->limit.json_nodes,
+                 .keys_max = (size_t)o->limit.json_keys},
     };
     enum rc rc = messages_normalise(in->messages, &form, e);
     if (rc)

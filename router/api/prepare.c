@@ -9,7 +9,9 @@
 enum { ID_BYTES_MAX = 128, SALT_BYTES_MAX = 256 };
 
 enum rc body_parse(struct str body, const struct router_limits *limits, json_t **out, struct err *e) {
-    struct json_limits l = {.depth_max = (size_t)limits->json_depth, .nodes_max = (size_t)limits->json_nodes};
+    struct json_limits l = {.depth_max = (size_t)limits->json_depth,
+                            .nodes_max = (size_t)limits->json_nodes,
+                            .keys_max = (size_t)limits->json_keys};
     json_t *root = NULL;
     enum rc rc = json_parse(body, &l, &root, e);
     if (rc)

@@ -122,7 +122,8 @@ def test_depth_and_size(api):
         api.expect(C, open_ * 10**6, 400, None, "64 levels (--max-json-depth)")
     api.expect(C, b"{\"x\":[" + b"1," * (1 << 20) + b"1]," + GOOD, 400, None, "1048576 values (--max-json-nodes)")
     # Ignored, all of them: api.md 2.3.4.
-    api.expect(C, b"{" + b"".join(b"\"k%d\":0," % i for i in range(200000)) + GOOD, 200)
+    api.expect(C, b"{" + b"".join(b"\"k%d\":0," % i for i in range(131000)) + GOOD, 200)
+    api.expect(C, b"{\"x\":{" + b"".join(b"\"k%d\":0," % i for i in range(10**6)) + b"\"k\":0}," + GOOD, 400, None, "131072 keys (--max-json-keys)")
     api.expect(C, b"{" + b"\"k\":0," * 100000 + GOOD, 200)
     api.expect(C, b"{\"" + b"k" * MEBI + b"\":0," + GOOD, 200)
 

@@ -32,7 +32,7 @@ static void get_all(const json_t *obj) {
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
-    static const struct json_limits small = {.depth_max = 8, .nodes_max = 64};
+    static const struct json_limits small = {.depth_max = 8, .nodes_max = 64, .keys_max = 3};
     struct str text = {(const char *)data, n};
     struct err e = {0};
     json_t *v = NULL, *again = NULL;

@@ -74,6 +74,7 @@ void api_fixture_init(struct api_fixture *f) {
         .connections = 8192,
         .json_depth = 64,
         .json_nodes = 1 << 20,
+        .json_keys = 131072,
         .n = 128,
         .prompts = 1024,
         .sequences = 4096,

@@ -161,6 +161,7 @@ static const struct row {
     {"--max-connections 8192", SR, SERVED},
     {"--max-json-depth 64", SR, SERVED},
     {"--max-json-nodes 1048576", SR, SERVED},
+    {"--max-json-keys 131072", SR, SERVED},
     {"--max-n 128", SR, SERVED},
     {"--max-prompts 1024", SR, SERVED},
     {"--max-sequences 4096", SR, SERVED},

@@ -193,6 +193,21 @@ static void test_nodes(void **state) {
     assert_non_null(strstr(e.msg, "--max-json-nodes"));
 }
 
+static void test_keys(void **state) {
+    (void)state;
+    struct json_limits l = {.depth_max = 4, .nodes_max = 100, .keys_max = 2};
+    struct err e;
+    struct str fits = STR_LIT("{\"a\":{\"a\":1,\"b\":2},\"b\":[{\"a\":1,\"b\":2},{\"c\":3}]}");
+    struct str over = STR_LIT("{\"a\":{\"a\":1,\"b\":2},\"b\":{\"c\":3},\"c\":1}");
+    assert_int_equal(json_scan(fits, &l, &e), RC_OK);
+    /* behind a level that was closed the count goes on where it was */
+    assert_int_equal(json_scan(over, &l, &e), RC_INVALID);
+    assert_non_null(strstr(e.msg, "more than 2 keys (--max-json-keys)"));
+    assert_int_equal(json_scan(STR_LIT("{\"a\":1,\"a\":1,\"a\":1}"), &l, &e), RC_INVALID);
+    l.keys_max = 0;
+    assert_int_equal(json_scan(STR_LIT("{\"a\":1,\"b\":1,\"c\":1}"), &l, &e), RC_OK);
+}
+
 /* Hostile shapes: each is read or refused in time linear in its bytes. */
 static void test_hostile_linear(void **state) {
     (void)state;
@@ -412,7 +427,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_accepts),    cmocka_unit_test(test_refuses),
         cmocka_unit_test(test_position),   cmocka_unit_test(test_depth),
-        cmocka_unit_test(test_nodes),      cmocka_unit_test(test_hostile_linear),
+        cmocka_unit_test(test_keys),       cmocka_unit_test(test_nodes),      cmocka_unit_test(test_hostile_linear),
         cmocka_unit_test(test_numbers),    cmocka_unit_test(test_duplicates),
         cmocka_unit_test(test_int),        cmocka_unit_test(test_int_beyond),
         cmocka_unit_test(test_float_bool), cmocka_unit_test(test_others),
