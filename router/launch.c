@@ -118,14 +118,16 @@ static void show(struct launch *l) {
 static enum rc spawn(struct launch *l, struct child *c, struct err *e) {
     struct conf_list argv = {0};
     const struct conf_list *flags = l->o.worker_argv;
-    char parent[48], listen[192];
+    char parent[48], listen[192], sharing[32];
     snprintf(parent, sizeof parent, "--parent-pid=%d", (int)getpid());
     snprintf(listen, sizeof listen, "--listen=%s", c->url);
-    argv.v = xcalloc(flags->n + 5, sizeof *argv.v);
+    snprintf(sharing, sizeof sharing, "--sharing=%u", l->o.n_workers);
+    argv.v = xcalloc(flags->n + 6, sizeof *argv.v);
     argv.v[argv.n++] = l->worker_path;
     argv.v[argv.n++] = (char *)(uintptr_t)l->o.model; /* execv's strings are not const; they are only read */
     argv.v[argv.n++] = parent;
     argv.v[argv.n++] = listen;
+    argv.v[argv.n++] = sharing;
     for (size_t i = 0; i < flags->n; i++)
         argv.v[argv.n++] = flags->v[i];
 

@@ -47,10 +47,10 @@ struct prepare {
     struct loop_msg msg;
     struct loop *loop;
     void *owner;
-    void (*done)(struct loop *l, void *owner, struct gen_req *req, const struct err *e);
+    void (*done)(struct loop *l, void *owner, struct gen_req *req, const struct err *e, const char *asked_id);
     enum gen_route route;
     struct body body;
-    char suffix[129];
+    char suffix[129], asked[GEN_ID_BYTES_MAX + 1];
     struct gen_req *req;
     struct err err;
 };
@@ -67,7 +67,7 @@ struct model_info *offload_find_model(void *arg, struct str name) {
 
 static bool prepare_back(struct loop *l, struct loop_msg *m) {
     struct prepare *p = CONTAINER_OF(m, struct prepare, msg);
-    p->done(l, p->owner, p->req, &p->err);
+    p->done(l, p->owner, p->req, &p->err, p->asked);
     free(p);
     return true;
 }
@@ -94,12 +94,15 @@ static void prepare_run(struct pool_job *job) {
             session_unavailable(r, &p->err);
         }
     }
+    if (!p->req && !p->suffix[0] && r->opts->request_id_headers)
+        gen_asked_id((struct str){p->body.p, p->body.n}, &r->opts->limit, p->asked);
     body_drop(r, &p->body);
     loop_post(p->loop, &p->msg);
 }
 
 bool offload_prepare(struct loop *l, void *owner,
-                     void (*done)(struct loop *l, void *owner, struct gen_req *req, const struct err *e),
+                     void (*done)(struct loop *l, void *owner, struct gen_req *req, const struct err *e,
+                                  const char *asked_id),
                      enum gen_route route, struct str body, struct str suffix) {
     struct prepare *p = xcalloc(1, sizeof *p);
     CHECK(suffix.n < sizeof p->suffix);

@@ -5,10 +5,11 @@
 #include "router/core.h"
 
 /* offload_prepare: copies body and suffix, and has gen_prepare run on the pool; done comes on the loop, with
- * the request (the callee's) or with the error. False: the pool or the memory for bodies is full, and done
- * does not come. */
+ * the request (the callee's), or with the error and the id that the refused body asked for ("": none). False:
+ * the pool or the memory for bodies is full, and done does not come. */
 bool offload_prepare(struct loop *l, void *owner,
-                     void (*done)(struct loop *l, void *owner, struct gen_req *req, const struct err *e),
+                     void (*done)(struct loop *l, void *owner, struct gen_req *req, const struct err *e,
+                                  const char *asked_id),
                      enum gen_route route, struct str body, struct str suffix);
 
 /* offload_find_model: the find_model of gen_env; arg is the router. Notes for offload_prepare whether a

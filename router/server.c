@@ -80,6 +80,19 @@ static bool same(struct str s, const char *lower) {
     return h2o_lcstris(s.p, s.n, lower, strlen(lower)) != 0;
 }
 
+/* all_identity: whether every member of a Content-Encoding list is identity. */
+static bool all_identity(struct str list) {
+    while (list.n) {
+        const char *comma = memchr(list.p, ',', list.n);
+        struct str one = {list.p, comma ? (size_t)(comma - list.p) : list.n};
+        if (word(one).n && !same(word(one), "identity"))
+            return false;
+        size_t used = one.n + (comma != NULL);
+        list = (struct str){list.p + used, list.n - used};
+    }
+    return true;
+}
+
 static bool check_body_headers(const h2o_req_t *req, struct err *e) {
     struct str v;
     bool has = header(req, "content-type", &v);
@@ -89,9 +102,13 @@ static bool check_body_headers(const h2o_req_t *req, struct err *e) {
                 (int)MIN(w.n, 200), w.p ? w.p : "");
         return false;
     }
-    if (header(req, "content-encoding", &v) && !same(word(v), "identity")) {
-        err_set(e, RC_INVALID, NULL, "Content-Encoding other than identity is not supported");
-        return false;
+    for (size_t i = 0; i < req->headers.size; i++) { /* repeated headers are one list */
+        const h2o_header_t *h = &req->headers.entries[i];
+        if (h2o_memis(h->name->base, h->name->len, H2O_STRLIT("content-encoding")) &&
+            !all_identity(str_of_iovec(h->value))) {
+            err_set(e, RC_INVALID, NULL, "Content-Encoding other than identity is not supported");
+            return false;
+        }
     }
     return true;
 }

@@ -220,7 +220,8 @@ static void on_keepalive(h2o_timeout_entry_t *entry) {
 /* ---- the beginning ----------------------------------------------------------------------------------- */
 
 /* on_prepared: the job is back. */
-static void on_prepared(struct loop *l, void *owner, struct gen_req *req, const struct err *e) {
+static void on_prepared(struct loop *l, void *owner, struct gen_req *req, const struct err *e,
+                        const char *asked_id) {
     struct session *s = owner;
     s->job_out = false;
     if (s->over) {
@@ -230,6 +231,8 @@ static void on_prepared(struct loop *l, void *owner, struct gen_req *req, const 
         return;
     }
     if (!req) {
+        if (!s->suffix[0])
+            snprintf(s->suffix, sizeof s->suffix, "%s", asked_id);
         if (e->rc == RC_UNAVAILABLE)
             rmetrics_reject(l->router->metrics, REJECT_NO_WORKER, 503);
         session_fail(s, e, e->rc == RC_UNAVAILABLE ? RETRY_AFTER_LOADING_S : 0);

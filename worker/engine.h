@@ -134,6 +134,7 @@ struct engine_opts {
     uint32_t n_rows_max;   /* rows of logits at once, likewise; at least n_seqs_max */
     uint32_t n_seqs_max;   /* sequences running at once (--max-num-seqs) */
     uint32_t token_budget; /* tokens of a step (--max-num-batched-tokens); 0: what 200 ms compute, measured */
+    uint32_t n_cpu_threads;       /* for measuring: threads of this process that compute; 0: a device does */
     uint32_t long_prefill_tokens; /* most prompt tokens of one sequence in a step; 0: no such limit */
     uint32_t n_requests_max;      /* live at once, waiting ones included: engine_submit refuses more */
     uint32_t n_routers_max;       /* router indices */
@@ -173,6 +174,9 @@ void engine_stop(struct engine *e);
 /* engine_free: after engine_stop, or instead of engine_start. NULL is allowed. */
 void engine_free(struct engine *e);
 
+/* engine_seats: sequences that run at once: n_seqs_max, or three quarters of the token budget if that is
+ * less. */
+uint32_t engine_seats(const struct engine *e);
 /* engine_token_budget: the step's budget in force, after measuring. */
 uint32_t engine_token_budget(const struct engine *e);
 

@@ -6,7 +6,7 @@ static const struct conf_flag own_rows[] = {
     {.name = "listen",
      .kind = CONF_LIST,
      .offset = offsetof(struct worker_opts, listen),
-     .help = "ipc://PATH or tcp://HOST:PORT, one or several [ipc:///tmp/weir-worker.sock]"},
+     .help = "ipc://PATH or tcp://HOST:PORT, one or several [a socket of its own, which the log names]"},
     {.name = "cluster-token-file",
      .kind = CONF_STR,
      .offset = offsetof(struct worker_opts, cluster_token_file),
@@ -15,6 +15,12 @@ static const struct conf_flag own_rows[] = {
      .kind = CONF_INT,
      .offset = offsetof(struct worker_opts, parent_pid),
      .help = "end when this parent process ends; weir serve uses it [0: no]"},
+    {.name = "sharing",
+     .kind = CONF_INT,
+     .min = 1,
+     .max = 1024,
+     .offset = offsetof(struct worker_opts, n_sharing),
+     .help = "workers that share the memory of this machine; weir serve uses it [1]"},
 };
 
 struct conf_table worker_table(struct conf_flag *rows) {

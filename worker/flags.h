@@ -10,6 +10,7 @@ struct worker_opts {
     struct conf_list listen;
     char *cluster_token_file;
     int64_t parent_pid;
+    int64_t n_sharing; /* --sharing */
 };
 enum { WORKER_FLAG_ROWS_MAX = 192 };
 

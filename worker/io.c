@@ -272,21 +272,32 @@ static void on_asset_get(struct io *io, struct link_conn *c, const Weir__AssetGe
     }
 }
 
-static void tomb_put(struct io *io, struct id128 id) {
+static struct io_tomb *tomb_at(struct io *io, struct id128 id, uint64_t stream) {
     uint32_t slot;
     memcpy(&slot, id.b, sizeof slot);
+    return &io->tombs[(slot + (stream == IO_TOMB_WHOLE ? 0 : (uint32_t)stream + 1)) % IO_TOMBS];
+}
+
+static void tomb_put(struct io *io, struct id128 id, uint64_t stream) {
     pthread_mutex_lock(&io->lock);
-    io->tombs[slot % IO_TOMBS] = id;
+    *tomb_at(io, id, stream) = (struct io_tomb){id, stream};
     pthread_mutex_unlock(&io->lock);
 }
 
-bool io_tomb_take(struct io *io, struct id128 id) {
-    uint32_t slot;
-    memcpy(&slot, id.b, sizeof slot);
+bool io_tomb_find(struct io *io, struct id128 id, uint64_t stream) {
     pthread_mutex_lock(&io->lock);
-    bool hit = id128_eq(io->tombs[slot % IO_TOMBS], id);
+    const struct io_tomb *t = tomb_at(io, id, stream);
+    bool hit = id128_eq(t->id, id) && t->stream == stream;
     pthread_mutex_unlock(&io->lock);
     return hit;
+}
+
+/* io_abort: the engine's inbox has room for it soon: its thread empties it every step. */
+void io_abort(struct io *io, uint32_t router, uint32_t epoch, struct id128 id, bool whole, uint64_t stream) {
+    while (io->engine.abort(io->engine.arg, router, epoch, id, whole, stream) == RC_AGAIN) {
+        struct timespec ms = {0, 1000000};
+        nanosleep(&ms, NULL);
+    }
 }
 
 static void on_abort(struct io *io, struct link_conn *c, uint32_t router, uint32_t epoch,
@@ -298,14 +309,9 @@ static void on_abort(struct io *io, struct link_conn *c, uint32_t router, uint32
     }
     memcpy(id.b, m->request_id.data, sizeof id.b);
     bool whole = m->has_whole && m->whole;
-    if (whole)
-        tomb_put(io, id);
-    if (!atomic_load(&io->ready))
-        return;
-    while (io->engine.abort(io->engine.arg, router, epoch, id, whole, m->stream) == RC_AGAIN) {
-        struct timespec ms = {0, 1000000};
-        nanosleep(&ms, NULL);
-    }
+    tomb_put(io, id, whole ? IO_TOMB_WHOLE : m->stream);
+    if (atomic_load(&io->ready))
+        io_abort(io, router, epoch, id, whole, m->stream);
 }
 
 static void on_control(struct io *io, struct link_conn *c, uint32_t router, uint32_t epoch,

@@ -8,9 +8,15 @@
 #include "common/link/link.h"
 #include "worker/io.h"
 
-/* Aborted requests that may not have arrived yet: an Abort overtakes the parts of a long Submit.
- * Direct-mapped by id; ids are random and used once, so an old entry does no harm. */
+/* Aborts whose request may not have arrived yet: an Abort overtakes the parts of a long Submit. Direct-mapped
+ * by id, and for the abort of one sample by its stream, too; ids are random and used once, so an old entry
+ * does no harm. */
 enum { IO_TOMBS = 4096 };
+struct io_tomb {
+    struct id128 id;
+    uint64_t stream; /* of the sample; IO_TOMB_WHOLE: the whole request */
+};
+#define IO_TOMB_WHOLE UINT64_MAX
 
 /* io_router: a connection's index. Reused with another epoch. Guarded by io.lock. */
 struct io_router {
@@ -24,7 +30,7 @@ struct io {
     pthread_cond_t tick; /* wakes the reporter early */
     struct io_router routers[IO_ROUTERS_MAX];
     uint32_t next_epoch;
-    struct id128 tombs[IO_TOMBS];
+    struct io_tomb tombs[IO_TOMBS];
 
     Weir__WorkerState state; /* guarded by lock, as are the facts */
     char detail[256];
@@ -47,7 +53,10 @@ struct io {
 
 /* io_submit: checks m and hands it to the engine, or answers with a Reject. */
 void io_submit(struct io *io, struct link_conn *c, uint32_t router, uint32_t epoch, const Weir__Submit *m);
-bool io_tomb_take(struct io *io, struct id128 id);
+/* io_tomb_find: whether an Abort of that request (stream IO_TOMB_WHOLE), or of that sample of it, has come. */
+bool io_tomb_find(struct io *io, struct id128 id, uint64_t stream);
+/* io_abort: tells the engine. */
+void io_abort(struct io *io, uint32_t router, uint32_t epoch, struct id128 id, bool whole, uint64_t stream);
 /* io_reject: status by rc. */
 void io_reject(struct link_conn *c, struct id128 id, const struct err *e);
 struct io_out *io_out_new(void);

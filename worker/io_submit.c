@@ -319,7 +319,7 @@ void io_submit(struct io *io, struct link_conn *c, uint32_t router, uint32_t epo
         io_reject(c, id, &e);
         return;
     }
-    if (io_tomb_take(io, id))
+    if (io_tomb_find(io, id, IO_TOMB_WHOLE))
         return; /* its Abort overtook it */
     struct pool_ask ask;
     if (read_pooling(m, &io->facts, &ask, &e) != RC_OK || check_supported(m, &e) != RC_OK ||
@@ -332,5 +332,10 @@ void io_submit(struct io *io, struct link_conn *c, uint32_t router, uint32_t epo
     if (io->engine.submit(io->engine.arg, r, &e) != RC_OK) {
         req_free(r);
         io_reject(c, id, &e);
+        return;
     }
+    uint32_t n = m->sampling->has_n_samples ? m->sampling->n_samples : 1;
+    for (uint32_t k = 0; k < n; k++)
+        if (io_tomb_find(io, id, m->stream + k))
+            io_abort(io, router, epoch, id, false, m->stream + k);
 }

@@ -9,6 +9,7 @@
 
 #include "common/hash.h"
 #include "common/log.h"
+#include "worker/cpu/team.h"
 #include "worker/device.h"
 #include "worker/file.h"
 
@@ -95,6 +96,41 @@ static const struct io_asset *find_asset(const struct load *l, const char *name)
         if (!strcmp(l->assets[i].name, name))
             return &l->assets[i];
     return NULL;
+}
+
+/* layer_of: the layer that a tensor's name speaks of, as in model.layers.5.mlp or encoder.layer.5.output;
+ * -1: none. */
+static int64_t layer_of(struct str name) {
+    static const struct str words[] = {{"layers.", 7}, {"layer.", 6}};
+    for (size_t at = 0; at < name.n; at++)
+        for (size_t w = 0; w < ARRAY_LEN(words); w++) {
+            struct str rest = {name.p + at, name.n - at};
+            int64_t n = 0;
+            if (!str_starts(rest, words[w]) || (at > 0 && name.p[at - 1] != '.'))
+                continue;
+            size_t i = words[w].n, first = i;
+            for (; i < rest.n && rest.p[i] >= '0' && rest.p[i] <= '9' && i < first + 9; i++)
+                n = 10 * n + rest.p[i] - '0';
+            return i > first && i < rest.n && rest.p[i] == '.' ? n : -1;
+        }
+    return -1;
+}
+
+/* check_layers: weights of layers that the config does not have mean that the two do not belong together; the
+ * model would be cut without a word. Whoever overrides the number means it. */
+static enum rc check_layers(const struct load *l, const struct worker_flags *f, struct err *e) {
+    json_t *overrides = f->hf_overrides ? json_loads(f->hf_overrides, 0, NULL) : NULL;
+    bool meant = json_object_get(overrides, "num_hidden_layers") != NULL;
+    json_decref(overrides);
+    for (size_t i = 0; !meant && l->weights && i < st_count(l->weights); i++) {
+        const struct st_tensor *t = st_at(l->weights, i);
+        if (layer_of(t->name) >= (int64_t)l->config.n_layers)
+            return err_set(e, RC_INVALID, "num_hidden_layers",
+                           "config.json: num_hidden_layers: %u, and the weights have %.*s: they do not "
+                           "belong together; --hf-overrides '{\"num_hidden_layers\": %u}' cuts the model on purpose",
+                           l->config.n_layers, (int)MIN(t->name.n, 100), t->name.p, l->config.n_layers);
+    }
+    return RC_OK;
 }
 
 /* revision_of: names the model: its config, and of every tensor the name, type, shape and first bytes. */
@@ -209,6 +245,8 @@ enum rc load_files(struct load *l, const char *model, const struct worker_flags 
         rc = fill_eos(l, reads_generation, e);
     if (rc == RC_OK && strcmp(f->load_format, "dummy"))
         rc = st_open(&l->weights, l->dir, e);
+    if (rc == RC_OK)
+        rc = check_layers(l, f, e);
     if (rc == RC_OK && pools)
         rc = load_pooler(l, f, task, e);
     if (rc == RC_OK)
@@ -255,7 +293,8 @@ static enum rc check_memory(const struct load *l, enum dtype dt, struct err *e) 
                    dt == DT_F32 ? ", or --dtype bfloat16" : "");
 }
 
-/* kv_budget: bytes for the KV pool: as asked, else a quarter of what is free after loading, and never more
+/* kv_budget: bytes for the KV pool: as asked, else a quarter of what is free after loading, shared with the
+ * workers that start beside this one, and never more
  * than the sequences that may run at once could fill. Pages are taken from the system when they are first
  * written. */
 static uint64_t kv_budget(const struct load *l, const struct worker_flags *f, uint64_t block_bytes,
@@ -266,7 +305,7 @@ static uint64_t kv_budget(const struct load *l, const struct worker_flags *f, ui
     l->ops->info(l->be, &now);
     uint64_t blocks =
         (uint64_t)n_seqs * ((l->facts.max_model_len + KV_BLOCK_TOKENS - 1) / KV_BLOCK_TOKENS + 1);
-    return MIN(now.memory_free_bytes / 4, blocks * block_bytes);
+    return MIN(now.memory_free_bytes / 4 / MAX(l->n_sharing, 1), blocks * block_bytes);
 }
 
 /* check_kv_memory: pages come when they are first written, so the system would grant any size and kill the
@@ -386,6 +425,7 @@ enum rc load_model(struct load *l, const struct worker_flags *f, struct engine_o
     o->n_rows_max = MIN(MAX(n_seqs, n_tokens), ROWS_MAX);
     o->n_seqs_max = n_seqs;
     o->token_budget = (uint32_t)f->max_num_batched_tokens;
+    o->n_cpu_threads = l->ops != &cpu_ops ? 0 : f->threads ? (uint32_t)f->threads : (uint32_t)team_cores();
     o->long_prefill_tokens = (uint32_t)f->long_prefill_threshold;
     o->n_requests_max = 8 * n_seqs + 4096;
     o->n_routers_max = IO_ROUTERS_MAX;
@@ -406,7 +446,7 @@ enum rc load_model(struct load *l, const struct worker_flags *f, struct engine_o
     l->facts.device = l->device.name;
     l->facts.dtype = l->dtype_name;
     l->facts.kv_dtype = l->kv_dtype_name;
-    l->facts.max_seqs = n_seqs;
+    l->facts.max_seqs = engine_seats(l->engine);
     l->facts.max_batched_tokens = engine_token_budget(l->engine);
     l->facts.priority_scheduling = o->policy == SCHED_PRIORITY;
     l->facts.prefix_caching = o->prefix_cache;

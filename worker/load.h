@@ -28,6 +28,7 @@ struct load {
     char dtype_name[16], kv_dtype_name[16];
     struct be_info device;
     uint64_t kv_bytes;
+    uint32_t n_sharing; /* workers that share the machine's memory, this one included; 0: alone */
 };
 
 /* load_find: the folder of MODEL: a directory, or a repository id in the local Hugging Face cache. Nothing is

@@ -8,6 +8,7 @@
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "common/clock.h"
@@ -180,14 +181,42 @@ static enum rc check_flags(const struct worker_opts *o, struct err *e) {
     return RC_OK;
 }
 
+/* default_listen: a socket of this process in a folder of this user's that nobody else can enter. */
+static enum rc default_listen(struct conf_list *listen, struct err *e) {
+    const char *run = getenv("XDG_RUNTIME_DIR");
+    char dir[108], url[160];
+    struct stat st;
+    int n = run && *run ? snprintf(dir, sizeof dir, "%s/weir", run)
+                        : snprintf(dir, sizeof dir, "/tmp/weir-%u", (unsigned)geteuid());
+    if (n < 0 || (size_t)n >= sizeof dir - sizeof "/worker-4194304.sock")
+        return err_set(e, RC_INVALID, "listen",
+                       "the path of XDG_RUNTIME_DIR is too long: name a socket by --listen");
+    if (mkdir(dir, 0700) && errno != EEXIST)
+        return err_set(e, RC_IO, "listen", "%s: %s: name a socket by --listen", dir, strerror(errno));
+    if (lstat(dir, &st) || !S_ISDIR(st.st_mode) || st.st_uid != geteuid() || (st.st_mode & 077))
+        return err_set(e, RC_INVALID, "listen",
+                       "%s is not a folder that only this user can enter: name a socket by --listen", dir);
+    snprintf(url, sizeof url, "ipc://%s/worker-%d.sock", dir, (int)getpid());
+    listen->v = xcalloc(1, sizeof *listen->v);
+    listen->v[listen->n++] = xstrdup(url);
+    return RC_OK;
+}
+
 /* tell_open: where routers find this worker; weir serve knows. */
-static void tell_open(const struct conf_list *listen, bool has_secret, bool is_child) {
+static void tell_open(const struct worker *w, bool has_secret) {
+    const struct conf_list *listen = &w->o.listen;
     for (size_t i = 0; i < listen->n; i++) {
-        if (!is_child)
-            LOG(LOG_INFO, "listening", F_STR("address", listen->v[i]));
-        if (!has_secret && strncmp(listen->v[i], "ipc://", 6))
+        char address[320];
+        size_t n = strlen(listen->v[i]);
+        bool any_port = n > 2 && !strcmp(listen->v[i] + n - 2, ":0");
+        snprintf(address, sizeof address, "%.256s", listen->v[i]);
+        if (any_port && n < 256) /* what came of it; several such addresses are told by their last one's */
+            snprintf(address + n - 1, sizeof address - n, "%d", io_port(w->io));
+        if (!w->o.parent_pid)
+            LOG(LOG_INFO, "listening", F_STR("address", address));
+        if (!has_secret && strncmp(address, "ipc://", 6))
             LOG(LOG_WARN, "whoever reaches this address may use the worker: there is no --cluster-token-file",
-                F_STR("address", listen->v[i]));
+                F_STR("address", address));
     }
 }
 
@@ -197,7 +226,7 @@ static enum rc start(struct worker *w, const char *model, struct err *e) {
     if (rc == RC_OK)
         rc = io_new(&w->io, &w->o.listen, buf_str(&secret), model, on_drain, w, e);
     if (rc == RC_OK)
-        tell_open(&w->o.listen, secret.len > 0, w->o.parent_pid != 0);
+        tell_open(w, secret.len > 0);
     buf_fini(&secret);
     if (rc == RC_OK)
         rc = load_files(&w->load, model, &w->o.w, e);
@@ -288,13 +317,10 @@ static int run(struct worker *w, const char *model) {
     enum log_level level;
     if (log_parse_level(w->o.w.log_level, &level))
         log_set_level(level);
-    if (!w->o.listen.n) {
-        w->o.listen.v = xcalloc(1, sizeof *w->o.listen.v);
-        w->o.listen.v[w->o.listen.n++] = xstrdup("ipc:///tmp/weir-worker.sock");
-    }
     set_signals(w);
     int rc = 0;
-    if (start(w, model, &e) != RC_OK) {
+    w->load.n_sharing = (uint32_t)w->o.n_sharing;
+    if ((!w->o.listen.n && default_listen(&w->o.listen, &e) != RC_OK) || start(w, model, &e) != RC_OK) {
         fprintf(stderr, "weir-worker: %s\n", e.msg);
         rc = 1;
     } else {

@@ -85,6 +85,10 @@ struct gen_req {
     uint64_t template_ns, tokenize_ns; /* time spent, for metrics */
 };
 
+enum { GEN_ID_BYTES_MAX = 128 };
+/* gen_asked_id: the body's request_id if the body is an object and its request_id is valid (api.md 2.6.2),
+ * else "": for the X-Request-Id of a request that gen_prepare refuses. out has GEN_ID_BYTES_MAX + 1 bytes. */
+void gen_asked_id(struct str body, const struct router_limits *limits, char *out);
 /* gen_prepare: body is the request's JSON. id_suffix: a valid X-Request-Id header, or empty. Errors carry
  * `param` and the wording of api.md 3.5, in the order of 3.3 from "JSON" to "semantic checks". Thread-safe;
  * takes no lock of its own. */

@@ -6,7 +6,7 @@
 #include "router/api/pool.h"
 #include "router/api/request.h"
 
-enum { ID_BYTES_MAX = 128, SALT_BYTES_MAX = 256 };
+enum { SALT_BYTES_MAX = 256 };
 
 enum rc body_parse(struct str body, const struct router_limits *limits, json_t **out, struct err *e) {
     struct json_limits l = {.depth_max = (size_t)limits->json_depth,
@@ -38,14 +38,31 @@ enum rc model_lookup(struct gen_env *env, struct str name, struct model_info **o
 
 /* ---- identity ---------------------------------------------------------------------------------------- */
 
-static enum rc check_identity(const struct field_values *v, struct err *e) {
-    struct str id = v->request_id.v;
-    bool good = id.n >= 1 && id.n <= ID_BYTES_MAX;
+static bool id_valid(struct str id) {
+    bool good = id.n >= 1 && id.n <= GEN_ID_BYTES_MAX;
     for (size_t i = 0; good && i < id.n; i++)
         good = id.p[i] >= 0x21 && id.p[i] <= 0x7E;
-    if (v->request_id.set && !good)
+    return good;
+}
+
+void gen_asked_id(struct str body, const struct router_limits *limits, char *out) {
+    json_t *root = NULL;
+    struct err ignored;
+    struct str id = {0};
+    out[0] = 0;
+    if (body_parse(body, limits, &root, &ignored) != RC_OK)
+        return;
+    if (json_get_str(root, "", "request_id", &id, NULL, &ignored) == RC_OK && id_valid(id)) {
+        memcpy(out, id.p, id.n);
+        out[id.n] = 0;
+    }
+    json_decref(root);
+}
+
+static enum rc check_identity(const struct field_values *v, struct err *e) {
+    if (v->request_id.set && !id_valid(v->request_id.v))
         return err_set(e, RC_INVALID, "request_id", "request_id must be 1 to %d visible ASCII characters",
-                       ID_BYTES_MAX);
+                       GEN_ID_BYTES_MAX);
     if (v->cache_salt.set && (v->cache_salt.v.n == 0 || v->cache_salt.v.n > SALT_BYTES_MAX))
         return err_set(e, RC_INVALID, "cache_salt", "cache_salt must have 1 to %d bytes", SALT_BYTES_MAX);
     return RC_OK;

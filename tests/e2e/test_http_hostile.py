@@ -392,7 +392,10 @@ def test_h12_content_encoding(server):
     for coding in ("gzip", "br", "deflate", "identity, gzip", "x"):
         a = c.send(typed("application/json", f"Content-Encoding: {coding}\r\n")).answer()
         assert a.status == 400 and "Content-Encoding" in a.error()["message"], coding
+    for hidden in ("Content-Encoding: identity\r\nContent-Encoding: gzip\r\n", "Content-Encoding: identity, gzip\r\n"):
+        assert c.send(typed("application/json", hidden)).answer().status == 400, hidden
     assert c.send(typed("application/json", "Content-Encoding: Identity\r\n")).answer().status == 200
+    assert c.send(typed("application/json", "Content-Encoding: identity , identity\r\nContent-Encoding: identity\r\n")).answer().status == 200
 
 
 def test_h13_expect(server):

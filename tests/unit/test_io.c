@@ -26,7 +26,7 @@ struct peer {
     pthread_cond_t changed;
     struct link *link;
     struct link_conn *conn;
-    unsigned n_ready, n_credit, n_down, n_first, n_tokens, n_finish, n_load, n_missing;
+    unsigned n_ready, n_credit, n_down, n_first, n_tokens, n_finish, n_load, n_missing, n_aborts;
     Weir__Finish__Reason reason;
     uint32_t reject_status;
     char reject_param[64];
@@ -78,6 +78,8 @@ static void on_message(void *arg, struct link_conn *c, const Weir__Envelope *m) 
             w->tokens[w->n_tokens++] = s->token[i];
         w->n_first += (unsigned)s->n_first;
         w->n_finish += (unsigned)s->n_finish;
+        for (size_t i = 0; i < s->n_finish; i++)
+            w->n_aborts += s->finish[i]->reason == WEIR__FINISH__REASON__ABORT;
         if (s->n_finish)
             w->reason = s->finish[0]->reason;
     }
@@ -251,6 +253,27 @@ static void test_samples_and_abort(void **state) {
     assert_int_equal(r->peer.n_first, 3);
 }
 
+/* The abort of one sample that overtook its request: the others run, that one ends at once. */
+static void test_abort_overtakes(void **state) {
+    struct rig *r = *state;
+    struct good g;
+    good_init(&g);
+    g.s.has_n_samples = true;
+    g.s.n_samples = 3;
+    g.s.max_tokens = 40;
+    Weir__Abort a = WEIR__ABORT__INIT;
+    a.has_request_id = a.has_stream = true;
+    a.request_id = g.m.request_id;
+    for (uint64_t stream = 0x101; stream <= 0x103; stream += 2) { /* sample 1, and one that is not there */
+        a.stream = stream;
+        assert_int_equal(link_send(r->peer.conn, LINK_CONTROL, WEIR__ENVELOPE__BODY_ABORT, &a), RC_OK);
+    }
+    send_good(r, &g);
+    until(&r->peer, r->peer.n_finish == 3);
+    assert_int_equal(r->peer.n_aborts, 1);
+    assert_in_range(r->peer.n_tokens, 80, 110);
+}
+
 static void test_assets(void **state) {
     struct rig *r = *state;
     Weir__AssetGet m = WEIR__ASSET_GET__INIT;
@@ -411,6 +434,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_tokens_come_back, setup, teardown),
         cmocka_unit_test_setup_teardown(test_samples_and_abort, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_abort_overtakes, setup, teardown),
         cmocka_unit_test_setup_teardown(test_assets, setup, teardown),
         cmocka_unit_test_setup_teardown(test_bad_submits_are_rejected, setup, teardown),
         cmocka_unit_test_setup_teardown(test_submit_without_id_cuts, setup, teardown),
