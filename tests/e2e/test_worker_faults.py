@@ -177,7 +177,7 @@ SERVE_REFUSES = {
     "kind": ({"tokenizer.json": tokenizer("model", type="Unigram")}, ["model.type", "Unigram"]),
     "regex": ({"tokenizer.json": tokenizer(None, pre_tokenizer={"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated",
                                                                 "invert": False})}, ["pre_tokenizer", "(a+)+$"]),
-    "NFKC": ({"tokenizer.json": tokenizer(None, normalizer={"type": "NFKC"})}, ["normalizer", "NFKC"]),
+    "part": ({"tokenizer.json": tokenizer(None, pre_tokenizer={"type": "UnicodeScripts"})}, ["pre_tokenizer", "UnicodeScripts"]),
     "worker": ({"config.json": config(hidden_size=0)}, ["config.json", "hidden_size"]),
     "weights": ({"model.safetensors": WEIGHTS[:-1]}, ["model.safetensors", "cut short"]),
 }
