@@ -110,7 +110,7 @@ int main(void) {
     size_t cap = 0;
     ssize_t n;
     while ((n = getline(&line, &cap, stdin)) > 0) {
-        struct json_limits limits = {128, 1 << 22};
+        struct json_limits limits = {.depth_max = 128, .nodes_max = 1 << 22};
         struct err e = {0};
         json_t *in, *out;
         if (json_parse((struct str){line, (size_t)n}, &limits, &in, &e)) {
