@@ -1,5 +1,7 @@
 #include "common/text/bpe.h"
 
+#include "common/text/bpe_chars.h"
+
 #include <stdlib.h>
 
 /* Windows start at WINDOW_MIN symbols; a pass over ids beyond PASSES_MAX goes over to a heap. */
@@ -127,17 +129,36 @@ static void words_init(struct bpe *m, bool whole_words) {
     tok_ids_fini(&ids);
 }
 
+static void tables_init(struct bpe *m, struct slices raw, const struct bpe_merge *merges, uint32_t n_merges) {
+    *m = (struct bpe){.raw = raw, .n_merges = n_merges};
+    m->merged = xreallocarray(NULL, n_merges, sizeof *m->merged);
+    pairs_init(m, merges);
+}
+
 void bpe_init(struct bpe *m, struct slices raw, const struct bpe_merge *merges, uint32_t n_merges,
               uint32_t unk_id, bool fuse_unk, bool whole_words) {
-    *m = (struct bpe){.raw = raw, .unk_id = unk_id, .fuse_unk = fuse_unk, .n_merges = n_merges};
-    m->merged = xreallocarray(NULL, n_merges, sizeof *m->merged);
+    tables_init(m, raw, merges, n_merges);
+    m->unk_id = unk_id;
+    m->fuse_unk = fuse_unk;
     m->byte_pair_rank = xreallocarray(NULL, 65536, sizeof *m->byte_pair_rank);
-    pairs_init(m, merges);
     bytes_init(m);
     words_init(m, whole_words);
 }
 
+void bpe_init_chars(struct bpe *m, struct slices raw, const struct bpe_merge *merges, uint32_t n_merges,
+                    uint32_t unk_id, bool fuse_unk, bool whole_words, const uint32_t *byte_id) {
+    tables_init(m, raw, merges, n_merges);
+    m->unk_id = unk_id;
+    m->fuse_unk = fuse_unk;
+    m->chars = xcalloc(1, sizeof *m->chars);
+    bpe_chars_init(m->chars, m, merges, whole_words, byte_id);
+    words_init(m, whole_words);
+}
+
 void bpe_fini(struct bpe *m) {
+    if (m->chars)
+        bpe_chars_fini(m->chars);
+    free(m->chars);
     slices_fini(&m->raw);
     free(m->pairs);
     free(m->byte_pair_rank);
@@ -274,7 +295,8 @@ static size_t merge_heap(const struct bpe *m, uint32_t *id, uint32_t *rank, size
 
 /* ---- long pre-tokens ---- */
 
-/* The symbols before merging: one a byte, or, where the vocabulary lacks bytes, an array. */
+/* The symbols before merging: one a byte, or, for characters and where the vocabulary lacks bytes, an array.
+ */
 struct source {
     const uint8_t *bytes; /* [n], or NULL */
     const uint32_t *ids;  /* [n], or NULL */
@@ -289,7 +311,9 @@ struct window {
 };
 
 static size_t n_symbols(const struct bpe *m, uint32_t id) {
-    return id == m->unk_id && !m->all_bytes ? 1 : slices_get(&m->raw, id).n;
+    if (id == m->unk_id && !m->all_bytes)
+        return 1;
+    return m->chars ? m->chars->n_symbols[id] : slices_get(&m->raw, id).n;
 }
 
 /* encode_span: the tokens of symbols [at, at + n) by themselves, to w->id; returns their number. */
@@ -361,7 +385,7 @@ static void encode_long(const struct bpe *m, const struct source *src, struct to
     size_t n_before = out->n;
     bool done = false;
     for (size_t size = WINDOW_MIN; !done; size *= WINDOW_GROWTH) {
-        size = MIN(size, src->n);
+        size = m->no_windows ? src->n : MIN(size, src->n);
         struct window w = {0};
         w.id = xreallocarray(NULL, size, 3 * sizeof *w.id);
         w.rank = w.id + size;
@@ -372,6 +396,23 @@ static void encode_long(const struct bpe *m, const struct source *src, struct to
         free(w.id);
         free(w.tail_at);
     }
+}
+
+/* encode_source: from few symbols on the stack, from many in windows. */
+static void encode_source(const struct bpe *m, const struct source *src, struct tok_ids *out) {
+    if (src->n > WINDOW_MIN) {
+        encode_long(m, src, out);
+        return;
+    }
+    uint32_t id[WINDOW_MIN], rank[WINDOW_MIN];
+    struct window w = {.id = id, .rank = rank};
+    size_t k = encode_span(m, src, 0, src->n, &w);
+    for (size_t i = 0; i < k; i++)
+        tok_ids_push(out, id[i]);
+}
+
+void bpe_encode_symbols(const struct bpe *m, const uint32_t *symbols, size_t n, struct tok_ids *out) {
+    encode_source(m, &(struct source){.ids = symbols, .n = n}, out);
 }
 
 /* encode_sparse: a vocabulary without all bytes: an unknown byte becomes unk_id or vanishes. */
@@ -389,7 +430,7 @@ static void encode_sparse(const struct bpe *m, const char *p, size_t n, struct t
         after_unk = unk;
     }
     if (k)
-        encode_long(m, &(struct source){.ids = ids, .n = k}, out);
+        bpe_encode_symbols(m, ids, k, out);
     free(ids);
 }
 
@@ -412,18 +453,10 @@ void bpe_encode(const struct bpe *m, const char *p, size_t n, struct tok_ids *ou
             return;
         }
     }
-    if (!m->all_bytes) {
+    if (m->chars)
+        bpe_chars_encode(m, p, n, out);
+    else if (!m->all_bytes)
         encode_sparse(m, p, n, out);
-        return;
-    }
-    struct source src = {.bytes = (const uint8_t *)p, .n = n};
-    if (n > WINDOW_MIN) {
-        encode_long(m, &src, out);
-        return;
-    }
-    uint32_t id[WINDOW_MIN], rank[WINDOW_MIN];
-    struct window w = {.id = id, .rank = rank};
-    size_t k = encode_span(m, &src, 0, n, &w);
-    for (size_t i = 0; i < k; i++)
-        tok_ids_push(out, id[i]);
+    else
+        encode_source(m, &(struct source){.bytes = (const uint8_t *)p, .n = n}, out);
 }

@@ -1,7 +1,7 @@
-/* bpe.h: byte-level byte-pair encoding of one pre-token, and its tables.
+/* bpe.h: byte-pair encoding of one pre-token, and its tables.
  *
- * Immutable once built; any thread. What is computed: start from one symbol a byte; merge the
- * adjacent pair of lowest rank, the leftmost of equals, until no pair has a rank.
+ * Immutable once built; any thread. What is computed: start from one symbol a byte, or one a character
+ * (bpe_chars.h); merge the adjacent pair of lowest rank, the leftmost of equals, until no pair has a rank.
  *
  * Long pre-tokens are encoded in overlapping windows. Why that is exact: (1) the encoding of a text
  * cut at its token boundaries is the encoding of each stretch of tokens, because merges inside
@@ -33,12 +33,14 @@ struct bpe_word {
 };
 
 struct bpe {
-    struct slices raw;      /* [n_ids] bytes of each model token; empty where not reachable */
-    uint32_t byte_id[256];  /* BPE_NONE: the vocabulary lacks the byte */
-    bool all_bytes;         /* it lacks none */
-    uint32_t unk_id;        /* for a byte it lacks; BPE_NONE: such a byte is dropped */
-    bool fuse_unk;          /* neighbouring unknown bytes become one token */
-    struct bpe_pair *pairs; /* hash table */
+    struct slices raw;       /* [n_ids] text of each model token; empty where not reachable */
+    struct bpe_chars *chars; /* symbols are characters; owned. NULL: bytes */
+    bool no_windows;         /* the symbols of a token cannot be told from its id */
+    uint32_t byte_id[256];   /* BPE_NONE: the vocabulary lacks the byte */
+    bool all_bytes;          /* it lacks none */
+    uint32_t unk_id;         /* for a byte it lacks; BPE_NONE: such a byte is dropped */
+    bool fuse_unk;           /* neighbouring unknown bytes become one token */
+    struct bpe_pair *pairs;  /* hash table */
     uint32_t pairs_mask;
     uint32_t *byte_pair_rank; /* [65536] of two bytes, first byte high; BPE_NONE if not merged */
     uint32_t *merged;         /* [n_merges] the id a merge makes, by rank */
@@ -59,9 +61,15 @@ struct bpe_merge {
  * without merging (ignore_merges). */
 void bpe_init(struct bpe *m, struct slices raw, const struct bpe_merge *merges, uint32_t n_merges,
               uint32_t unk_id, bool fuse_unk, bool whole_words);
+/* bpe_init_chars: the same over characters. byte_id, [256], are the tokens <0x00> to <0xFF> for characters
+ * that the vocabulary lacks, BPE_NONE where there is none; NULL: no byte fallback. */
+void bpe_init_chars(struct bpe *m, struct slices raw, const struct bpe_merge *merges, uint32_t n_merges,
+                    uint32_t unk_id, bool fuse_unk, bool whole_words, const uint32_t *byte_id);
 void bpe_fini(struct bpe *m);
 
 /* bpe_encode: appends the ids of one pre-token. */
 void bpe_encode(const struct bpe *m, const char *p, size_t n, struct tok_ids *out);
+/* bpe_encode_symbols: those of n > 0 symbols. */
+void bpe_encode_symbols(const struct bpe *m, const uint32_t *symbols, size_t n, struct tok_ids *out);
 
 #endif

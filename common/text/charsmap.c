@@ -123,3 +123,23 @@ void charsmap_apply(const struct charsmap *m, const char *p, size_t n, struct bu
     }
     nf_map_end(map, n, out->len);
 }
+
+/* A cluster that is replaced as a whole goes over character by character: the first to the first, and what is
+ * left over to the last. */
+size_t charsmap_front(const struct charsmap *m, const char *p, size_t n, size_t front) {
+    size_t end = uni_grapheme_end(p, 0, n), at = 0, len;
+    struct str to;
+    if (end <= front || end > SHORT_GRAPHEME_MAX || !find(m, p, end, &to)) {
+        struct buf own = {0};
+        charsmap_apply(m, p, front, &own, NULL);
+        at = own.len;
+        buf_fini(&own);
+        return at;
+    }
+    for (size_t i = 0; i < front && at < to.n; at += len) {
+        (void)uni_decode(p + i, &len);
+        i += len;
+        (void)uni_decode(to.p + at, &len);
+    }
+    return at;
+}

@@ -24,5 +24,7 @@ MUST_USE enum rc charsmap_init(struct charsmap *m, struct str blob, struct err *
 void charsmap_fini(struct charsmap *m);
 /* charsmap_apply: appends the mapped text of n bytes of valid UTF-8. map may be NULL. */
 void charsmap_apply(const struct charsmap *m, const char *p, size_t n, struct buf *out, struct nf_map *map);
+/* charsmap_front: how many bytes of the mapped text count as made of the first characters, of front bytes. */
+size_t charsmap_front(const struct charsmap *m, const char *p, size_t n, size_t front);
 
 #endif

@@ -23,7 +23,8 @@ struct pass {
     size_t n;
     struct buf *out;
     struct nf_map *map; /* or NULL */
-    bool shifted;       /* the first character went away */
+    size_t front;       /* source bytes that are of the first character */
+    size_t out_front;   /* what became of them */
 };
 
 static void put_cp(struct buf *out, uint32_t cp) {
@@ -34,13 +35,21 @@ static void put_cp(struct buf *out, uint32_t cp) {
 /* keep: source [begin, end) goes over as it is. */
 static void keep(struct pass *x, size_t begin, size_t end) {
     nf_map_same(x->map, begin, end, x->out->len);
+    if (begin < x->front)
+        x->out_front += MIN(end, x->front) - begin;
     buf_add(x->out, x->p + begin, end - begin);
 }
 
 /* drop: source [begin, end) goes away. */
 static void drop(struct pass *x, size_t begin, size_t end) {
     nf_map_changed(x->map, begin, end, x->out->len, x->out->len);
-    x->shifted |= begin == 0 && end > begin;
+}
+
+/* made: the character [begin, end) became what is in out from before on. */
+static void made(struct pass *x, size_t begin, size_t end, size_t before) {
+    nf_map_changed(x->map, begin, end, before, x->out->len);
+    if (begin < x->front)
+        x->out_front += x->out->len - before;
 }
 
 /* ---- a character at a time ---- */
@@ -51,12 +60,12 @@ static void pass_lower(struct pass *x) {
         size_t before = x->out->len;
         if (cp < 0x80) {
             buf_addc(x->out, (char)(cp >= 'A' && cp <= 'Z' ? cp + 32 : cp));
-            nf_map_same(x->map, i, i + len, before);
+            made(x, i, i + len, before);
             continue;
         }
         for (size_t k = 0, n_to = uni_lower_of(cp, to); k < n_to; k++)
             put_cp(x->out, to[k]);
-        nf_map_changed(x->map, i, i + len, before, x->out->len);
+        made(x, i, i + len, before);
     }
 }
 
@@ -71,7 +80,7 @@ static bool nmt_space(uint32_t cp) {
            cp == UNI_REPLACEMENT;
 }
 
-/* pass_filter: NMT and StripAccents. A run of dropped characters at the front shifts the text. */
+/* pass_filter: NMT and StripAccents. */
 static void pass_filter(struct pass *x) {
     bool nmt = x->step->kind == NORM_NMT;
     for (size_t i = 0, len; i < x->n; i += len) {
@@ -79,8 +88,8 @@ static void pass_filter(struct pass *x) {
         if (nmt ? nmt_drops(cp) : (uni_props(cp) & UNI_IS_MARK) != 0) {
             drop(x, i, i + len);
         } else if (nmt && nmt_space(cp)) {
-            nf_map_changed(x->map, i, i + len, x->out->len, x->out->len + 1);
             buf_addc(x->out, ' ');
+            made(x, i, i + len, x->out->len - 1);
         } else {
             keep(x, i, i + len);
         }
@@ -93,7 +102,7 @@ static void pass_bytes(struct pass *x) {
         (void)uni_decode(x->p + i, &len);
         for (size_t k = 0; k < len; k++)
             put_cp(x->out, byte_level_of((uint8_t)x->p[i + k]));
-        nf_map_changed(x->map, i, i + len, before, x->out->len);
+        made(x, i, i + len, before);
     }
 }
 
@@ -112,28 +121,30 @@ static void pass_strip(struct pass *x) {
 
 static void pass_prepend(struct pass *x) {
     buf_add(x->out, x->step->content, x->step->n_content);
+    if (x->front)
+        x->out_front += x->step->n_content;
     keep(x, 0, x->n);
 }
 
-/* replace: source [begin, end), n_chars characters, becomes the content. What is put in counts as made of
- * the last of them. */
-static void replace(struct pass *x, size_t begin, size_t end, size_t n_chars) {
+/* replace: source [begin, end) becomes the content, which counts as made of the last character. */
+static void replace(struct pass *x, size_t begin, size_t end) {
     size_t before = x->out->len;
     buf_add(x->out, x->step->content, x->step->n_content);
     nf_map_changed(x->map, begin, end, before, x->out->len);
-    x->shifted |= begin == 0 && (n_chars > 1 || x->step->n_content == 0);
+    if (begin < x->front && uni_prev(x->p, end) < x->front)
+        x->out_front += x->step->n_content;
 }
 
 static void pass_replace(struct pass *x) {
     const struct norm_step *s = x->step;
-    size_t done = 0, n_chars = utf8_count(s->pattern, s->n_pattern);
+    size_t done = 0;
     while (done < x->n) {
         const char *hit = memmem(x->p + done, x->n - done, s->pattern, s->n_pattern);
         size_t at = hit ? (size_t)(hit - x->p) : x->n;
         keep(x, done, at);
         if (!hit)
             break;
-        replace(x, at, at + s->n_pattern, n_chars);
+        replace(x, at, at + s->n_pattern);
         done = at + s->n_pattern;
     }
 }
@@ -155,7 +166,7 @@ static void pass_replace_run(struct pass *x) {
             n_chars++;
         }
         if (n_chars >= x->step->run_min) {
-            replace(x, i, end, n_chars);
+            replace(x, i, end);
             i = end;
             continue;
         }
@@ -217,44 +228,74 @@ static void bert_flush(const struct norm_step *s, struct nf_stretch *v, struct b
     v->n = 0;
 }
 
+/* bert_stretch: appends what [begin, end) becomes, a run without ASCII that stays as it is. */
+static void bert_stretch(const struct pass *x, size_t begin, size_t end, struct nf_stretch *v,
+                         struct buf *out) {
+    for (size_t i = begin, len; i < end; i += len)
+        bert_push(x->step, uni_decode(x->p + i, &len), v);
+    bert_flush(x->step, v, out);
+}
+
 /* pass_bert: ASCII that stays goes through a table; between such, characters are decomposed together,
  * those that clean_text takes from among them as well. */
 static void pass_bert(struct pass *x) {
     const struct norm_step *s = x->step;
     struct nf_stretch v = {0};
-    char *to = buf_reserve(x->out, x->n);
     for (size_t i = 0; i < x->n;) {
-        size_t begin = i;
+        size_t begin = i, before = x->out->len, len;
+        char *to = buf_reserve(x->out, x->n - i);
         for (; i < x->n && (uint8_t)x->p[i] < 0x80 && s->ascii[(uint8_t)x->p[i]]; i++)
             *to++ = (char)s->ascii[(uint8_t)x->p[i]];
-        nf_map_same(x->map, begin, i, x->out->len);
+        nf_map_same(x->map, begin, i, before);
         x->out->len += i - begin;
+        if (begin < x->front)
+            x->out_front += MIN(i, x->front) - begin;
         if (i == x->n)
             break;
-        size_t before = x->out->len;
         begin = i;
-        for (size_t len; i < x->n && ((uint8_t)x->p[i] >= 0x80 || !s->ascii[(uint8_t)x->p[i]]); i += len) {
-            uint32_t cp = uni_decode(x->p + i, &len);
-            bool front = i == 0 && s->clean_text && (uni_props(cp) & UNI_IS_DROPPED);
-            x->shifted |= front || (i == 0 && s->accents && (uni_props(cp) & UNI_IS_ACCENT));
-            bert_push(s, cp, &v);
+        before = x->out->len;
+        while (i < x->n && ((uint8_t)x->p[i] >= 0x80 || !s->ascii[(uint8_t)x->p[i]])) {
+            (void)uni_decode(x->p + i, &len);
+            i += len;
         }
-        bert_flush(s, &v, x->out);
+        bert_stretch(x, begin, i, &v, x->out);
         nf_map_changed(x->map, begin, i, before, x->out->len);
-        to = buf_reserve(x->out, x->n - i);
+        if (begin < x->front) {
+            struct buf own = {0};
+            bert_stretch(x, begin, MIN(i, x->front), &v, &own);
+            x->out_front += own.len;
+            buf_fini(&own);
+        }
     }
     nf_stretch_fini(&v);
 }
 
 /* ---- steps ---- */
 
+/* pass_form, pass_charsmap: what the first characters become by themselves tells how many there are. */
+static void pass_form(struct pass *x) {
+    struct buf own = {0};
+    nf(x->step->form, x->p, x->n, x->out, x->map);
+    if (x->front)
+        nf(x->step->form, x->p, x->front, &own, NULL);
+    x->out_front = own.len;
+    buf_fini(&own);
+}
+
+static void pass_charsmap(struct pass *x) {
+    charsmap_apply(&x->step->map, x->p, x->n, x->out, x->map);
+    x->out_front = x->front ? charsmap_front(&x->step->map, x->p, x->n, x->front) : 0;
+    if (x->front && !x->out_front && x->out->len) /* Hugging Face's offsets are off by what went away */
+        (void)uni_decode(x->out->data, &x->out_front);
+}
+
 static void run_step(struct pass *x) {
     switch (x->step->kind) {
     case NORM_FORM:
-        nf(x->step->form, x->p, x->n, x->out, x->map);
+        pass_form(x);
         return; /* has ended the map */
     case NORM_CHARSMAP:
-        charsmap_apply(&x->step->map, x->p, x->n, x->out, x->map);
+        pass_charsmap(x);
         return;
     case NORM_LOWER:
         pass_lower(x);
@@ -286,20 +327,20 @@ static void run_step(struct pass *x) {
 }
 
 bool norm_run(const struct norm *m, const char *p, size_t n, struct buf *out, struct nf_map *map,
-              bool *shifted) {
+              size_t *front) {
     struct buf other = {0};
     bool rewritten = false;
-    *shifted = false;
     for (size_t i = 0; i < m->n_steps && n > 0; i++) {
         const struct norm_step *s = &m->steps[i];
         if (s->kind == NORM_FORM && nf_unchanged_n(s->form, p, n) == n)
             continue;
-        struct pass x = {.step = s, .p = p, .n = n, .out = &other, .map = map};
+        struct pass x = {.step = s, .p = p, .n = n, .out = &other, .map = map, .front = front ? *front : 0};
         other.len = 0;
         if (map)
             map->next = 0;
         run_step(&x);
-        *shifted |= x.shifted;
+        if (front)
+            *front = x.out_front;
         struct buf swap = *out;
         *out = other;
         other = swap;

@@ -42,9 +42,9 @@ void norm_fini(struct norm *m);
 /* norm_bert_init: fills ascii from the flags. */
 void norm_bert_init(struct norm_step *s);
 /* norm_run: normalises n bytes of valid UTF-8. false: they are normal already. true: out, which must be
- * empty, holds the result. map (or NULL): positions to move along. *shifted: characters at the text's front
- * went away, so that the result's first character is not the source's. */
+ * empty, holds the result. map (or NULL): positions to move along. *front (or NULL): how many bytes from the
+ * text's first on count as its first character's; moves along, and is 0 once that is gone. */
 bool norm_run(const struct norm *m, const char *p, size_t n, struct buf *out, struct nf_map *map,
-              bool *shifted);
+              size_t *front);
 
 #endif

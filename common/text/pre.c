@@ -17,7 +17,7 @@ struct at_work {
     size_t step;
     const char *p;
     size_t n;
-    bool at_start; /* p[0] is where the input begins */
+    size_t n_front; /* of these bytes, all count as where the input begins */
 };
 
 static void run_step(const struct at_work *w);
@@ -34,7 +34,7 @@ static inline void piece(const struct at_work *w, size_t begin, size_t end) {
     next.step++;
     next.p += begin;
     next.n = end - begin;
-    next.at_start &= begin == 0;
+    next.n_front = begin < w->n_front ? w->n_front - begin : 0;
     run_step(&next);
 }
 
@@ -87,7 +87,7 @@ static void cut_before(const struct at_work *w, const struct pre_step *s) {
 static void run_meta(const struct at_work *w, const struct pre_step *s) {
     struct buf b = {0};
     bool has = w->p[0] == ' ' || starts_with(w, 0, s);
-    if (!has && (s->scheme == PRE_ALWAYS || (s->scheme == PRE_FIRST && w->at_start)))
+    if (!has && (s->scheme == PRE_ALWAYS || (s->scheme == PRE_FIRST && w->n_front)))
         buf_add(&b, s->text, s->n_text);
     for (size_t at = 0; at < w->n;) {
         const char *hit = memchr(w->p + at, ' ', w->n - at);
@@ -273,10 +273,10 @@ static void run_step(const struct at_work *w) {
     }
 }
 
-void pre_run(const struct pre *pre, const char *p, size_t n, bool at_start, const struct pre_sink *sink) {
+void pre_run(const struct pre *pre, const char *p, size_t n, size_t n_front, const struct pre_sink *sink) {
     if (pre->n_steps == 0) {
         sink->encode(sink->self, p, n, sink->out);
         return;
     }
-    run_step(&(struct at_work){pre, sink, 0, p, n, at_start});
+    run_step(&(struct at_work){pre, sink, 0, p, n, n_front});
 }

@@ -58,7 +58,8 @@ struct pre_sink {
     const void *self;
     struct tok_ids *out;
 };
-/* pre_run: cuts n > 0 bytes of valid UTF-8. at_start: they begin where the tokenizer's input does. */
-void pre_run(const struct pre *pre, const char *p, size_t n, bool at_start, const struct pre_sink *sink);
+/* pre_run: cuts n > 0 bytes of valid UTF-8. A piece that starts in the first n_front bytes starts where the
+ * tokenizer's input does. */
+void pre_run(const struct pre *pre, const char *p, size_t n, size_t n_front, const struct pre_sink *sink);
 
 #endif

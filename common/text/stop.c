@@ -95,7 +95,8 @@ int stop_push(struct stop *s, const char *text, size_t n, bool counts, struct bu
         n_keep = 0;
     size_t n_out = n_all - n_keep, from_text = n_out > s->held.len ? n_out - s->held.len : 0;
     release(s, text, n_out, out);
-    buf_add(&s->held, text + from_text, n - from_text);
+    if (n) /* text may be NULL else */
+        buf_add(&s->held, text + from_text, n - from_text);
     return -1;
 }
 

@@ -24,7 +24,8 @@ void tok_ids_push(struct tok_ids *ids, uint32_t id) {
 struct span {
     const char *p;
     size_t n;
-    bool at_start; /* p[0] is where the input begins */
+    size_t n_front; /* of these bytes, all count as where the input begins */
+    bool plain;     /* some of it is a client's */
     const struct tok_mark *marks;
     size_t n_marks;
 };
@@ -32,8 +33,9 @@ struct span {
 typedef void piece_fn(const struct tok *t, const struct span *s, size_t at, struct tok_ids *out);
 
 static void encode_piece(const struct tok *t, const struct span *s, size_t at UNUSED, struct tok_ids *out) {
+    struct pre_sink sink = {s->plain ? t->ops->encode_plain : t->ops->encode, t->model, out};
     if (s->n)
-        pre_run(&t->pre, s->p, s->n, s->at_start, &(struct pre_sink){t->ops->encode, t->model, out});
+        pre_run(&t->pre, s->p, s->n, s->n_front, &sink);
 }
 
 static bool is_word(uint32_t cp) {
@@ -79,7 +81,7 @@ static void scan(const struct tok *t, const struct added *a, const struct span *
         if (done < m.begin) {
             between.p = p + done;
             between.n = m.begin - done;
-            between.at_start = text->at_start && done == 0;
+            between.n_front = done < text->n_front ? text->n_front - done : 0;
             piece(t, &between, done, out);
         }
         tok_ids_push(out, m.token->id);
@@ -88,7 +90,7 @@ static void scan(const struct tok *t, const struct added *a, const struct span *
     if (done != n) {
         between.p = p + done;
         between.n = n - done;
-        between.at_start = text->at_start && done == 0;
+        between.n_front = done < text->n_front ? text->n_front - done : 0;
         piece(t, &between, done, out);
     }
     added_scan_fini(&s);
@@ -119,9 +121,9 @@ static struct tok_mark *marks_within(const struct tok_mark *marks, size_t n_mark
 /* normalise: the normal form to out, marks moved from source positions to those in it. false: the text is
  * normal already. */
 static bool normalise(const struct tok *t, const struct span *s, struct buf *out, struct tok_mark *marks,
-                      size_t n_marks, bool *shifted) {
+                      size_t n_marks, size_t *front) {
     if (!n_marks)
-        return norm_run(&t->norm, s->p, s->n, out, NULL, shifted);
+        return norm_run(&t->norm, s->p, s->n, out, NULL, front);
     size_t *at = xreallocarray(NULL, 2 * n_marks, sizeof *at);
     bool *up = xreallocarray(NULL, 2 * n_marks, sizeof *up);
     for (size_t i = 0; i < n_marks; i++) {
@@ -131,7 +133,7 @@ static bool normalise(const struct tok *t, const struct span *s, struct buf *out
         up[2 * i + 1] = true;
     }
     struct nf_map map = {.at = at, .n = 2 * n_marks, .round_up = up};
-    bool rewritten = norm_run(&t->norm, s->p, s->n, out, &map, shifted);
+    bool rewritten = norm_run(&t->norm, s->p, s->n, out, &map, front);
     for (size_t i = 0; rewritten && i < n_marks; i++)
         marks[i] = (struct tok_mark){at[2 * i], at[2 * i + 1]};
     free(at);
@@ -153,16 +155,14 @@ static void normal_piece(const struct tok *t, const struct span *s, size_t at, s
     struct buf text = {0};
     struct tok_mark *own = NULL;
     size_t n_own = 0;
-    bool shifted = false;
     if (s->n_marks && t->norm_added.n_tokens)
         own = marks_within(s->marks, s->n_marks, at, s->n, &n_own);
     struct span normal = *s;
-    if (normalise(t, s, &text, own, n_own, &shifted)) {
+    if (normalise(t, s, &text, own, n_own, &normal.n_front)) {
         normal.p = text.data;
         normal.n = text.len;
         n_own = marks_trim(own, n_own);
     }
-    normal.at_start &= !shifted;
     normal.marks = own;
     normal.n_marks = n_own;
     scan(t, &t->norm_added, &normal, encode_piece, out);
@@ -212,7 +212,9 @@ void tok_encode(const struct tok *t, const char *text, size_t n, const struct to
         text = repaired.data;
         n = repaired.len;
     }
-    struct span all = {text, n, true, own, n_own};
+    struct span all = {text, n, 0, n_own > 0, own, n_own};
+    if (n)
+        (void)uni_decode(text, &all.n_front);
     for (size_t i = 0; i < t->single.n_parts; i++) {
         const struct tok_part *part = &t->single.parts[i];
         if (part->kind == TOK_PART_A && n)

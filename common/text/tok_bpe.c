@@ -1,21 +1,69 @@
-/* tok_bpe.c: a tokenizer.json model of type BPE over the byte-level alphabet. */
+/* tok_bpe.c: a tokenizer.json model of type BPE: over bytes behind a ByteLevel pre-tokeniser, else over
+ * characters. */
 #include "common/text/bpe.h"
 #include "common/text/bytelevel.h"
 #include "common/text/tok_impl.h"
+#include "common/text/uni.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
+struct bpe_model {
+    struct bpe bpe;
+    const struct tok *t;
+};
+
 static void model_encode(const void *self, const char *p, size_t n, struct tok_ids *out) {
-    bpe_encode(self, p, n, out);
+    bpe_encode(&((const struct bpe_model *)self)->bpe, p, n, out);
+}
+
+/* take_apart: a special token as its characters (or bytes), each by itself; what is special even so becomes
+ * the unknown token, or vanishes. */
+static void take_apart(const struct bpe_model *m, uint32_t id, struct tok_ids *out) {
+    struct str s = slices_get(&m->bpe.raw, id);
+    for (size_t i = 0, len = 1; i < s.n; i += len) {
+        size_t n_before = out->n;
+        if (m->bpe.chars)
+            (void)uni_decode(s.p + i, &len);
+        if (len < s.n)
+            bpe_encode(&m->bpe, s.p + i, len, out);
+        bool bad = len == s.n;
+        for (size_t k = n_before; k < out->n; k++)
+            bad |= tok_is_special(m->t, out->v[k]) && out->v[k] != m->bpe.unk_id;
+        if (!bad)
+            continue;
+        out->n = n_before;
+        if (m->bpe.unk_id != BPE_NONE)
+            tok_ids_push(out, m->bpe.unk_id);
+    }
+}
+
+static void model_encode_plain(const void *self, const char *p, size_t n, struct tok_ids *out) {
+    const struct bpe_model *m = self;
+    size_t n_before = out->n, n_special = 0;
+    bpe_encode(&m->bpe, p, n, out);
+    for (size_t i = n_before; i < out->n; i++)
+        n_special += tok_is_special(m->t, out->v[i]) && out->v[i] != m->bpe.unk_id;
+    if (LIKELY(n_special == 0))
+        return;
+    size_t n_ids = out->n - n_before;
+    uint32_t *ids = xreallocarray(NULL, n_ids, sizeof *ids);
+    memcpy(ids, out->v + n_before, n_ids * sizeof *ids);
+    out->n = n_before;
+    for (size_t i = 0; i < n_ids; i++)
+        if (tok_is_special(m->t, ids[i]) && ids[i] != m->bpe.unk_id)
+            take_apart(m, ids[i], out);
+        else
+            tok_ids_push(out, ids[i]);
+    free(ids);
 }
 
 static void model_free(void *self) {
-    bpe_fini(self);
+    bpe_fini(&((struct bpe_model *)self)->bpe);
     free(self);
 }
 
-static const struct tok_model_ops bpe_ops = {model_encode, model_free};
+static const struct tok_model_ops bpe_ops = {model_encode, model_encode_plain, model_free};
 
 /* optional_bool: absent and null are false. */
 static enum rc optional_bool(const json_t *model, const char *key, const char *path, bool *out,
@@ -42,9 +90,6 @@ static enum rc check_options(const json_t *model, struct err *e) {
         if (json_string_length(v))
             return tok_unsupported(e, path, "only the empty one is supported");
     }
-    if (json_is_true(json_object_get(model, "byte_fallback")))
-        return tok_unsupported(e, "model.byte_fallback",
-                               "BPE with byte fallback (SentencePiece) is not supported");
     return RC_OK;
 }
 
@@ -126,60 +171,101 @@ static enum rc merges_read(struct merge_reader *r, const json_t *list, struct bp
     return RC_OK;
 }
 
-/* raw_pieces: the bytes of the vocabulary's tokens; empty for added ones and those outside the
- * byte-level alphabet, which no merge can reach. */
-static struct slices raw_pieces(const struct tok *t, const bool *in_vocab, bool has_byte[256]) {
+/* raw_pieces: the text of the vocabulary's tokens, bytes in the byte-level alphabet decoded; empty for added
+ * ones and those outside that alphabet, which no merge can reach. */
+static struct slices raw_pieces(const struct tok *t, const bool *in_vocab) {
     struct slices raw = {.n = t->pieces.n};
     raw.blob = xmalloc(t->pieces.at[raw.n]);
     raw.at = xreallocarray(NULL, (size_t)raw.n + 1, sizeof *raw.at);
     raw.at[0] = 0;
     for (uint32_t id = 0; id < raw.n; id++) {
         char *to = raw.blob + raw.at[id];
-        size_t n = in_vocab[id] ? byte_level_decode(slices_get(&t->pieces, id), to) : 0;
-        if (n == SIZE_MAX)
-            n = 0;
-        if (n == 1)
-            has_byte[(uint8_t)*to] = true;
-        raw.at[id + 1] = raw.at[id] + (uint32_t)n;
+        struct str s = in_vocab[id] ? slices_get(&t->pieces, id) : (struct str){0};
+        size_t n = s.n;
+        if (t->byte_level)
+            n = byte_level_decode(s, to);
+        else if (n)
+            memcpy(to, s.p, n);
+        raw.at[id + 1] = raw.at[id] + (uint32_t)(n == SIZE_MAX ? 0 : n);
     }
     return raw;
 }
 
-/* unk_read: the id for bytes the vocabulary lacks; BPE_NONE where it lacks none. */
-static enum rc unk_read(const struct merge_reader *r, const json_t *model, const bool has_byte[256],
-                        uint32_t *id, struct err *e) {
+/* lacks_bytes: the vocabulary has not all 256 bytes as tokens. */
+static bool lacks_bytes(const struct slices *raw) {
+    bool has[256] = {false};
+    size_t n = 0;
+    for (uint32_t id = 0; id < raw->n; id++) {
+        struct str s = slices_get(raw, id);
+        if (s.n == 1 && !has[(uint8_t)*s.p]) {
+            has[(uint8_t)*s.p] = true;
+            n++;
+        }
+    }
+    return n < 256;
+}
+
+/* unk_read: the id of what the vocabulary lacks; BPE_NONE for none. */
+static enum rc unk_read(const struct merge_reader *r, const json_t *model, uint32_t *id, struct err *e) {
     const json_t *v = json_object_get(model, "unk_token");
-    bool lacks = false;
-    for (unsigned b = 0; b < 256; b++)
-        lacks |= !has_byte[b];
-    if (v && !json_is_null(v) && !json_is_string(v))
-        return tok_bad(e, "model.unk_token", "must be a string or null");
     *id = BPE_NONE;
-    if (!lacks || !json_is_string(v))
+    if (tok_absent(v))
         return RC_OK;
+    if (!json_is_string(v))
+        return tok_bad(e, "model.unk_token", "must be a string or null");
     if (!find_piece(r, (struct str){json_string_value(v), json_string_length(v)}, id))
         return tok_bad(e, "model.unk_token", "\"%.40s\" is not in model.vocab", json_string_value(v));
     return RC_OK;
 }
 
+static void byte_ids(const struct merge_reader *r, uint32_t out[256]) {
+    for (unsigned b = 0; b < 256; b++) {
+        char name[8];
+        snprintf(name, sizeof name, "<0x%02X>", b);
+        if (!find_piece(r, str_of(name), &out[b]))
+            out[b] = BPE_NONE;
+    }
+}
+
+struct options {
+    bool fuse_unk, ignore_merges, byte_fallback;
+};
+
+static enum rc options_read(const json_t *model, struct options *o, struct err *e) {
+    enum rc rc;
+    if ((rc = check_options(model, e)) ||
+        (rc = optional_bool(model, "fuse_unk", "model.fuse_unk", &o->fuse_unk, e)) ||
+        (rc = optional_bool(model, "byte_fallback", "model.byte_fallback", &o->byte_fallback, e)))
+        return rc;
+    return optional_bool(model, "ignore_merges", "model.ignore_merges", &o->ignore_merges, e);
+}
+
 enum rc tok_load_bpe(struct tok *t, const json_t *model, const bool *in_vocab, struct err *e) {
     struct merge_reader r = {.t = t, .in_vocab = in_vocab, .unk_id = BPE_NONE};
     struct bpe_merge *merges = NULL;
-    uint32_t n_merges = 0;
-    bool fuse_unk = false, ignore_merges = false, has_byte[256] = {false};
-    enum rc rc;
-    if (!t->byte_level)
-        return tok_unsupported(e, "pre_tokenizer", "BPE without a ByteLevel pre-tokenizer is not supported");
-    if ((rc = check_options(model, e)) ||
-        (rc = optional_bool(model, "fuse_unk", "model.fuse_unk", &fuse_unk, e)) ||
-        (rc = optional_bool(model, "ignore_merges", "model.ignore_merges", &ignore_merges, e)))
+    uint32_t n_merges = 0, bytes[256];
+    struct options o = {0};
+    enum rc rc = options_read(model, &o, e);
+    if (rc)
         return rc;
-    struct slices raw = raw_pieces(t, in_vocab, has_byte);
-    if ((rc = unk_read(&r, model, has_byte, &r.unk_id, e)) ||
-        (rc = merges_read(&r, json_object_get(model, "merges"), &merges, &n_merges, e)))
+    struct slices raw = raw_pieces(t, in_vocab);
+    bool lacks = !t->byte_level || lacks_bytes(&raw);
+    if (t->byte_level && lacks && o.byte_fallback) {
+        rc = tok_unsupported(e, "model.byte_fallback", "together with ByteLevel it is not supported");
         goto out;
-    struct bpe *m = xmalloc(sizeof *m);
-    bpe_init(m, raw, merges, n_merges, r.unk_id, fuse_unk, ignore_merges);
+    }
+    if (lacks && (rc = unk_read(&r, model, &r.unk_id, e)))
+        goto out;
+    if ((rc = merges_read(&r, json_object_get(model, "merges"), &merges, &n_merges, e)))
+        goto out;
+    byte_ids(&r, bytes);
+    struct bpe_model *m = xcalloc(1, sizeof *m);
+    m->t = t;
+    if (t->byte_level)
+        bpe_init(&m->bpe, raw, merges, n_merges, r.unk_id, o.fuse_unk, o.ignore_merges);
+    else
+        bpe_init_chars(&m->bpe, raw, merges, n_merges, r.unk_id, o.fuse_unk, o.ignore_merges,
+                       o.byte_fallback ? bytes : NULL);
     raw = (struct slices){0};
     t->model = m;
     t->ops = &bpe_ops;

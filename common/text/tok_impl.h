@@ -31,6 +31,9 @@ enum {
 struct tok_model_ops {
     /* appends the ids of one pre-token */
     void (*encode)(const void *self, const char *p, size_t n, struct tok_ids *out);
+    /* the same, but no special token comes out because its spelling is there: for text of clients. Some
+     * vocabularies hold special tokens among the others. The unknown token may come out. */
+    void (*encode_plain)(const void *self, const char *p, size_t n, struct tok_ids *out);
     void (*free)(void *self);
 };
 
@@ -116,6 +119,7 @@ MUST_USE enum rc tok_load_vocab(struct tok *t, json_t *vocab, size_t n_vocab, co
 /* The models, from root's model; after tok_load_vocab. */
 MUST_USE enum rc tok_load_bpe(struct tok *t, const json_t *model, const bool *in_vocab, struct err *e);
 MUST_USE enum rc tok_load_wordpiece(struct tok *t, const json_t *model, const bool *in_vocab, struct err *e);
+MUST_USE enum rc tok_load_unigram(struct tok *t, const json_t *model, const bool *in_vocab, struct err *e);
 /* tok_load_post: post_processor; after tok_load_vocab. */
 MUST_USE enum rc tok_load_post(struct tok *t, const json_t *part, struct err *e);
 

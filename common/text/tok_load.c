@@ -88,6 +88,25 @@ static const char *model_type(const json_t *model) {
     return json_is_array(json_object_get(model, "vocab")) ? "Unigram" : "(none)";
 }
 
+/* vocab_object: a list of [token, score] as an object from token to id; of equal tokens the last counts, and
+ * an empty one is never found. NULL with e filled if it is none. */
+static json_t *vocab_object(const json_t *list, struct err *e) {
+    json_t *out = json_object();
+    CHECK(out);
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *token = json_array_get(json_array_get(list, i), 0);
+        if (!json_is_string(token)) {
+            (void)tok_bad(e, "model.vocab", "entry %zu must be a token and its score", i);
+            json_decref(out);
+            return NULL;
+        }
+        size_t n = json_string_length(token);
+        if (n > 0)
+            CHECK(json_object_setn_new(out, json_string_value(token), n, json_integer((json_int_t)i)) == 0);
+    }
+    return out;
+}
+
 static enum rc load_model(struct tok *t, const json_t *root, struct err *e) {
     static const struct {
         const char *type;
@@ -95,9 +114,10 @@ static enum rc load_model(struct tok *t, const json_t *root, struct err *e) {
     } kinds[] = {
         {"BPE", tok_load_bpe},
         {"WordPiece", tok_load_wordpiece},
+        {"Unigram", tok_load_unigram},
     };
     const json_t *model = json_object_get(root, "model"), *added = json_object_get(root, "added_tokens");
-    json_t *vocab = json_object_get(model, "vocab");
+    json_t *vocab = json_object_get(model, "vocab"), *object;
     const char *type = model_type(model);
     size_t kind = 0;
     bool *in_vocab = NULL;
@@ -105,7 +125,14 @@ static enum rc load_model(struct tok *t, const json_t *root, struct err *e) {
         kind++;
     if (kind == ARRAY_LEN(kinds))
         return tok_unsupported(e, "model.type", "\"%.40s\" is not supported", type);
-    enum rc rc = tok_load_vocab(t, vocab, json_object_size(vocab), added, &in_vocab, e);
+    bool list = strcmp(type, "Unigram") == 0;
+    if (list && (!json_is_array(vocab) || json_array_size(vocab) > TOK_ID_MAX))
+        return tok_bad(e, "model.vocab", "must be an array of at most %d", TOK_ID_MAX);
+    if (!(object = list ? vocab_object(vocab, e) : json_incref(vocab)))
+        return list ? RC_INVALID : tok_bad(e, "model.vocab", "is missing");
+    size_t n_vocab = list ? json_array_size(vocab) : json_object_size(vocab);
+    enum rc rc = tok_load_vocab(t, object, n_vocab, added, &in_vocab, e);
+    json_decref(object);
     if (!rc)
         rc = kinds[kind].load(t, model, in_vocab, e);
     free(in_vocab);

@@ -86,11 +86,12 @@ static enum rc vocab_check(json_t *vocab, uint32_t *n_ids, struct err *e) {
     json_int_t limit = MIN((json_int_t)TOK_ID_MAX, 8 * n + (1 << 16));
     if (n == 0)
         return tok_bad(e, "model.vocab", "must be an object that is not empty");
-    json_object_foreach(vocab, key, v) {
+    size_t n_key;
+    json_object_keylen_foreach(vocab, key, n_key, v) {
         if (!json_is_integer(v) || json_integer_value(v) < 0 || json_integer_value(v) > limit)
             return tok_bad(e, "model.vocab", "the id of \"%.40s\" must be a number from 0 to %lld", key,
                            (long long)limit);
-        if (!*key)
+        if (n_key == 0)
             return tok_bad(e, "model.vocab", "an empty token");
         top = MAX(top, json_integer_value(v));
     }
@@ -106,14 +107,15 @@ static enum rc pieces_fill(struct tok *t, json_t *vocab, const struct entry *ent
     const char *key;
     json_t *v;
     enum rc rc = RC_OK;
-    json_object_foreach(vocab, key, v) {
+    size_t n_key;
+    json_object_keylen_foreach(vocab, key, n_key, v) {
         uint32_t id = (uint32_t)json_integer_value(v);
         if (piece[id].p) {
             rc = tok_bad(e, "model.vocab", "\"%.40s\" and \"%.40s\" have the same id %" PRIu32, piece[id].p,
                          key, id);
             goto out;
         }
-        piece[id] = (struct str){key, strlen(key)};
+        piece[id] = (struct str){key, n_key};
         in_vocab[id] = true;
     }
     for (size_t i = 0; i < n_entries; i++) {
@@ -149,8 +151,7 @@ static void shown_fill(struct tok *t, const struct entry *entries, size_t n) {
     for (size_t i = 0; i < n; i++) {
         const struct entry *x = &entries[i];
         struct buf b = {0};
-        bool shifted;
-        if (x->normalized && norm_run(&t->norm, x->content.p, x->content.n, &b, NULL, &shifted) &&
+        if (x->normalized && norm_run(&t->norm, x->content.p, x->content.n, &b, NULL, NULL) &&
             !str_eq(buf_str(&b), x->content)) {
             n_bytes += b.len;
             normal[x->id] = (struct str){b.data, b.len};
@@ -251,10 +252,9 @@ static enum rc automata_fill(struct tok *t, const struct entry *entries, size_t 
 static enum rc shown_check(const struct tok *t, const struct entry *entries, size_t n, struct err *e) {
     for (size_t i = 0; i < n; i++) {
         struct buf b = {0};
-        bool shifted,
-            gone = entries[i].normalized &&
-                   norm_run(&t->norm, entries[i].content.p, entries[i].content.n, &b, NULL, &shifted) &&
-                   b.len == 0;
+        bool gone = entries[i].normalized &&
+                    norm_run(&t->norm, entries[i].content.p, entries[i].content.n, &b, NULL, NULL) &&
+                    b.len == 0;
         buf_fini(&b);
         if (gone)
             return tok_bad(e, "added_tokens", "nothing is left of \"%.40s\" when normalised",

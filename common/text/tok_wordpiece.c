@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 struct wordpiece {
+    const struct tok *t;
     struct trie trie;
     uint32_t within; /* the node behind the continuing prefix; TRIE_NONE: no token continues a word */
     uint32_t unk_id;
@@ -14,13 +15,17 @@ struct wordpiece {
 };
 
 /* longest: the end of the longest token at p[at], found from node on; at if there is none. */
-static size_t longest(const struct trie *t, uint32_t node, const char *p, size_t at, size_t n, uint32_t *id) {
+static size_t longest(const struct wordpiece *m, uint32_t node, const char *p, size_t at, size_t n,
+                      bool plain, uint32_t *id) {
+    const struct trie *t = &m->trie;
     size_t end = at;
-    for (size_t i = at; i < n && trie_step(t, &node, (uint8_t)p[i]); i++)
-        if (t->nodes[node].value != TRIE_NONE) {
-            *id = t->nodes[node].value;
-            end = i + 1;
-        }
+    for (size_t i = at; i < n && trie_step(t, &node, (uint8_t)p[i]); i++) {
+        uint32_t value = t->nodes[node].value;
+        if (value == TRIE_NONE || (plain && tok_is_special(m->t, value)))
+            continue;
+        *id = value;
+        end = i + 1;
+    }
     return end;
 }
 
@@ -33,13 +38,12 @@ static bool too_long(const struct wordpiece *m, const char *p, size_t n) {
     return n_chars > m->n_chars_max;
 }
 
-static void model_encode(const void *self, const char *p, size_t n, struct tok_ids *out) {
-    const struct wordpiece *m = self;
+static void encode(const struct wordpiece *m, const char *p, size_t n, bool plain, struct tok_ids *out) {
     size_t n_before = out->n;
     bool bad = too_long(m, p, n);
     for (size_t at = 0, end; at < n && !bad; at = end) {
         uint32_t node = at ? m->within : 0, id = 0;
-        end = node == TRIE_NONE ? at : longest(&m->trie, node, p, at, n, &id);
+        end = node == TRIE_NONE ? at : longest(m, node, p, at, n, plain, &id);
         bad = end == at;
         if (!bad)
             tok_ids_push(out, id);
@@ -50,13 +54,21 @@ static void model_encode(const void *self, const char *p, size_t n, struct tok_i
     }
 }
 
+static void model_encode(const void *self, const char *p, size_t n, struct tok_ids *out) {
+    encode(self, p, n, false, out);
+}
+
+static void model_encode_plain(const void *self, const char *p, size_t n, struct tok_ids *out) {
+    encode(self, p, n, true, out);
+}
+
 static void model_free(void *self) {
     struct wordpiece *m = self;
     trie_fini(&m->trie);
     free(m);
 }
 
-static const struct tok_model_ops wordpiece_ops = {model_encode, model_free};
+static const struct tok_model_ops wordpiece_ops = {model_encode, model_encode_plain, model_free};
 
 static void fill(struct wordpiece *m, const struct tok *t, const bool *in_vocab, struct str prefix) {
     struct trie_entry *entries = xreallocarray(NULL, t->pieces.n, sizeof *entries);
@@ -91,6 +103,7 @@ enum rc tok_load_wordpiece(struct tok *t, const json_t *model, const bool *in_vo
     if (!tok_find(t, unk, &unk_id) || !in_vocab[unk_id])
         return tok_bad(e, "model.unk_token", "\"%.40s\" is not in model.vocab", unk.p);
     struct wordpiece *m = xcalloc(1, sizeof *m);
+    m->t = t;
     m->unk_id = unk_id;
     m->n_chars_max = max ? (size_t)json_integer_value(max) : 100;
     fill(m, t, in_vocab, prefix);

@@ -3,25 +3,28 @@
 
 Families: gpt2, llama3, qwen2, and those of tok_kinds.py: the split pattern, normaliser, post-processor and
 special tokens are as those families have them; vocabulary and merges are trained here, on text that this
-script makes up from its own word lists. Everything follows from seeds.
+script makes up from its own word lists. The strings follow from seeds; the library's trainers break ties at
+random, so vocabularies of another run differ in places, and each is committed with its own digests.
 
 Writes, under tests/golden/tok:
   strings.bin               the strings, shared by the families
   FAMILY/tokenizer.json     and tokenizer_config.json
+  FAMILY/tokenizer.model    for those that SentencePiece trains
   FAMILY/expect.bin         digests of what the Hugging Face library returns
   FAMILY/pairs.bin          the same for pairs of strings (tok_kinds.py's families)
 
 strings.bin: "WTS1", u32 count, then for each string a varint number of parts; each part is a varint
 repeat count, a varint length, and that many bytes. The string is each part repeated, one after another.
-expect.bin: "WTE1", u32 count, then for each string two u32: the first four bytes (little-endian) of the
+expect.bin: "WTE2", u32 count, then for each string two u16: the first two bytes (little-endian) of the
 SHA-256 of its ids (each u32 little-endian; string i is encoded with special tokens when i is odd), and of
 a decoding's UTF-8: of the ids (special tokens skipped when i % 4 == 1) when i is odd, of the ids in reverse
-order when i is even. Last come 32 bytes: the SHA-256 of all ids of all strings.
-pairs.bin: "WTP1", u32 count, then for each pair (string 2 i, string 2 i + 1) a u32 like those, of its ids and
+order when i is even. Last come 64 bytes: the SHA-256 of all ids of all strings, and of all those decodings.
+pairs.bin: "WTP1", u32 count, then for each pair (string 2 i, string 2 i + 1) a u16 like those, of its ids and
 then its token types, by the pair template.
 
-Usage: python3 scripts/goldens/tok.py [FAMILY]...   (all without arguments; needs tokenizers==0.23.3; the committed files were made by
-Python 3.11, whose Unicode categories choose some of the strings)
+Usage: python3 scripts/goldens/tok.py [--again | FAMILY...]   (all families without arguments; --again: only
+strings and digests, for the tokenizers that are there. Needs tokenizers==0.23.3 and sentencepiece==0.2.3; the committed files were made by Python 3.11, whose Unicode categories choose some of
+the strings)
 """
 import hashlib
 import json
@@ -314,19 +317,21 @@ def write_strings(items):
 
 
 def digest(data):
-    return hashlib.sha256(data).digest()[:4]
+    return hashlib.sha256(data).digest()[:2]
 
 
 def write_expect(family, tok, items):
-    blob, total = bytearray(b"WTE1" + struct.pack("<I", len(items))), hashlib.sha256()
+    blob, total = bytearray(b"WTE2" + struct.pack("<I", len(items))), hashlib.sha256()
+    texts = hashlib.sha256()
     for i, parts in enumerate(items):
         text = "".join(t * k for t, k in parts)
         ids = tok.encode(text, add_special_tokens=bool(i % 2)).ids
         raw = struct.pack(f"<{len(ids)}I", *ids)
         total.update(raw)
         decoded = tok.decode(ids if i % 2 else ids[::-1], skip_special_tokens=i % 4 == 1)
+        texts.update(decoded.encode())
         blob += digest(raw) + digest(decoded.encode())
-    (OUT / family / "expect.bin").write_bytes(blob + total.digest())
+    (OUT / family / "expect.bin").write_bytes(blob + total.digest() + texts.digest())
 
 
 def text_of(parts):
@@ -342,19 +347,32 @@ def write_pairs(family, tok, items):
     (OUT / family / "pairs.bin").write_bytes(blob)
 
 
+def redo(items):
+    """Writes expectations anew for the committed tokenizers (--again)."""
+    for path in sorted(OUT.glob("*/tokenizer.json")):
+        tok = Tokenizer.from_file(str(path))
+        write_expect(path.parent.name, tok, items)
+        if path.parent.name in tok_kinds.KINDS:
+            write_pairs(path.parent.name, tok, items)
+
+
 def main():
     if tokenizers.__version__ != PINNED:
         sys.exit(f"tok.py: tokenizers {tokenizers.__version__} is here; the goldens are of {PINNED}")
     items = strings()
     OUT.mkdir(parents=True, exist_ok=True)
     write_strings(items)
+    if sys.argv[1:] == ["--again"]:
+        return redo(items)
     for family in sys.argv[1:] or ["gpt2", "llama3", "qwen2", *tok_kinds.KINDS]:
         (OUT / family).mkdir(exist_ok=True)
         kind = tok_kinds.KINDS.get(family)
-        tok, config = kind(list(corpus())) if kind else build(family)
+        tok, config, *model = kind(list(corpus())) if kind else build(family)
         path = OUT / family / "tokenizer.json"
         path.write_text(tok.to_str(pretty=False) + "\n")
         (OUT / family / "tokenizer_config.json").write_text(json.dumps(config, indent=1) + "\n")
+        for raw in model:
+            (OUT / family / "tokenizer.model").write_bytes(raw)
         tok = Tokenizer.from_file(str(path))
         write_expect(family, tok, items)
         if kind:

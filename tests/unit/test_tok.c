@@ -13,9 +13,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-static uint32_t digest(const void *p, size_t n) {
+static uint16_t digest(const void *p, size_t n) {
     uint8_t md[SHA256_DIGEST_LENGTH];
-    uint32_t v;
+    uint16_t v;
     SHA256(n ? p : "", n, md);
     memcpy(&v, md, sizeof v);
     return v;
@@ -45,28 +45,34 @@ static void compare(const char *family) {
     struct golden_strings g;
     golden_strings_open(&g);
     assert_int_equal(g.n, 20000);
-    assert_int_equal(n, 8 + (size_t)g.n * 8 + 32);
-    assert_memory_equal(expect, "WTE1", 4);
+    assert_int_equal(n, 8 + (size_t)g.n * 4 + 64);
+    assert_memory_equal(expect, "WTE2", 4);
     struct tok_ids ids = {0};
     struct buf text = {0};
-    EVP_MD_CTX *all = EVP_MD_CTX_new();
+    EVP_MD_CTX *all = EVP_MD_CTX_new(), *texts = EVP_MD_CTX_new();
     EVP_DigestInit_ex(all, EVP_sha256(), NULL);
+    EVP_DigestInit_ex(texts, EVP_sha256(), NULL);
     while (golden_strings_next(&g)) {
-        uint32_t i = g.i - 1, want[2];
-        memcpy(want, expect + 8 + (size_t)i * 8, sizeof want);
+        uint32_t i = g.i - 1;
+        uint16_t want[2];
+        memcpy(want, expect + 8 + (size_t)i * 4, sizeof want);
         ids.n = 0;
         tok_encode(t, g.text.data, g.text.len, NULL, 0, i % 2 ? TOK_ADD_SPECIAL : 0, &ids);
         EVP_DigestUpdate(all, ids.v, ids.n * sizeof *ids.v);
         if (digest(ids.v, ids.n * sizeof *ids.v) != want[0])
             fail_msg("%s: ids of string %u: \"%.80s\"", family, i, buf_cstr(&g.text));
         decode(t, &ids, i % 2 == 0, i % 4 == 1, &text);
+        EVP_DigestUpdate(texts, text.data, text.len);
         if (digest(text.data, text.len) != want[1])
             fail_msg("%s: decoding of string %u: \"%.80s\"", family, i, buf_cstr(&g.text));
     }
     uint8_t md[32];
     EVP_DigestFinal_ex(all, md, NULL);
+    assert_memory_equal(md, expect + n - 64, 32);
+    EVP_DigestFinal_ex(texts, md, NULL);
     assert_memory_equal(md, expect + n - 32, 32);
     EVP_MD_CTX_free(all);
+    EVP_MD_CTX_free(texts);
     golden_strings_close(&g);
     tok_ids_fini(&ids);
     buf_fini(&text);
@@ -87,12 +93,12 @@ static void test_pairs(void **state) {
     char *expect = file_read(path, &n);
     struct golden_strings g;
     golden_strings_open(&g);
-    assert_int_equal(n, 8 + 2000 * 4);
+    assert_int_equal(n, 8 + 2000 * 2);
     assert_memory_equal(expect, "WTP1", 4);
     struct tok_ids a = {0}, b = {0}, out = {0}, types = {0};
     for (uint32_t i = 0; i < 2000; i++) {
-        uint32_t want;
-        memcpy(&want, expect + 8 + (size_t)i * 4, sizeof want);
+        uint16_t want;
+        memcpy(&want, expect + 8 + (size_t)i * 2, sizeof want);
         a.n = b.n = out.n = types.n = 0;
         golden_strings_next(&g);
         tok_encode(t, g.text.data, g.text.len, NULL, 0, 0, &a);
@@ -215,6 +221,16 @@ int main(void) {
         PAIRS("bert_uncased"),
         STRINGS("bert_cased"),
         PAIRS("bert_cased"),
+        STRINGS("xlmr"),
+        PAIRS("xlmr"),
+        STRINGS("t5"),
+        PAIRS("t5"),
+        STRINGS("llama2"),
+        PAIRS("llama2"),
+        STRINGS("mistral"),
+        PAIRS("mistral"),
+        STRINGS("gemma"),
+        PAIRS("gemma"),
         cmocka_unit_test(test_knows),
         cmocka_unit_test(test_bytes),
         cmocka_unit_test(test_invalid_utf8),
