@@ -334,7 +334,7 @@ void io_submit(struct io *io, struct link_conn *c, uint32_t router, uint32_t epo
         io_reject(c, id, &e);
         return;
     }
-    uint32_t n = m->sampling->has_n_samples ? m->sampling->n_samples : 1;
+    uint32_t n = m->sampling && m->sampling->has_n_samples ? m->sampling->n_samples : 1;
     for (uint32_t k = 0; k < n; k++)
         if (io_tomb_find(io, id, m->stream + k))
             io_abort(io, router, epoch, id, false, m->stream + k);

@@ -13,6 +13,7 @@ sentence-transformers) plus
                  answers by default: normalised, or with the labels' activation
 and the folder with the score has pairs.f32: of text i with text i + 1.
 """
+import copy
 import json
 import os
 import shutil
@@ -53,7 +54,8 @@ MODELS = {
 
 
 def init_weights(model, seed):
-    """Noise large enough that attention is uneven and every part matters."""
+    """Noise large enough that attention is uneven and every part matters; in values that bf16 holds, as they are stored:
+    what is computed from them is computed in f32."""
     gen = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, p in model.named_parameters():
@@ -66,6 +68,7 @@ def init_weights(model, seed):
                 p.copy_(0.7 * noise)
             else:
                 p.copy_(noise * 1.4 / p.shape[1] ** 0.5)
+            p.copy_(p.to(torch.bfloat16).float())
 
 
 def write_modules(folder, modules, hidden, gen):
@@ -174,7 +177,9 @@ def make(name, spec, t, texts):
     init_weights(model, sum(map(ord, name)))
     folder = os.path.join(OUT, name)
     shutil.rmtree(folder, ignore_errors=True)
-    model.save_pretrained(folder)
+    # A decoder's K and V are kept in the type of its weights: f32, so that nothing is rounded on the way.
+    stored = torch.float32 if "num_key_value_heads" in spec else torch.bfloat16
+    copy.deepcopy(model).to(stored).save_pretrained(folder)
     os.path.exists(os.path.join(folder, "generation_config.json")) and os.remove(
         os.path.join(folder, "generation_config.json"))
     gen = torch.Generator().manual_seed(7)
