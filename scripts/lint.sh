@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# lint.sh: include arrows, file sizes, typedefs of structs, left-over marks.
+# lint.sh: include arrows, file sizes, typedefs of structs, left-over marks, the size of the goldens.
 set -u
 cd "$(dirname "$0")/.."
 bad=0
@@ -22,5 +22,10 @@ fi
 for d in router worker proto common deploy tests scripts; do
     [ -f "$d/README.md" ] || { echo "lint: $d/README.md is missing"; bad=1; }
 done
+golden=$(git ls-files -co --exclude-standard -z -- tests/golden | xargs -0 cat | wc -c)
+if [ "$golden" -gt 8000000 ]; then
+    echo "lint: tests/golden has $golden bytes, at most 8,000,000"
+    bad=1
+fi
 [ $bad = 0 ] && echo "lint: clean"
 exit $bad
