@@ -34,11 +34,21 @@ static void live_add(struct engine *e, struct req *r) {
         e->next_deadline_ns = MIN(e->next_deadline_ns, r->deadline_ns);
 }
 
+static void compiling_remove(struct engine *e, struct req *r) {
+    struct req **at = &e->compiling;
+    while (*at != r)
+        at = &(*at)->compile_next;
+    *at = r->compile_next;
+    r->compiling = false;
+}
+
 static void live_remove(struct engine *e, struct req *r) {
     struct req **at = bucket_of(e, r->id);
     while (*at != r)
         at = &(*at)->hash_next;
     *at = r->hash_next;
+    if (r->compiling)
+        compiling_remove(e, r);
     if (r->next)
         r->next->prev = r->prev;
     if (r->prev)
@@ -63,7 +73,14 @@ void engine_end(struct engine *e, struct seq *q, enum finish_reason why, const c
         if (why == FINISH_LENGTH) /* of a prompt alone: its logprobs go with it */
             out_first(e, t, q, clock_ns());
     }
-    sched_end(&e->sched, q);
+    gram_run_free(q->run);
+    q->run = NULL;
+    if (q->state == SEQ_NEW) { /* its constraint was not compiled: the scheduler does not know it */
+        q->state = SEQ_ENDED;
+        r->n_live--;
+    } else {
+        sched_end(&e->sched, q);
+    }
     if (r->n_live == 0)
         live_remove(e, r);
 }
@@ -117,9 +134,33 @@ static void do_control(struct engine *e, const struct cmd *c) {
 
 static void do_submit(struct engine *e, struct req *r) {
     live_add(e, r);
-    sched_add(&e->sched, r);
+    if (r->constraint) {
+        r->compiling = true;
+        r->compile_next = e->compiling;
+        e->compiling = r;
+    } else {
+        sched_add(&e->sched, r);
+    }
     if (e->failed)
         end_all(e, r, FINISH_ERROR, "the device failed", 503, false);
+}
+
+/* admit_compiled: requests whose grammar is there now join the queue; its order is by arrival, so they lose
+ * no place by the wait. */
+static void admit_compiled(struct engine *e) {
+    for (struct req *r = e->compiling, *next; r; r = next) {
+        const struct err *why = NULL;
+        enum constraint_state s = constraint_state(r->constraint, &why);
+        next = r->compile_next;
+        if (s == CONSTRAINT_PENDING)
+            continue;
+        if (s == CONSTRAINT_FAILED) {
+            end_all(e, r, FINISH_ERROR, why->msg, why->rc == RC_INTERNAL ? 500 : 400, false);
+            continue;
+        }
+        compiling_remove(e, r);
+        sched_add(&e->sched, r);
+    }
 }
 
 static void do_drops(struct engine *e) {
@@ -159,7 +200,7 @@ static void tell_drained(struct engine *e) {
 static bool take_commands(struct engine *e) {
     struct inbox *b = &e->inbox;
     bool idle = sched_idle(&e->sched), dropped;
-    if (idle) {
+    if (idle && !e->compiling) {
         check_idle(e);
         tell_drained(e);
     }
@@ -177,6 +218,8 @@ static bool take_commands(struct engine *e) {
     }
     if (dropped)
         do_drops(e);
+    if (e->compiling)
+        admit_compiled(e);
     pthread_mutex_lock(&b->lock);
     bool stopping = b->stopping;
     pthread_mutex_unlock(&b->lock);
@@ -223,11 +266,34 @@ static void make_top_room(struct engine *e, size_t n) {
     e->top_logprobs = xreallocarray(e->top_logprobs, n, sizeof *e->top_logprobs);
 }
 
+/* start_masks: of the rows to be sampled; helpers work on them while the model computes. */
+static void start_masks(struct engine *e, const struct step_plan *p) {
+    if (!e->masks)
+        return;
+    for (uint32_t i = 0; i < p->n_sample_rows; i++)
+        if (p->rows[i].seq->req->constraint)
+            masks_add(e->masks, p->rows[i].seq, i);
+    masks_start(e->masks);
+}
+
+static void finish_masks(struct engine *e, const struct step_plan *p) {
+    uint32_t n;
+    memset(e->row_jobs, 0, p->n_sample_rows * sizeof(struct mask_job *));
+    if (!e->masks)
+        return;
+    const struct mask_job *jobs = masks_finish(e->masks, &n);
+    for (uint32_t i = 0; i < n; i++)
+        e->row_jobs[jobs[i].row] = &jobs[i];
+}
+
 static void sample(struct engine *e, const struct step_plan *p) {
     const struct engine_opts *o = &e->opts;
     size_t n_top = 0;
+    finish_masks(e, p);
     for (uint32_t i = 0; i < p->n_sample_rows; i++) {
         sample_row_fill(&e->rows[i], p->rows[i].seq, o->n_vocab, o->logprobs_mode);
+        if (e->row_jobs[i] && e->row_jobs[i]->mask)
+            e->rows[i].mask = e->row_jobs[i]->mask;
         n_top += e->rows[i].n_top;
     }
     make_top_room(e, n_top);
@@ -263,37 +329,65 @@ static void take_prompt_row(struct engine *e, const struct plan_row *row, const 
             (struct prompt_logprob){.id = s->id, .logprob = s->logprob, .rank = s->rank};
 }
 
-/* take_token: a sampled token becomes part of its sequence, and an event. */
-static void take_token(struct engine *e, struct seq *q, const struct sample_row *row,
-                       const struct sample_out *s, uint64_t now_ns) {
+/* ends_quietly: the end token that stop_reason does not name: the model's primary one, or any that a
+ * constraint demanded. */
+static bool ends_quietly(const struct engine *e, const struct req *r, uint32_t id) {
+    if (r->ignore_eos)
+        return false;
+    for (uint32_t i = 0; i < (r->constraint ? e->opts.n_eos_ids : MIN(e->opts.n_eos_ids, 1)); i++)
+        if (e->eos_ids[i] == id)
+            return true;
+    return false;
+}
+
+/* add_token: to q's output and the events; ends q if that is the end. The event is valid until the next one.
+ */
+static struct token_out *add_token(struct engine *e, struct seq *q, uint32_t id, uint64_t now_ns) {
+    struct token_out *t = out_event(e, q);
+    t->token = id;
+    out_first(e, t, q, now_ns);
+    t->finish = seq_accept(q, id, e->opts.max_len);
+    sample_note(q, id);
+    e->stats.generated_tokens++;
+    if (t->finish == FINISH_NONE)
+        return t;
+    if (t->finish == FINISH_STOP) {
+        t->stop_id = id;
+        t->eos = ends_quietly(e, q->req, id);
+    }
+    t->n_preempted = q->n_preempted;
+    engine_end(e, q, t->finish, NULL, 0, true);
+    return t;
+}
+
+/* take_token: a sampled token becomes part of its sequence, and an event; with it what a constraint leaves no
+ * choice about: those tokens are computed in the next step, all at once. */
+static void take_token(struct engine *e, struct seq *q, uint32_t i, uint64_t now_ns) {
+    const struct sample_row *row = &e->rows[i];
+    const struct sample_out *s = &e->results[i];
+    const struct mask_job *job = e->row_jobs[i];
     if (q->state == SEQ_ENDED) /* another row of its request failed */
         return;
+    if (job && job->why.rc != RC_OK) {
+        engine_end(e, q, FINISH_ERROR, job->why.msg, job->why.rc == RC_OVERLOAD ? 400 : 500, false);
+        return;
+    }
     if (s->id == BE_NO_TOKEN) {
         bool nan = s->nan;
         engine_end(e, q, FINISH_ERROR, nan ? nan_message : "no token satisfies the constraints",
                    nan ? 500 : 400, false);
         return;
     }
-    struct token_out *t = out_event(e, q);
-    t->token = s->id;
+    CHECK(!job || !job->n_forced || job->forced[0] == s->id);
+    struct token_out *t = add_token(e, q, s->id, now_ns);
     t->has_logprob = row->want_logprob;
     t->logprob = s->logprob;
     t->rank = s->rank;
     t->n_top = row->n_top;
     t->top_ids = s->top_ids;
     t->top_logprobs = s->top_logprobs;
-    out_first(e, t, q, now_ns);
-    t->finish = seq_accept(q, s->id, e->opts.max_len);
-    sample_note(q, s->id);
-    e->stats.generated_tokens++;
-    if (t->finish == FINISH_NONE)
-        return;
-    if (t->finish == FINISH_STOP) {
-        t->stop_id = s->id;
-        t->eos = !q->req->ignore_eos && e->opts.n_eos_ids > 0 && s->id == e->eos_ids[0];
-    }
-    t->n_preempted = q->n_preempted;
-    engine_end(e, q, t->finish, NULL, 0, true);
+    for (uint32_t k = 1; job && k < job->n_forced && q->state != SEQ_ENDED; k++)
+        add_token(e, q, job->forced[k], now_ns);
 }
 
 /* pool_entries: the planned step's hidden states go to the pooling requests that they belong to. */
@@ -349,7 +443,7 @@ static void take_results(struct engine *e, const struct step_plan *p, uint64_t n
             end_prompt(e, q);
     }
     for (uint32_t i = 0; i < p->n_sample_rows; i++)
-        take_token(e, p->rows[i].seq, &e->rows[i], &e->results[i], now_ns);
+        take_token(e, p->rows[i].seq, i, now_ns);
 }
 
 void engine_fail(struct engine *e, const char *message) {
@@ -375,6 +469,7 @@ static void step(struct engine *e) {
         stats_publish(e, p->n_tokens, e->stats.step_done_ns ? e->stats.step_done_ns : now_ns);
         batch_build(&e->arrays, &e->sched, p);
         copy_blocks(e, p);
+        start_masks(e, p);
         forward(e);
         sample(e, p);
         if (e->opts.ops->wait(e->opts.be, why)) {

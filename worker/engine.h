@@ -19,6 +19,7 @@
 
 #include "common/err.h"
 #include "worker/backend.h"
+#include "worker/constraint.h"
 #include "worker/sched.h"
 #include "worker/seq.h"
 
@@ -145,6 +146,9 @@ struct engine_opts {
     uint32_t n_eos_ids;
     uint32_t n_top_max;     /* largest n_logprobs and n_prompt_logprobs accepted */
     uint32_t logprobs_mode; /* enum be_logprobs_mode */
+    struct constraints
+        *constraints;        /* of requests' grammars; outlives the engine; NULL: such requests are refused */
+    unsigned n_mask_threads; /* that work out masks during the forward pass, beside the engine's */
 
     void *arg; /* of the callbacks */
     void (*on_step)(void *arg, const struct step_out *out);

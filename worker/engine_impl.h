@@ -8,6 +8,7 @@
 
 #include "worker/batch.h"
 #include "worker/engine.h"
+#include "worker/mask.h"
 #include "worker/sample.h"
 
 /* ---- inbox
@@ -33,6 +34,7 @@ struct inbox {
     uint32_t n_in, n_max;
     uint32_t *drop_below;        /* [n_routers] epochs below it are gone; 0: none */
     bool dropped;                /* some of drop_below is news */
+    bool poked;                  /* a constraint was compiled */
     uint32_t n_live, n_live_max; /* requests taken over and not yet freed */
     uint64_t n_wide;             /* alternatives that those of them which want many get in a step */
     bool draining, stopping, failed;
@@ -45,6 +47,8 @@ static inline uint64_t req_wide(const struct req *r) {
 }
 void inbox_init(struct inbox *b, uint32_t n_live_max, uint32_t n_routers);
 void inbox_fini(struct inbox *b);
+/* inbox_poke: inbox_take returns, with nothing perhaps. Any thread. */
+void inbox_poke(struct inbox *b);
 /* inbox_take: moves everything to b->out and to drop_below [n_routers] (0: not dropped); returns how many
  * commands. With `wait`, sleeps until there is something or the engine is to stop. */
 uint32_t inbox_take(struct inbox *b, bool wait, uint32_t *drop_below, uint32_t n_routers, bool *dropped);
@@ -72,6 +76,8 @@ struct engine {
     uint64_t next_deadline_ns; /* the earliest of all live requests, or earlier; UINT64_MAX: none */
     uint32_t *drop_below;      /* [n_routers_max] what inbox_take brought */
     bool drained_told, failed;
+    struct req *compiling; /* list of requests whose constraint is not compiled yet; the scheduler has not
+                              seen them */
 
     /* of a step, sized for the largest */
     struct sample_row *rows;             /* [n_rows_max] */
@@ -81,8 +87,10 @@ struct engine {
     uint32_t *top_ids;                   /* [n_top_room] of the sampled rows, one behind the other */
     float *top_logprobs;                 /* [n_top_room] */
     size_t n_top_room;
-    float *hidden;  /* [token budget][hidden] of one entry; NULL without a pooler */
-    uint8_t *kinds; /* [seats] ATTN_BIDIRECTIONAL each; NULL: all causal */
+    struct masks *masks;              /* NULL without constraints */
+    const struct mask_job **row_jobs; /* [n_rows_max] of the sampled rows; NULL: no constraint */
+    float *hidden;                    /* [token budget][hidden] of one entry; NULL without a pooler */
+    uint8_t *kinds;                   /* [seats] ATTN_BIDIRECTIONAL each; NULL: all causal */
 
     /* events of the step, in order of arising; then sorted by router */
     struct token_out *events, *sorted; /* [n_events_max] */

@@ -26,7 +26,7 @@ void inbox_fini(struct inbox *b) {
 
 uint32_t inbox_take(struct inbox *b, bool wait, uint32_t *drop_below, uint32_t n_routers, bool *dropped) {
     pthread_mutex_lock(&b->lock);
-    while (wait && b->n_in == 0 && !b->dropped && !b->stopping)
+    while (wait && b->n_in == 0 && !b->dropped && !b->poked && !b->stopping)
         pthread_cond_wait(&b->filled, &b->lock);
     uint32_t n = b->n_in;
     struct cmd *taken = b->in;
@@ -34,6 +34,7 @@ uint32_t inbox_take(struct inbox *b, bool wait, uint32_t *drop_below, uint32_t n
     b->out = taken;
     b->n_in = 0;
     *dropped = b->dropped;
+    b->poked = false;
     if (b->dropped) {
         memcpy(drop_below, b->drop_below, n_routers * sizeof *drop_below);
         memset(b->drop_below, 0, n_routers * sizeof *drop_below);
@@ -41,6 +42,13 @@ uint32_t inbox_take(struct inbox *b, bool wait, uint32_t *drop_below, uint32_t n
     }
     pthread_mutex_unlock(&b->lock);
     return n;
+}
+
+void inbox_poke(struct inbox *b) {
+    pthread_mutex_lock(&b->lock);
+    b->poked = true;
+    pthread_cond_signal(&b->filled);
+    pthread_mutex_unlock(&b->lock);
 }
 
 /* put: RC_AGAIN when full, RC_UNAVAILABLE when nobody will empty it again. Under the lock. */
@@ -139,7 +147,11 @@ static enum rc check_req(const struct engine *e, const struct req *r, struct err
         if (r->bias[i].id >= o->n_vocab || (i > 0 && r->bias[i].id <= r->bias[i - 1].id) ||
             !isfinite(r->bias[i].value))
             return err_set(err, RC_INVALID, "bias_ids", "bias %u is out of range or out of order", i);
+    if (r->constraint && !o->constraints)
+        return err_set(err, RC_UNSUPPORTED, "constraint", "this worker serves no constraints");
     enum rc rc = check_numbers(r, err);
+    if (rc == RC_OK)
+        rc = check_ids(r->starts_after, r->n_starts_after, o->n_vocab, "constraint", err);
     if (rc == RC_OK)
         rc = check_ids(r->prompt, r->n_prompt, o->n_vocab, "tokens", err);
     if (rc == RC_OK)

@@ -263,6 +263,9 @@ static void make_buffers(struct engine *e) {
     e->results = xcalloc(o->n_rows_max, sizeof *e->results);
     e->prompt_rows = xcalloc(o->n_rows_max, sizeof *e->prompt_rows);
     e->copies = xcalloc(n_seats, sizeof *e->copies);
+    e->row_jobs = xcalloc(o->n_rows_max, sizeof(struct mask_job *));
+    if (o->constraints)
+        e->masks = masks_new(o->n_rows_max, o->n_vocab, e->eos_ids, o->n_eos_ids, o->n_mask_threads);
     e->n_events_max = o->n_rows_max + n_seats;
     e->events = xcalloc(e->n_events_max, sizeof *e->events);
     e->sorted = xcalloc(e->n_events_max, sizeof *e->sorted);
@@ -276,6 +279,10 @@ static void make_buffers(struct engine *e) {
     e->buckets = xcalloc(e->n_buckets, sizeof(struct req *));
     fill_random(&e->hash_seed, sizeof e->hash_seed);
     e->next_deadline_ns = UINT64_MAX;
+}
+
+static void poke(void *arg) {
+    inbox_poke(arg);
 }
 
 enum rc engine_new(struct engine **out, const struct engine_opts *o, struct err *err) {
@@ -316,6 +323,8 @@ enum rc engine_new(struct engine **out, const struct engine_opts *o, struct err 
     inbox_init(&e->inbox, o->n_requests_max, o->n_routers_max);
     CHECK(pthread_mutex_init(&e->stats_lock, NULL) == 0);
     stats_publish(e, 0, 0);
+    if (o->constraints)
+        constraints_on_done(o->constraints, poke, &e->inbox);
     *out = e;
     return RC_OK;
 out:
@@ -356,6 +365,9 @@ void engine_free(struct engine *e) {
     if (!e)
         return;
     CHECK(!e->started);
+    if (e->opts.constraints)
+        constraints_on_done(e->opts.constraints, NULL, NULL);
+    masks_free(e->masks);
     sched_fini(&e->sched);
     batch_fini(&e->arrays);
     inbox_fini(&e->inbox);
@@ -366,6 +378,7 @@ void engine_free(struct engine *e) {
     free(e->results);
     free(e->prompt_rows);
     free(e->copies);
+    free(e->row_jobs);
     free(e->top_ids);
     free(e->top_logprobs);
     free(e->hidden);

@@ -120,6 +120,8 @@ void stats_publish(struct engine *e, uint32_t step_tokens, uint64_t now_ns) {
     struct engine_stats *s = &e->stats;
     s->running = c->n_running;
     s->waiting = c->n_waiting + c->n_pending;
+    for (const struct req *r = e->compiling; r; r = r->compile_next)
+        s->waiting += r->n_live;
     s->kv_used_blocks = s->kv_total_blocks = s->queued_tokens = 0;
     for (uint32_t g = 0; g < c->opts.n_groups; g++) {
         s->kv_used_blocks += c->pool[g].n_used;

@@ -4,6 +4,7 @@
 
 #include "common/hash.h"
 #include "worker/backend.h"
+#include "worker/constraint.h"
 #include "worker/seq.h"
 
 enum { REQ_ALIGN = 16 };
@@ -23,6 +24,8 @@ static size_t lay_out(const struct req *src, char *base) {
     struct req *r = place(base, &at, src, sizeof *src);
     const uint32_t *prompt = place(base, &at, src->prompt, src->n_prompt * sizeof *src->prompt);
     const uint32_t *stop_ids = place(base, &at, src->stop_ids, src->n_stop_ids * sizeof *src->stop_ids);
+    const uint32_t *starts_after =
+        place(base, &at, src->starts_after, src->n_starts_after * sizeof *src->starts_after);
     const struct sample_bias *bias = place(base, &at, src->bias, src->n_bias * sizeof *src->bias);
     size_t allowed_bytes = src->allowed ? src->n_allowed_words * sizeof *src->allowed : 0;
     const uint32_t *allowed = place(base, &at, src->allowed, allowed_bytes);
@@ -37,6 +40,7 @@ static size_t lay_out(const struct req *src, char *base) {
     if (base) {
         r->prompt = prompt;
         r->stop_ids = stop_ids;
+        r->starts_after = starts_after;
         r->bias = bias;
         r->allowed = src->allowed ? allowed : NULL;
         r->resume = resume;
@@ -140,9 +144,11 @@ void req_free(struct req *r) {
     for (uint32_t k = 0; r->seqs && k < r->n_samples; k++) {
         free(r->seqs[k].out);
         free(r->seqs[k].seen);
+        gram_run_free(r->seqs[k].run);
     }
     pooling_free(r->pool_state);
     free(r->seqs);
+    constraint_drop(r->constraint);
     free(r->hashes);
     free(r->stops);
     free(r->seen);

@@ -59,6 +59,8 @@ void sched_add(struct sched *s, struct req *r) {
     r->serial = s->next_serial++;
     for (uint32_t k = 0; k < r->n_samples; k++) {
         struct seq *q = &r->seqs[k];
+        if (q->state == SEQ_ENDED)
+            continue;
         CHECK(q->state == SEQ_NEW && seq_known(q) < s->opts.max_len + seq_prompt_only(q));
         for (uint32_t g = 0; g < KV_GROUPS_MAX; g++)
             q->cow_src[g] = KV_NO_BLOCK;

@@ -107,7 +107,7 @@ void sched_fini(struct sched *s);
  * n_chunk. */
 uint32_t sched_blocks_needed(const struct kv_group *g, uint32_t n_tokens, uint32_t n_chunk);
 
-/* sched_add: all samples of a prepared request join the queue. */
+/* sched_add: all samples of a prepared request join the queue, but those that have ended already. */
 void sched_add(struct sched *s, struct req *r);
 /* sched_end: the sequence ends now, in whatever state it is, and holds nothing any more. seq->finish is the
  * caller's. A sequence that others hang on leaves them to the next of them. */

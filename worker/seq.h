@@ -23,6 +23,8 @@ enum finish_reason { FINISH_NONE = 0, FINISH_STOP, FINISH_LENGTH, FINISH_ABORT, 
 struct sample_bias; /* worker/backend.h */
 struct sample_seen;
 struct seq;
+struct constraint; /* worker/constraint.h */
+struct gram_run;   /* common/gram/gram.h */
 
 /* req_resume: the output that a sample has already sent (replay after a worker was lost). */
 struct req_resume {
@@ -74,6 +76,11 @@ struct req {
     int32_t n_logprobs;        /* -1: none; else top N beside the sampled one */
     int32_t n_prompt_logprobs; /* -1: none; else top N beside the prompt's own */
 
+    struct constraint *constraint; /* held, from req_new on req's own; NULL: none */
+    const uint32_t *starts_after; /* [n_starts_after] it holds for what follows the first of these; none: from
+                                     the start */
+    uint32_t n_starts_after;
+
     struct pool_ask pool;       /* kind POOL_NONE: a generation; else max_tokens is 0 and n_samples 1 */
     const uint8_t *token_types; /* [n_prompt]; NULL: all 0 */
 
@@ -98,6 +105,8 @@ struct req {
     uint32_t n_prompt_done;                 /* leading entries of prompt_logprobs that are known */
     bool prompt_reported;
     struct pool_state *pool_state; /* of a pooling request that has begun */
+    bool compiling;                /* on the engine's list of requests whose constraint is being compiled */
+    struct req *compile_next;
 };
 enum { SEQ_SAMPLES_MAX = 4096 };
 
@@ -114,8 +123,9 @@ bool req_stops_at(const struct req *r, uint32_t token);
 /* req_penalises: some penalty of r is on. */
 bool req_penalises(const struct req *r);
 
-/* A sequence is PENDING while it hangs on an earlier sample that computes the prompt for it, WAITING in the
- * queue, RUNNING with a seat (block tables), ENDED at last. Preemption leads from RUNNING to WAITING. */
+/* A sequence is NEW until the scheduler has it, PENDING while it hangs on an earlier sample that computes the
+ * prompt for it, WAITING in the queue, RUNNING with a seat (block tables), ENDED at last. Preemption leads
+ * from RUNNING to WAITING. */
 enum seq_state { SEQ_NEW = 0, SEQ_PENDING, SEQ_WAITING, SEQ_RUNNING, SEQ_ENDED };
 
 /* seq: one sample. Known tokens are the prompt and the output; computed ones have their K and V in the cache
@@ -133,6 +143,10 @@ struct seq {
     uint32_t n_computed;
     struct sample_seen *seen; /* [n_seen], room for all that can come; NULL without penalties */
     uint32_t n_seen;
+    struct gram_run *run; /* of the request's constraint, from the first sampled token on (worker/mask.h) */
+    uint32_t n_run;       /* leading output tokens it has seen */
+    bool run_on;          /* the constraint holds already */
+    bool run_ended;       /* an end token was taken */
 
     /* the scheduler's */
     uint32_t seat;                  /* row of the block tables */
