@@ -30,6 +30,7 @@ struct constraint {
 struct constraints {
     struct constraints_opts o;
     struct pool *pool;
+    _Atomic bool stopping; /* what waits to be compiled fails at once */
     pthread_mutex_t lock;
     struct constraint *buckets[N_BUCKETS];
     struct constraint *oldest, *newest;
@@ -163,7 +164,9 @@ void constraint_drop(struct constraint *c) {
 static void run_compile(struct pool_job *job) {
     struct constraint *c = CONTAINER_OF(job, struct constraint, job);
     struct constraints *cs = c->all;
-    enum rc rc = vocab_ready(cs, &c->why);
+    enum rc rc = atomic_load(&cs->stopping)
+                     ? err_set(&c->why, RC_UNAVAILABLE, NULL, "the worker is shutting down")
+                     : vocab_ready(cs, &c->why);
     if (rc == RC_OK)
         rc = gram_compile(&c->gram, c->kind, c->text, c->options, &cs->o.limits, &c->why);
     if (rc != RC_OK) {
@@ -276,6 +279,7 @@ struct constraints *constraints_new(const struct constraints_opts *o) {
 void constraints_free(struct constraints *cs) {
     if (!cs)
         return;
+    atomic_store(&cs->stopping, true);
     pool_free(cs->pool);
     destroy_list(trim(cs, 0));
     for (size_t i = 0; i < N_BUCKETS; i++)

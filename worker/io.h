@@ -26,6 +26,7 @@ struct io_engine {
     enum rc (*reset_prefix)(void *arg, uint32_t router, uint32_t router_epoch, uint64_t id);
     void (*drain)(void *arg);
     void (*stats)(void *arg, struct engine_stats *out);
+    struct constraints *constraints; /* NULL: it serves none */
 };
 
 /* io_facts: what routers learn of the model. Strings and arrays are copied. */

@@ -46,8 +46,6 @@ static enum rc check_supported(const Weir__Submit *m, struct err *e) {
     const char *field = NULL;
     if (m->n_tensors)
         field = "tensors";
-    else if (m->constraint)
-        field = "constraint";
     else if (m->adapter && m->adapter[0])
         field = "adapter";
     else if (m->kv_transfer)
@@ -59,6 +57,21 @@ static enum rc check_supported(const Weir__Submit *m, struct err *e) {
     else if (s && s->has_beam_width && s->beam_width)
         field = "beam_width";
     return field ? err_set(e, RC_UNSUPPORTED, field, "this worker does not serve %s", field) : RC_OK;
+}
+
+/* The bounds of a constraint that its grammar's limits do not have. */
+enum { STARTS_AFTER_MAX = 16 };
+
+static enum rc check_constraint(const Weir__Constraint *c, const struct io *io, struct err *e) {
+    if (!c)
+        return RC_OK;
+    if (!io->engine.constraints)
+        return err_set(e, RC_UNSUPPORTED, "constraint", "this worker does not serve constraint");
+    if (!c->has_kind || !c->text)
+        return err_set(e, RC_INVALID, "constraint", "a constraint needs kind and text");
+    if (c->n_starts_after > STARTS_AFTER_MAX)
+        return err_set(e, RC_INVALID, "constraint", "too many tokens that it starts after");
+    return RC_OK;
 }
 
 static enum rc check_ids(const uint32_t *ids, size_t n, uint32_t vocab, const char *field, struct err *e) {
@@ -165,7 +178,7 @@ static enum rc check_types(const Weir__Submit *m, const struct io_facts *f, stru
 
 /* check_pool_submit: of a pooling request; the rest of a Submit has no meaning for it. */
 static enum rc check_pool_submit(const Weir__Submit *m, const struct io_facts *f, struct err *e) {
-    if (!m->has_stream || m->sampling || m->n_resume)
+    if (!m->has_stream || m->sampling || m->n_resume || m->constraint)
         return err_set(e, RC_INVALID, "sampling", "a pooling Submit has a stream, and nothing to sample");
     if (m->n_tokens < 1 || m->n_tokens > f->max_model_len)
         return err_set(e, RC_INVALID, "tokens", "a text has 1 to %u tokens, not %zu", f->max_model_len,
@@ -211,9 +224,19 @@ static uint32_t *allowed_bits(const Weir__Sampling *s, uint32_t vocab, uint32_t 
     return bits;
 }
 
-/* make_req: m was checked. Absent numbers are neutral. */
+/* hold_constraint: of a checked message; its compilation begins. */
+static enum rc hold_constraint(const Weir__Constraint *c, struct io *io, struct constraint **out,
+                               struct err *e) {
+    *out = NULL;
+    if (!c)
+        return RC_OK;
+    return constraint_get(io->engine.constraints, (enum gram_kind)c->kind, str_of(c->text),
+                          str_of(c->options_json), out, e);
+}
+
+/* make_req: m was checked. Absent numbers are neutral. The constraint's hold goes to the request. */
 static struct req *make_req(const Weir__Submit *m, const struct io_facts *f, struct id128 id, uint32_t router,
-                            uint32_t epoch) {
+                            uint32_t epoch, struct constraint *constraint) {
     const Weir__Sampling *s = m->sampling;
     struct sample_bias *bias = xcalloc(s->n_bias_ids, sizeof *bias);
     struct req_resume *resume = xcalloc(m->n_resume, sizeof *resume);
@@ -260,6 +283,9 @@ static struct req *make_req(const Weir__Submit *m, const struct io_facts *f, str
         .n_allowed_words = n_words,
         .n_logprobs = s->has_n_logprobs ? s->n_logprobs : -1,
         .n_prompt_logprobs = s->has_n_prompt_logprobs ? s->n_prompt_logprobs : -1,
+        .constraint = constraint,
+        .starts_after = m->constraint ? m->constraint->starts_after : NULL,
+        .n_starts_after = m->constraint ? (uint32_t)m->constraint->n_starts_after : 0,
     };
     if (m->has_domain)
         memcpy(src.domain, m->domain.data, sizeof src.domain);
@@ -322,13 +348,16 @@ void io_submit(struct io *io, struct link_conn *c, uint32_t router, uint32_t epo
     if (io_tomb_find(io, id, IO_TOMB_WHOLE))
         return; /* its Abort overtook it */
     struct pool_ask ask;
+    struct constraint *constraint = NULL;
     if (read_pooling(m, &io->facts, &ask, &e) != RC_OK || check_supported(m, &e) != RC_OK ||
-        (ask.kind ? check_pool_submit(m, &io->facts, &e) : check_submit(m, &io->facts, &e)) != RC_OK) {
+        check_constraint(ask.kind ? NULL : m->constraint, io, &e) != RC_OK ||
+        (ask.kind ? check_pool_submit(m, &io->facts, &e) : check_submit(m, &io->facts, &e)) != RC_OK ||
+        hold_constraint(ask.kind ? NULL : m->constraint, io, &constraint, &e) != RC_OK) {
         io_reject(c, id, &e);
         return;
     }
     struct req *r = ask.kind ? make_pool_req(m, &io->facts, &ask, id, router, epoch)
-                             : make_req(m, &io->facts, id, router, epoch);
+                             : make_req(m, &io->facts, id, router, epoch, constraint);
     if (io->engine.submit(io->engine.arg, r, &e) != RC_OK) {
         req_free(r);
         io_reject(c, id, &e);

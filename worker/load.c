@@ -13,6 +13,8 @@
 #include "worker/device.h"
 #include "worker/file.h"
 
+enum { MASK_THREADS_MAX = 8 };
+static const size_t GRAMMAR_CACHE_BYTES = 256 * MIB;
 enum { ROWS_MAX = 4096, TOKENS_MAX_CPU = 2048, SEQS_DEFAULT = 256 };
 
 /* ---- files -------------------------------------------------------------------------------------- */
@@ -380,6 +382,27 @@ static void hidden(void *arg, uint32_t row0, uint32_t n, float *dst) {
     model_hidden(arg, row0, n, dst);
 }
 
+static struct str asset_text(const struct load *l, const char *name) {
+    const struct io_asset *a = find_asset(l, name);
+    return a ? (struct str){a->data, a->n} : (struct str){NULL, 0};
+}
+
+static void open_constraints(struct load *l, struct engine_opts *o) {
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    struct constraints_opts co = {
+        .tokenizer = {.tokenizer_json = asset_text(l, "tokenizer.json"),
+                      .tokenizer_config_json = asset_text(l, "tokenizer_config.json"),
+                      .special_tokens_map_json = asset_text(l, "special_tokens_map.json")},
+        .n_vocab = o->n_vocab,
+        .eos_ids = o->eos_ids,
+        .n_eos_ids = o->n_eos_ids,
+        .cache_bytes = GRAMMAR_CACHE_BYTES,
+        .n_threads = cores > 4 ? 2 : 1};
+    l->constraints = constraints_new(&co);
+    o->constraints = l->constraints;
+    o->n_mask_threads = (unsigned)MIN(MAX(cores, 1), MASK_THREADS_MAX);
+}
+
 enum rc load_model(struct load *l, const struct worker_flags *f, struct engine_opts *o,
                    void (*progress)(void *arg, uint64_t done, uint64_t total), void *progress_arg,
                    struct err *e) {
@@ -435,6 +458,8 @@ enum rc load_model(struct load *l, const struct worker_flags *f, struct engine_o
     o->n_eos_ids = l->facts.n_eos;
     o->n_top_max = l->facts.max_logprobs;
     o->logprobs_mode = logprobs_mode(f->logprobs_mode);
+    if (!l->pooler)
+        open_constraints(l, o);
     rc = size_pools(l, f, o, e);
     if (rc == RC_OK)
         rc = engine_new(&l->engine, o, e);
@@ -455,6 +480,7 @@ enum rc load_model(struct load *l, const struct worker_flags *f, struct engine_o
 
 void load_free(struct load *l) {
     engine_free(l->engine);
+    constraints_free(l->constraints);
     pooler_free(l->pooler);
     model_free(l->model);
     if (l->be)

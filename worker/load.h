@@ -22,6 +22,7 @@ struct load {
     struct model *model;
     struct pooler *pooler; /* NULL: the model generates */
     struct engine *engine;
+    struct constraints *constraints; /* NULL for a model that does not generate */
     struct io_facts facts;
     struct io_asset assets[IO_ASSETS_MAX];
     size_t n_assets;

@@ -120,7 +120,8 @@ static enum rc start_engine(struct worker *w, struct err *e) {
     enum rc rc = load_model(&w->load, &w->o.w, &o, on_progress, w, e);
     if (rc == RC_OK)
         rc = engine_start(w->load.engine, e);
-    w->engine = (struct io_engine){w->load.engine, e_submit, e_abort, e_drop, e_reset, e_drain, e_stats};
+    w->engine = (struct io_engine){w->load.engine, e_submit, e_abort, e_drop,
+                                   e_reset,        e_drain,  e_stats, w->load.constraints};
     return rc;
 }
 
