@@ -12,7 +12,7 @@ struct router_limits {
     uint64_t header_bytes, body_bytes;
     int64_t header_count, body_timeout_s, connections;
     int64_t json_depth, json_nodes, json_keys;
-    int64_t n, prompts, sequences, messages, inputs;
+    int64_t n, prompts, sequences, messages, inputs, tools;
     int64_t stop_strings, stop_bytes, stop_token_ids, logit_bias, logprobs, logprob_entries;
     int64_t template_bytes, template_steps, template_output, template_depth;
     int64_t queued_requests;

@@ -22,7 +22,8 @@ void finish_write(const struct gen_run *g, const struct choice *c, struct buf *o
     static const char *const names[] = {
         [GEN_STOP] = "\"stop\"", [GEN_LENGTH] = "\"length\"", [GEN_ABORT] = "\"abort\""};
     buf_addz(out, "\"finish_reason\":");
-    buf_addz(out, names[c->reason]);
+    bool called = g->r->tools_mode == TOOLS_REQUIRED && c->reason == GEN_STOP && c->calls.n_calls > 0;
+    buf_addz(out, called ? "\"tool_calls\"" : names[c->reason]);
     buf_addz(out, ",\"stop_reason\":");
     if (c->stop_string >= 0)
         jw_str(out, g->r->stop_strings[c->stop_string]);
@@ -41,9 +42,16 @@ static void write_choice(const struct gen_run *g, uint32_t i, struct buf *out) {
         buf_addz(out, ",\"message\":{\"role\":");
         jw_str(out, g->r->role);
         buf_addz(out, ",\"content\":");
-        jw_str(out, buf_str(&c->text));
+        bool calls = g->r->tools_mode != TOOLS_NONE; /* then the text is their JSON */
+        jw_str(out, calls ? (struct str){"", 0} : buf_str(&c->text));
         buf_addz(out, ",\"refusal\":null,\"annotations\":null,\"audio\":null,\"function_call\":null,"
-                      "\"reasoning\":null,\"reasoning_content\":null}");
+                      "\"reasoning\":null,\"reasoning_content\":null");
+        if (calls && c->calls.n_calls) {
+            buf_addz(out, ",\"tool_calls\":[");
+            buf_add(out, c->text.data, c->text.len);
+            buf_addc(out, ']');
+        }
+        buf_addc(out, '}');
     } else {
         buf_addz(out, ",\"text\":");
         jw_str(out, buf_str(&c->text));

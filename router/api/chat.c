@@ -13,6 +13,7 @@ struct chat_input chat_input_of(const struct field_values *v) {
         .messages = v->messages,
         .documents = v->documents,
         .kwargs = v->chat_template_kwargs,
+        .tools = v->tools,
         .reasoning_effort = v->reasoning_effort.v,
         .add_generation_prompt = v->add_generation_prompt.set ? v->add_generation_prompt.v : true,
         .add_special = v->add_special.v,
@@ -79,7 +80,7 @@ static struct vars build_vars(const struct model_info *m, const struct chat_inpu
     vars.over[0] = m->default_kwargs;
     vars.over[1] = in->kwargs;
     add_var(&vars, "messages", in->messages, true);
-    add_var(&vars, "tools", json_null(), false);
+    add_var(&vars, "tools", in->tools ? in->tools : json_null(), true);
     add_var(&vars, "documents", in->documents ? in->documents : json_null(), true);
     add_var(&vars, "add_generation_prompt", json_boolean(in->add_generation_prompt), false);
     if (effort)

@@ -13,9 +13,9 @@
 #include "router/api/model_info.h"
 
 struct chat_input {
-    json_t *messages;            /* borrowed from the body; changed by chat_encode */
-    json_t *documents, *kwargs;  /* borrowed, or NULL */
-    struct str reasoning_effort; /* p NULL: none */
+    json_t *messages;                   /* borrowed from the body; changed by chat_encode */
+    json_t *documents, *kwargs, *tools; /* borrowed, or NULL */
+    struct str reasoning_effort;        /* p NULL: none */
     bool add_generation_prompt;
     bool add_special; /* the tokenizer adds BOS, unless the template wrote one */
 };

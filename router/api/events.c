@@ -58,7 +58,11 @@ void event_step(const struct gen_run *g, uint32_t choice, struct str text, bool 
     if (!chat) {
         LIT(sse, ",\"text\":");
         jw_str(sse, text);
-    } else if (c->done && text.n == 0) {
+    } else if (g->r->tools_mode != TOOLS_NONE && g->calls.len) {
+        LIT(sse, ",\"delta\":{\"tool_calls\":[");
+        buf_add(sse, g->calls.data, g->calls.len);
+        LIT(sse, "]}");
+    } else if (g->r->tools_mode != TOOLS_NONE || (c->done && text.n == 0)) {
         LIT(sse, ",\"delta\":{}");
     } else {
         LIT(sse, ",\"delta\":{\"content\":");

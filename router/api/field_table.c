@@ -13,9 +13,6 @@
 
 #define AUDIO_OUT "audio output is not supported in this build"
 #define USE_TOOLS "functions and function_call are not supported: use tools and tool_choice"
-#define TOOL_CHOICE                                                                                          \
-    "tool_choice is not supported in this build: only none is, \"auto\" needs a server with "                \
-    "--enable-auto-tool-choice and --tool-call-parser"
 
 const struct field api_fields[] = {
     /* 5.1 sampling */
@@ -100,8 +97,10 @@ const struct field api_fields[] = {
      .meaning = "required: text, texts, token ids or lists of token ids"},
     {"messages", ON_CHAT | ON_TOKENIZE | ON_INPUT, FIELD_LIST, PLACE(messages), .dflt = "null",
      .meaning = "the conversation"},
-    {"tools", ON_CHAT | ON_TOKENIZE, FIELD_LIST, REFUSED, .dflt = "null"},
-    {"tool_choice", ON_CHAT, FIELD_ANY, REFUSED, .dflt = "\"none\"", .meaning = TOOL_CHOICE},
+    {"tools", ON_CHAT | ON_TOKENIZE, FIELD_LIST, PLACE(tools), .dflt = "null",
+     .meaning = "functions that the model may call"},
+    {"tool_choice", ON_CHAT, FIELD_ANY, PLACE(tool_choice), .dflt = "\"none\"",
+     .meaning = "none, auto, required or one function by name; auto is the default with tools"},
     {"parallel_tool_calls", ON_CHAT, FIELD_BOOL, IGNORED, .meaning = "no effect"},
     {"reasoning_effort", ON_CHAT, FIELD_STR, PLACE(reasoning_effort), .dflt = "null",
      .meaning = "none, minimal, low, medium, high, xhigh or max; handed to the template"},
@@ -116,15 +115,24 @@ const struct field api_fields[] = {
     {"mm_processor_kwargs", ON_CHAT | ON_TOKENIZE | ON_POOL, FIELD_OBJECT, REFUSED, .dflt = "{}"},
 
     /* 9.1 structured output */
-    {"response_format", ON_GENERATE, FIELD_OBJECT, REFUSED, .dflt = "{\"type\":\"text\"}"},
-    {"guided_json", ON_GENERATE, FIELD_ANY, REFUSED, .dflt = "null"},
-    {"guided_regex", ON_GENERATE, FIELD_STR, REFUSED, .dflt = "null"},
-    {"guided_choice", ON_GENERATE, FIELD_LIST, REFUSED, .dflt = "null"},
-    {"guided_grammar", ON_GENERATE, FIELD_STR, REFUSED, .dflt = "null"},
-    {"structural_tag", ON_GENERATE, FIELD_ANY, REFUSED, .dflt = "null"},
-    {"guided_decoding_backend", ON_GENERATE, FIELD_STR, REFUSED, .dflt = "\"auto\""},
-    {"guided_whitespace_pattern", ON_GENERATE, FIELD_STR, REFUSED, .dflt = "null"},
-    {"structured_outputs", ON_GENERATE, FIELD_OBJECT, REFUSED, .dflt = "null"},
+    {"response_format", ON_GENERATE, FIELD_OBJECT, PLACE(response_format), .dflt = "{\"type\":\"text\"}",
+     .meaning = "text, json_object, json_schema or structural_tag"},
+    {"guided_json", ON_GENERATE, FIELD_ANY, PLACE(guided_json), .dflt = "null",
+     .meaning = "the output is JSON of this schema, an object or its text"},
+    {"guided_regex", ON_GENERATE, FIELD_STR, PLACE(guided_regex), .dflt = "null",
+     .meaning = "the whole output matches this pattern"},
+    {"guided_choice", ON_GENERATE, FIELD_LIST, PLACE(guided_choice), .dflt = "null",
+     .meaning = "the output is one of these strings"},
+    {"guided_grammar", ON_GENERATE, FIELD_STR, PLACE(guided_grammar), .dflt = "null",
+     .meaning = "the output is of this grammar, EBNF or Lark"},
+    {"structural_tag", ON_GENERATE, FIELD_ANY, PLACE(structural_tag), .dflt = "null",
+     .meaning = "free text with constrained parts, an object or its text"},
+    {"guided_decoding_backend", ON_GENERATE, FIELD_STR, PLACE(guided_backend), .dflt = "\"auto\"",
+     .meaning = "a name vLLM knows; one engine serves all"},
+    {"guided_whitespace_pattern", ON_GENERATE, FIELD_STR, PLACE(guided_whitespace), .dflt = "null",
+     .meaning = "pattern of the white space between the tokens of JSON"},
+    {"structured_outputs", ON_GENERATE, FIELD_OBJECT, PLACE(structured_outputs), .dflt = "null",
+     .meaning = "one of json, regex, choice, grammar, json_object, structural_tag, with options"},
 
     /* 12 pooling family */
     {"input", ON_INPUT, FIELD_ANY, PLACE(input), .dflt = "null",

@@ -80,7 +80,9 @@ struct field_values {
         add_special;
     struct opt_bool ids_as_tokens, add_generation_prompt, return_token_strs;
     json_t *prompt, *messages, *tokens, *stop, *stop_token_ids, *logit_bias, *stream_options;
-    json_t *documents, *chat_template_kwargs;
+    json_t *documents, *chat_template_kwargs, *tools, *tool_choice;
+    json_t *response_format, *guided_json, *guided_choice, *structural_tag, *structured_outputs;
+    struct opt_str guided_regex, guided_grammar, guided_backend, guided_whitespace;
 };
 
 extern const struct field api_fields[];

@@ -9,7 +9,10 @@
 #ifndef WEIR_ROUTER_API_GEN_H
 #define WEIR_ROUTER_API_GEN_H
 
+#include <stdatomic.h>
+
 #include "common/arena.h"
+#include "common/gram/front.h"
 #include "common/text/detok.h"
 #include "common/text/stop.h"
 #include "proto/weir.pb-c.h"
@@ -30,12 +33,20 @@ const char *gen_route_word(enum gen_route route);
 
 /* How gen_prepare finds a model: by served name, or the default for name.p NULL or empty. Returns a held
  * reference, or NULL for an unknown name. Any thread. */
+struct gen_good { /* digest of a constraint that compiled */
+    _Atomic uint64_t half[2];
+};
+enum { GEN_GOOD = 1024 };
 struct gen_env {
     const struct router_opts *opts;
     struct model_info *(*find_model)(void *arg, struct str name);
     void *arg;
     _Atomic uint64_t n_requests; /* counter for --seed */
+    struct gen_good good[GEN_GOOD];
 };
+
+/* Whether the output is the arguments of one call, or an array of calls (api.md 11.1). */
+enum tools_mode { TOOLS_NONE = 0, TOOLS_NAMED, TOOLS_REQUIRED };
 
 struct gen_prompt {
     const uint32_t *ids;
@@ -82,6 +93,13 @@ struct gen_req {
         const float *bias_values;
         uint32_t n_bias;
     } s;
+    struct {                      /* structured output, api.md 9 */
+        enum gram_kind kind;      /* 0: none */
+        const char *field;        /* where it came from: a literal */
+        struct str text, options; /* NUL-terminated */
+    } constraint;
+    enum tools_mode tools_mode;
+    struct str tool_name;              /* NAMED */
     uint64_t template_ns, tokenize_ns; /* time spent, for metrics */
 };
 
@@ -100,6 +118,7 @@ void gen_req_free(struct gen_req *r);
  * sets request_id and stream. */
 struct gen_submit {
     Weir__Submit m;
+    Weir__Constraint constraint;
     Weir__Sampling sampling;
     Weir__Pooling pooling;
 };

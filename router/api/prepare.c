@@ -3,6 +3,7 @@
 #include "common/clock.h"
 #include "common/hash.h"
 #include "router/api/chat.h"
+#include "router/api/constraint.h"
 #include "router/api/pool.h"
 #include "router/api/request.h"
 
@@ -188,6 +189,10 @@ static enum rc prepare(struct gen_env *env, json_t *root, struct str id_suffix, 
         return prepare_pool(env, &v, id_suffix, r, e);
     struct chat_input chat = chat_input_of(&v);
     rc = sampling_check(&v, o, r, &raw, e);
+    if (!rc && r->route == GEN_CHAT)
+        rc = tools_read(&v, &o->limit, r, e);
+    if (!rc)
+        rc = constraint_read(&v, r, e);
     if (!rc)
         rc = check_identity(&v, e);
     r->n_prompts = 1;
@@ -208,7 +213,9 @@ static enum rc prepare(struct gen_env *env, json_t *root, struct str id_suffix, 
     rc = r->route == GEN_CHAT ? encode_chat(o, &chat, r, e) : encode_completion(&v, r, e);
     if (!rc)
         rc = prompt_budgets(&v, r, e);
-    return rc ? rc : check_entries(&o->limit, r, e);
+    if (!rc)
+        rc = check_entries(&o->limit, r, e);
+    return rc ? rc : constraint_check(env, r, e);
 }
 
 enum rc gen_prepare(struct gen_env *env, enum gen_route route, struct str body, struct str id_suffix,
@@ -292,6 +299,15 @@ void gen_submit(const struct gen_req *r, uint32_t prompt, struct gen_submit *scr
     s->n_bias_ids = r->s.n_bias;
     s->bias_values = UNCONST(float, r->s.bias_values);
     s->n_bias_values = r->s.n_bias;
+    if (r->constraint.kind) {
+        Weir__Constraint *c = &scratch->constraint;
+        weir__constraint__init(c);
+        c->has_kind = 1;
+        c->kind = (Weir__Constraint__Kind)r->constraint.kind;
+        c->text = UNCONST(char, r->constraint.text.p);
+        c->options_json = UNCONST(char, r->constraint.options.p);
+        m->constraint = c;
+    }
     m->task = WEIR__TASK__GENERATE;
     m->sampling = s;
 }

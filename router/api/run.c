@@ -48,10 +48,12 @@ void gen_run_free(struct gen_run *g) {
         stop_fini(&g->choices[i].stop);
         buf_fini(&g->choices[i].text);
         lp_fini(&g->choices[i].lp);
+        tool_calls_fini(&g->choices[i].calls);
     }
     buf_fini(&g->head);
     buf_fini(&g->piece);
     buf_fini(&g->text);
+    buf_fini(&g->calls);
     buf_fini(&g->key);
     lp_fini(&g->lp);
     free(g->seen);
@@ -142,9 +144,15 @@ enum gen_action gen_on_step(struct gen_run *g, uint32_t choice, const struct gen
     int match = decode(g, c, token, finish);
     if (finish || match >= 0)
         end_choice(g, c, match, finish);
+    if (r->tools_mode != TOOLS_NONE) {
+        g->calls.len = 0;
+        tool_calls_take(g, &c->calls, buf_str(&g->text), r->stream ? &g->calls : &c->text);
+        if (c->done && !r->stream)
+            tool_calls_end(&c->calls, &c->text);
+    }
     if (r->stream)
         event_step(g, choice, buf_str(&g->text), token && r->logprobs, sse);
-    else
+    else if (r->tools_mode == TOOLS_NONE)
         buf_add(&c->text, g->text.data, g->text.len);
     return match >= 0 && !finish ? GEN_CUT : GEN_CONTINUE;
 }

@@ -13,13 +13,29 @@ struct lp_columns {
     struct buf offsets, logprobs, tokens, tops;
 };
 
+/* The calls of a choice whose output is constrained to them (tool_calls.c). */
+enum call_stage { CALL_SEEK = 0, CALL_NAME, CALL_KEY, CALL_ARGUMENTS };
+struct tool_calls {
+    enum call_stage stage;
+    uint32_t n_calls;   /* begun */
+    uint32_t n_entries; /* written: of the step when streaming, else of all */
+    bool entry_open;    /* its arguments' string is not closed */
+    unsigned n_quotes;
+    size_t depth; /* within the arguments */
+    bool in_string;
+    char escape[12]; /* the escape being read */
+    size_t n_escape;
+    struct buf name;
+};
+
 struct choice {
     struct detok detok;
     struct stop stop;
-    struct buf text;      /* not streaming: what was released so far */
+    struct buf text;      /* not streaming: what was released so far; with calls, their JSON */
     struct lp_columns lp; /* not streaming */
-    uint32_t n_tokens;    /* sampled, stop tokens included */
-    uint32_t n_points;    /* code points decoded so far: text_offset of the next token */
+    struct tool_calls calls;
+    uint32_t n_tokens; /* sampled, stop tokens included */
+    uint32_t n_points; /* code points decoded so far: text_offset of the next token */
     bool done, has_stop_id;
     enum gen_finish_reason reason;
     uint32_t stop_id;
@@ -37,6 +53,7 @@ struct gen_run {
     struct buf head;      /* what every event of the stream begins with, up to the choice's index */
     struct buf piece;     /* text of the step's token */
     struct buf text;      /* what of it is released */
+    struct buf calls;     /* streaming: the step's entries of tool_calls */
     struct buf key;       /* a token's JSON string */
     struct lp_columns lp; /* streaming: of the step */
     uint32_t *seen;       /* [n_seen] hash table over a token's keys: positions in `tops` plus 1 */
@@ -64,6 +81,15 @@ void event_roles(const struct gen_run *g, struct buf *sse);
 void event_step(const struct gen_run *g, uint32_t choice, struct str text, bool has_lp, struct buf *sse);
 /* event_end: the usage chunk if asked for, and [DONE]. */
 void event_end(const struct gen_run *g, struct buf *sse);
+
+/* ---- tool_calls.c (api.md 11.1) */
+
+/* tool_calls_take: released text of a choice; appends entries of tool_calls, joined by commas: when streaming
+ * those of the step, else the last one stays open for more. */
+void tool_calls_take(const struct gen_run *g, struct tool_calls *t, struct str text, struct buf *out);
+/* tool_calls_end: not streaming: closes the last entry. */
+void tool_calls_end(struct tool_calls *t, struct buf *out);
+void tool_calls_fini(struct tool_calls *t);
 
 /* ---- body.c (api.md 6.2, 7.4, 8.12) */
 

@@ -1,0 +1,24 @@
+/* constraint.h: the fields of structured output (api.md 9.1) and what constrains tool calls (11.1), as the
+ * one constraint that goes to the worker. Inside router/api only.
+ */
+#ifndef WEIR_ROUTER_API_CONSTRAINT_H
+#define WEIR_ROUTER_API_CONSTRAINT_H
+
+#include "router/api/fields.h"
+#include "router/api/gen.h"
+
+/* constraint_read: the body's constraint, if any, into r->constraint: shapes only, no model needed.
+ * tools_mode and tool_name of r are set: a named or required choice makes the constraint. RC_INVALID: two
+ * constraints, or one of the wrong shape. */
+MUST_USE enum rc constraint_read(const struct field_values *v, struct gen_req *r, struct err *e);
+/* constraint_check: compiles it, to know that the worker will. RC_INVALID names keyword and pointer, or the
+ * offset. What was compiled lately is known to be good. Takes up to the compile budget. */
+MUST_USE enum rc constraint_check(struct gen_env *env, const struct gen_req *r, struct err *e);
+
+/* tools_read: checks `tools` and `tool_choice`; sets r->tools_mode and, for a named tool, r->tool_name. */
+MUST_USE enum rc tools_read(const struct field_values *v, const struct router_limits *limits,
+                            struct gen_req *r, struct err *e);
+/* tools_constraint: of r->tools_mode, which is not TOOLS_NONE: kind and text, in the arena of r. */
+void tools_constraint(const json_t *tools, struct gen_req *r);
+
+#endif
