@@ -40,7 +40,7 @@ static enum rc claim_json(struct ask *a, const char *field, enum gram_kind kind,
                           struct err *e) {
     if (json_is_string(v))
         return claim_text(a, field, kind, text_of(v), e);
-    if (!json_is_object(v) && !(kind == GRAM_JSON_SCHEMA && json_is_boolean(v)))
+    if (!json_is_object(v))
         return err_set(e, RC_INVALID, field, "%s must be an object or its JSON text, not %s", field,
                        json_kind(v));
     a->json = v;
@@ -103,7 +103,8 @@ static enum rc read_json_schema(struct ask *a, json_t *format, struct err *e) {
     if (!json_is_object(schema) && !json_is_boolean(schema))
         return err_set(e, RC_INVALID, "response_format.json_schema.schema", "%s.schema must be a JSON schema",
                        path);
-    return claim_json(a, "response_format.json_schema.schema", GRAM_JSON_SCHEMA, schema, e);
+    a->json = schema;
+    return claim(a, "response_format.json_schema.schema", GRAM_JSON_SCHEMA, e);
 }
 
 static enum rc read_response_format(struct ask *a, json_t *format, struct err *e) {

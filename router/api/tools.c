@@ -128,17 +128,17 @@ enum rc tools_read(const struct field_values *v, const struct router_limits *lim
         return read_named(v->tools, c, r, e);
     if (str_eqz(word, "none") || (!c && !v->tools))
         return RC_OK;
+    if (!c || str_eqz(word, "auto"))
+        return err_set(
+            e, RC_INVALID, "tool_choice",
+            "\"auto\" tool choice requires --enable-auto-tool-choice and --tool-call-parser, which this "
+            "build does not serve; none, required and a named function work");
     if (!v->tools)
         return err_set(e, RC_INVALID, "tool_choice", "tool_choice needs tools, unless it is none");
     if (str_eqz(word, "required")) {
         r->tools_mode = TOOLS_REQUIRED;
         return RC_OK;
     }
-    if (!c || str_eqz(word, "auto"))
-        return err_set(e, RC_INVALID, "tool_choice",
-                       "\"auto\" tool choice requires --enable-auto-tool-choice and --tool-call-parser, "
-                       "which this build "
-                       "does not serve; none, required and a named function work");
     return err_set(e, RC_INVALID, "tool_choice",
                    "tool_choice must be none, auto, required or {\"type\": \"function\", \"function\": "
                    "{\"name\": ...}}");

@@ -153,12 +153,12 @@ GENERATE = {
     "skip_special_tokens": BOOL, "spaces_between_special_tokens": BOOL, "return_tokens_as_token_ids": BOOL, "stream_options": {"object"},
     "add_special_tokens": BOOL, "priority": {"0"}, "request_id": TEXT, "cache_salt": TEXT, "kv_transfer_params": {"object"},
     "max_tokens": INT, "user": ANY, "metadata": ANY, "store": ANY, "service_tier": ANY, "prediction": ANY, "no_such_field": ANY,
+    "response_format": set(), "guided_json": {"object"}, "guided_regex": TEXT | {"empty"}, "guided_choice": set(), "guided_grammar": set(),
+    "structural_tag": set(), "guided_decoding_backend": set(), "guided_whitespace_pattern": TEXT | {"empty"}, "structured_outputs": set(),
     # Not in this build: only what is neutral.
     "best_of": INT, "use_beam_search": {"0"}, "length_penalty": FLOAT, "allowed_token_ids": set(), "bad_words": {"list"},
     "truncate_prompt_tokens": set(), "truncation_side": set(), "prompt_logprobs": set(), "echo": {"0"}, "vllm_xargs": {"object"},
-    "logits_processors": {"list"}, "response_format": set(), "guided_json": set(), "guided_regex": set(), "guided_choice": set(),
-    "guided_grammar": set(), "structural_tag": set(), "guided_decoding_backend": set(), "guided_whitespace_pattern": set(),
-    "structured_outputs": set(),
+    "logits_processors": {"list"},
 }
 FIELDS = {
     C: {**GENERATE, "logprobs": INT | {"0"}, "stream": BOOL, "prompt": TEXT | {"nested"}, "prompt_embeds": set(), "suffix": set()},
@@ -385,7 +385,8 @@ ROWS = [
     (H, {"tool_choice": "auto"}, 400, "tool_choice", "--enable-auto-tool-choice and --tool-call-parser"),
     (H, {"modalities": ["text", "audio"]}, 400, "modalities", "audio output is not supported"),
     (H, {"modalities": ["text"]}, 200, None, ""),
-    (H, {"response_format": {"type": "json_object"}}, 400, "response_format", "response_format"),
+    (H, {"response_format": {"type": "json_object"}}, 200, None, ""),
+    (H, {"response_format": {"type": "xml"}}, 400, "response_format.type", "must be one of"),
     (H, {"response_format": {"type": "text"}}, 200, None, ""),
     (C, {"priority": 1}, 400, "priority", "priority"),
     (C, {"priority": 2**40}, 400, "priority", "less_than_equal"),

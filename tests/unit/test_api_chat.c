@@ -126,7 +126,7 @@ static void test_shapes(void **state) {
          "--max-logprobs"},
         {"{\"messages\":[" USER("\"a\"") "],\"tool_choice\":\"auto\"}", "tool_choice",
          "--enable-auto-tool-choice"},
-        {"{\"messages\":[" USER("\"a\"") "],\"tools\":[]}", "tools", "not supported in this build"},
+        {"{\"messages\":[" USER("\"a\"") "],\"tools\":[]}", "tools", "must not be empty"},
     };
     for (size_t i = 0; i < ARRAY_LEN(rows); i++)
         refused(&f, rows[i].body, rows[i].param, rows[i].says);
