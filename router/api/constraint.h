@@ -15,6 +15,8 @@ MUST_USE enum rc constraint_read(const struct field_values *v, struct gen_req *r
  * offset. What was compiled lately is known to be good. Takes up to the compile budget. */
 MUST_USE enum rc constraint_check(struct gen_env *env, const struct gen_req *r, struct err *e);
 
+/* tools_check: a list of functions with names, within the limits; NULL is fine. RC_INVALID names the member. */
+MUST_USE enum rc tools_check(const json_t *tools, const struct router_limits *limits, struct err *e);
 /* tools_read: checks `tools` and `tool_choice`; sets r->tools_mode and, for a named tool, r->tool_name. */
 MUST_USE enum rc tools_read(const struct field_values *v, const struct router_limits *limits,
                             struct gen_req *r, struct err *e);

@@ -3,6 +3,7 @@
 
 #include "common/hash.h"
 #include "router/api/chat.h"
+#include "router/api/constraint.h"
 #include "router/api/request.h"
 
 static void write_tokens(const struct model_info *m, const struct tok_ids *ids, bool pieces,
@@ -37,6 +38,8 @@ static enum rc tokenize(struct gen_env *env, json_t *root, struct model_info **m
     struct chat_input chat = chat_input_of(&v);
     if (v.messages && v.text.set)
         return err_set(e, RC_INVALID, "prompt", "prompt and messages exclude each other");
+    if ((rc = tools_check(v.tools, &env->opts->limit, e)))
+        return rc;
     if (v.messages)
         rc = chat_check(&chat, &env->opts->limit, e);
     else if (!v.text.set)

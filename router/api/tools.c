@@ -65,7 +65,9 @@ static int name_order(const void *pa, const void *pb) {
     return d ? d : (a->n > b->n) - (a->n < b->n);
 }
 
-static enum rc check_tools(const json_t *tools, const struct router_limits *limits, struct err *e) {
+enum rc tools_check(const json_t *tools, const struct router_limits *limits, struct err *e) {
+    if (!tools)
+        return RC_OK;
     size_t n = json_array_size(tools);
     if (n == 0)
         return err_set(e, RC_INVALID, "tools", "tools must not be empty");
@@ -116,7 +118,7 @@ static enum rc read_named(const json_t *tools, json_t *choice, struct gen_req *r
 
 enum rc tools_read(const struct field_values *v, const struct router_limits *limits, struct gen_req *r,
                    struct err *e) {
-    enum rc rc = v->tools ? check_tools(v->tools, limits, e) : RC_OK;
+    enum rc rc = tools_check(v->tools, limits, e);
     if (rc)
         return rc;
     json_t *c = v->tool_choice;

@@ -67,7 +67,7 @@ static void test_tokenize(void **state) {
             "does not exist");
     refused(f, api_tokenize, "{\"messages\":[]}", RC_INVALID, "messages", "at least one");
     refused(f, api_tokenize, "{\"messages\":[],\"tools\":[]}", RC_INVALID, "tools",
-            "not supported in this build");
+            "must not be empty");
     refused(f, api_tokenize, "[", RC_INVALID, "", "JSON decode error");
 }
 
