@@ -87,7 +87,6 @@ const struct conf_flag apart_flag_rows[] = {
     ONLY("role", NULL, CONF_STR, "both", NO_KV_TRANSFER),
 
     /* 18: limits of what is not in this version */
-    REFUSED("max-tools", CONF_INT, NO_TOOLS),
     REFUSED("max-bad-words", CONF_INT, "bad_words is not served in this version"),
     REFUSED("max-schema-bytes", CONF_SIZE, NO_GRAMMAR),
     REFUSED("max-schema-nodes", CONF_INT, NO_GRAMMAR),

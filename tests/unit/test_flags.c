@@ -167,7 +167,7 @@ static const struct row {
     {"--max-sequences 4096", SR, SERVED},
     {"--max-inputs 2048", SR, SERVED},
     {"--max-messages 8192", SR, SERVED},
-    {"--max-tools 256", SR, REFUSED},
+    {"--max-tools 256", SR, SERVED},
     {"--max-stop-strings 16", SR, SERVED},
     {"--max-stop-bytes 1024", SR, SERVED},
     {"--max-stop-token-ids 256", SR, SERVED},
