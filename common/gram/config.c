@@ -38,6 +38,8 @@ static uint32_t add_config(struct gram *g, const struct thread *t, uint32_t n, b
     p->next = table_grow(p->next, &p->cap_next, (p->n + 1) * width, sizeof *p->next, &g->bytes);
     memset(p->next + p->n * width, 0, width * sizeof *p->next);
     p->config[p->n] = (struct config){.first = p->n_threads, .n = n, .accept = accept};
+    for (uint32_t i = 0; i < n; i++)
+        p->config[p->n].keyed |= t[i].text != TEXT_NONE;
     if (n)
         memcpy(p->thread + p->n_threads, t, n * sizeof *t);
     p->n_threads += n;
@@ -108,13 +110,13 @@ uint32_t config_step_slow(struct gram *g, uint32_t config, uint32_t cls) {
             return STATE_UNKNOWN;
         if (t.q == STATE_DEAD)
             continue;
-        if (t.text)
+        if (t.text >= TEXT_EMPTY)
             t.text = config_text(g, t.text, g->rx.class_byte[cls]);
         if (g->dfa.state[t.q].rx != RX_EMPTY) /* else it ends here */
             push_step(g, t);
         if (!g->dfa.state[t.q].accept)
             continue;
-        uint32_t ctx = t.text ? ctx_add_key(g, t.ctx, t.text) : t.ctx, ret = ctx ? ctx_return(g, ctx) : 0;
+        uint32_t ctx = t.text >= TEXT_EMPTY ? ctx_add_key(g, t.ctx, t.text) : t.ctx, ret = ctx ? ctx_return(g, ctx) : 0;
         if (!ret)
             return STATE_UNKNOWN;
         const struct config *r = &p->config[ret];
@@ -135,9 +137,9 @@ void config_init(struct gram *g) {
     CHECK(dead == STATE_DEAD);
     for (uint32_t c = 0; c < g->rx.n_classes; c++)
         p->next[(size_t)dead * g->rx.n_classes + c] = STATE_DEAD;
-    p->text = table_grow(p->text, &p->cap_texts, 2, sizeof *p->text, &g->bytes);
-    p->text[TEXT_NONE] = p->text[TEXT_EMPTY] = (struct text_node){0, 0};
-    p->n_texts = 2;
+    p->text = table_grow(p->text, &p->cap_texts, 3, sizeof *p->text, &g->bytes);
+    p->text[TEXT_NONE] = p->text[TEXT_LAST] = p->text[TEXT_EMPTY] = (struct text_node){0, 0};
+    p->n_texts = 3;
 }
 
 void config_fini(struct gram *g) {

@@ -21,7 +21,7 @@ struct local { /* of a rule with keys */
 };
 struct start { /* a terminal that is to begin here */
     uint32_t term, keys, edges;
-    bool tracked; /* its text becomes a key of what follows */
+    uint32_t text; /* TEXT_EMPTY: its text becomes a key of what follows */
 };
 struct seen {
     uint32_t a, b, c, epoch, value;
@@ -220,7 +220,7 @@ static void wait_behind(struct gram *g, uint32_t *list, uint32_t at, uint32_t ke
     c->edge[c->n_edges++] = e;
 }
 
-enum { SEEN_RULE = UINT32_MAX, SEEN_TERM = UINT32_MAX - 1, SEEN_TRACKED = UINT32_MAX - 2 };
+enum { SEEN_RULE = UINT32_MAX, SEEN_TERM = UINT32_MAX - 1 }; /* SEEN_TERM - text, at most 2 less */
 
 static uint32_t local_of(struct gram *g, uint32_t rule, uint32_t keys) {
     struct closure *c = g->closure;
@@ -238,13 +238,13 @@ static uint32_t local_of(struct gram *g, uint32_t rule, uint32_t keys) {
     return i;
 }
 
-static uint32_t start_of(struct gram *g, uint32_t term, uint32_t keys, bool tracked) {
+static uint32_t start_of(struct gram *g, uint32_t term, uint32_t keys, uint32_t text) {
     struct closure *c = g->closure;
     bool is_new;
-    uint32_t i = seen_get(g, tracked ? SEEN_TRACKED : SEEN_TERM, term, keys, c->n_starts, &is_new);
+    uint32_t i = seen_get(g, SEEN_TERM - text, term, keys, c->n_starts, &is_new);
     if (is_new) {
         c->start = table_grow(c->start, &c->cap_starts, (size_t)i + 1, sizeof *c->start, &g->bytes);
-        c->start[c->n_starts++] = (struct start){term, keys, NO_EDGE, tracked};
+        c->start[c->n_starts++] = (struct start){term, keys, NO_EDGE, text};
     }
     return i;
 }
@@ -271,7 +271,8 @@ static void process(struct gram *g, struct edge it) {
         add_item(g, next, keys, it.ctx);
     if (s->is_term) {
         bool unique = s->flags & TERM_UNIQUE;
-        uint32_t i = start_of(g, sym, unique ? it.keys : RX_NONE, unique && g->place_keys[next]);
+        uint32_t text = !unique ? TEXT_NONE : g->place_keys[next] ? TEXT_EMPTY : TEXT_LAST;
+        uint32_t i = start_of(g, sym, unique ? it.keys : RX_NONE, text);
         wait_behind(g, &c->start[i].edges, next, keys, it.ctx);
     } else {
         bool inherits = s->uses_keys && !(s->flags & RULE_SCOPE);
@@ -416,7 +417,7 @@ static void begin_threads(struct gram *g) {
         push_list(g, s->edges);
         uint32_t ctx = intern_out(g);
         c->thread = table_grow(c->thread, &c->cap_threads, (size_t)c->n_threads + 1, sizeof *c->thread, &g->bytes);
-        c->thread[c->n_threads++] = (struct thread){q, ctx, s->tracked ? TEXT_EMPTY : TEXT_NONE};
+        c->thread[c->n_threads++] = (struct thread){q, ctx, s->text};
     }
 }
 

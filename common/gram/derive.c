@@ -85,6 +85,51 @@ uint32_t rx_derive(struct gram *g, uint32_t rx, unsigned byte) {
     return derive(g, rx, byte);
 }
 
+void rx_first(const struct gram *g, uint32_t rx, struct rx_set *s) {
+    const struct rx_pool *p = &g->rx;
+    for (;;) {
+        const struct rx_node *x = &p->node[rx];
+        switch ((enum rx_kind)x->kind) {
+        case K_NONE:
+        case K_EMPTY: return;
+        case K_SET:
+            for (int w = 0; w < 4; w++)
+                s->w[w] |= p->set[x->a].w[w];
+            return;
+        case K_CAT:
+            rx_first(g, x->a, s);
+            if (!rx_nullable(g, x->a))
+                return;
+            rx = x->b;
+            break;
+        case K_REP: rx = x->a; break;
+        case K_ALT:
+            for (uint32_t i = 0; i < x->b; i++)
+                rx_first(g, p->list[x->a + i], s);
+            return;
+        case K_SWITCH:
+            for (uint32_t i = 0; i < x->b; i++)
+                for (int w = 0; w < 4; w++)
+                    s->w[w] |= p->set[p->list[x->a + 2 * i]].w[w];
+            return;
+        case K_AND: { /* of the first member that is not a complement */
+            uint32_t i = 0;
+            while (i < x->b && p->node[p->list[x->a + i]].kind == K_NOT)
+                i++;
+            if (i < x->b) {
+                rx = p->list[x->a + i];
+                break;
+            }
+        } /* fall through */
+        case K_NOT: memset(s, 0xFF, sizeof *s); return;
+        case K_MULTIPLE:
+            for (const char *c = "0123456789-."; *c; c++)
+                set_put(s, (unsigned char)*c);
+            return;
+        }
+    }
+}
+
 /* ---- classes of bytes -------------------------------------------------------------------------- */
 
 /* split: refines the classes by a set. */

@@ -7,7 +7,10 @@ static uint32_t add_state(struct gram *g, uint32_t rx) {
     uint32_t q = d->n, width = g->rx.n_classes;
     d->state = table_grow(d->state, &d->cap, (size_t)q + 1, sizeof *d->state, &g->bytes);
     d->next = table_grow(d->next, &d->cap_next, (size_t)(q + 1) * width, sizeof *d->next, &g->bytes);
-    memset(d->next + (size_t)q * width, 0, width * sizeof *d->next);
+    struct rx_set first = {{0}};
+    rx_first(g, rx, &first);
+    for (uint32_t c = 0; c < width; c++)
+        d->next[(size_t)q * width + c] = set_has(&first, g->rx.class_byte[c]) ? STATE_UNKNOWN : STATE_DEAD;
     d->state[q] = (struct dfa_state){.rx = rx, .accept = rx_nullable(g, rx)};
     d->n++;
     return q;

@@ -34,13 +34,13 @@ struct rx_node {
     uint8_t kind, flags;
     uint16_t depth;  /* of recursion of a derivative; the right spine of K_CAT is free */
     uint16_t height; /* of a tree of K_CAT, for balance */
-    uint16_t pad;
     uint32_t a, b, c;
     /* K_SET: a a set. K_CAT: a then b. K_NOT: a. K_REP: a, from b to c times.
      * K_ALT, K_AND: b ids at list[a], sorted. K_SWITCH: b pairs (set, id) at list[a], sets disjoint, in order
      * of their lowest byte, no two ids equal; c: 1 if the empty string is of it too.
      * K_MULTIPLE: what is left of a number that is a multiple (rx_multiple.c): a the step, b the remainder so
      * far, c where in the number. */
+    uint64_t name[2]; /* a hash of the whole expression under a secret of the process: the same in any grammar */
 };
 struct rx_set {
     uint64_t w[4];
@@ -112,12 +112,14 @@ struct thread {
 struct config {
     uint32_t first, n; /* threads, sorted */
     bool accept;
+    bool keyed; /* some thread has a text: what it leads to depends on the keys before */
 };
 struct text_node {
     uint32_t prev, byte;
 };
 enum { CTX_NONE = 0, CTX_ROOT = 1, AT_ACCEPT = 0 };
-enum { TEXT_NONE = 0, TEXT_EMPTY = 1 }; /* a thread without TERM_UNIQUE has TEXT_NONE */
+/* A thread of a terminal without TERM_UNIQUE has TEXT_NONE; one whose key nobody asks for later TEXT_LAST. */
+enum { TEXT_NONE = 0, TEXT_LAST = 1, TEXT_EMPTY = 2 };
 
 struct ctx_pool {
     struct ctx *ctx;
@@ -164,6 +166,7 @@ struct gram {
     struct ctx_pool ctx;
     struct config_pool cfg;
     struct closure *closure;
+    struct mask_cache *masks; /* mask.c; NULL until the first mask */
     struct gram_run *runs; /* all of this grammar, for gc */
     size_t gc_at;          /* bytes from which on to collect */
     uint32_t config_start;
@@ -222,6 +225,8 @@ uint32_t rx_multiple_derive(struct gram *g, const struct rx_node *x, unsigned by
 uint32_t rx_derive(struct gram *g, uint32_t rx, unsigned byte);
 /* rx_is_live: some string matches. False when fuel ran out (fail). */
 bool rx_is_live(struct gram *g, uint32_t rx);
+/* rx_first: puts into s at least every byte that a string of rx may begin with. */
+void rx_first(const struct gram *g, uint32_t rx, struct rx_set *s);
 /* rx_classes: bytes that none of the expressions tells apart share a class; returns how many. */
 uint32_t rx_classes(struct gram *g, const uint32_t *rx, size_t n, uint8_t class_of[256],
                     uint8_t class_byte[256]);
@@ -265,6 +270,10 @@ static inline uint32_t config_step(struct gram *g, uint32_t config, uint32_t cls
     uint32_t to = g->cfg.next[(size_t)config * g->rx.n_classes + cls];
     return LIKELY(to) ? to : config_step_slow(g, config, cls);
 }
+
+/* ---- mask.c ---- */
+/* mask_forget: drops all masks kept; the ids they go by are about to change. */
+void mask_forget(struct gram *g);
 
 /* ---- gc.c ---- */
 /* gram_gc: drops what no run of the grammar refers to; ids held across it are void, runs' configs follow. */

@@ -102,7 +102,7 @@ static void move_rx(struct gc *c) {
             }
         } else if (x.kind == K_SET) {
             x.a = c->to_set[x.a];
-        } else if (x.kind != K_NONE && x.kind != K_EMPTY) {
+        } else if (x.kind == K_CAT || x.kind == K_NOT || x.kind == K_REP) {
             x.a = c->to_rx[x.a];
             x.b = x.kind == K_CAT ? c->to_rx[x.b] : x.b;
         }
@@ -180,7 +180,8 @@ void gram_gc(struct gram *g) {
     g->fail = false;
     mark_ctx(&c, CTX_NONE);
     mark_ctx(&c, CTX_ROOT);
-    c.text[TEXT_NONE] = c.text[TEXT_EMPTY] = 1;
+    c.text[TEXT_NONE] = c.text[TEXT_LAST] = c.text[TEXT_EMPTY] = 1;
+    mask_forget(g);
     save_runs(&c);
     mark_all(&c);
     move_rx(&c);

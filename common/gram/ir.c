@@ -49,6 +49,7 @@ void gram_drop(struct gram *g) {
     if (!g || atomic_fetch_sub_explicit(&g->n_holds, 1, memory_order_acq_rel) != 1)
         return;
     CHECK(!g->runs);
+    mask_forget(g);
     ctx_fini(g);
     config_fini(g);
     dfa_fini(g);

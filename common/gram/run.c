@@ -40,6 +40,14 @@ static void gram_refuel(struct gram *g, size_t n) {
     g->fail = false;
 }
 
+/* retry: after a fail for want of memory, when collecting has made room. */
+static bool retry(struct gram *g) {
+    if (g->fuel < 0 || g->bytes <= g->limit.memory_bytes)
+        return false;
+    gram_gc(g);
+    return g->bytes <= g->limit.memory_bytes / 2;
+}
+
 /* walk: from config along s; *n is how many bytes led to a prefix. 0 on fail. */
 static uint32_t walk(struct gram *g, uint32_t config, struct str s, size_t *n) {
     uint32_t at = config;
@@ -67,6 +75,8 @@ enum rc gram_run_bytes(struct gram_run *r, struct str s, size_t *n_taken, struct
     pthread_mutex_lock(&g->lock);
     gram_refuel(g, s.n);
     uint32_t to = r->ended && s.n ? STATE_DEAD : walk(g, r->config, s, &n);
+    if (to == STATE_UNKNOWN && retry(g))
+        to = walk(g, r->config, s, &n);
     if (to == STATE_UNKNOWN)
         rc = too_much(e);
     else if (to == STATE_DEAD)
@@ -94,41 +104,18 @@ enum rc gram_run_accept(struct gram_run *r, uint32_t token, struct err *e) {
     return rc == RC_INVALID ? err_set(e, rc, NULL, "token %u cannot follow here", token) : rc;
 }
 
-bool mask_walk(struct gram *g, const struct gram_vocab *v, uint32_t from, uint32_t to, uint32_t config,
-               uint32_t *stack, uint32_t *mask) {
-    if (from >= to)
-        return true;
-    uint32_t above = v->node[from].depth - 1u;
-    stack[above] = config;
-    for (uint32_t i = from; i < to;) {
-        const struct vocab_node *x = &v->node[i];
-        uint32_t c = config_step(g, stack[x->depth - 1], g->rx.class_of[x->byte]);
-        if (c == STATE_UNKNOWN)
-            return false;
-        if (c == STATE_DEAD) {
-            i = x->end;
-            continue;
-        }
-        stack[x->depth] = c;
-        vocab_set(v, x->token, mask);
-        i++;
-    }
-    return true;
-}
-
 enum rc gram_run_mask(struct gram_run *r, uint32_t *mask, struct err *e) {
     struct gram *g = r->g;
     const struct gram_vocab *v = r->v;
-    enum rc rc = RC_OK;
     pthread_mutex_lock(&g->lock);
     gram_refuel(g, 0);
-    memset(mask, 0, gram_mask_words(v->n_vocab) * sizeof *mask);
-    if (!r->ended && !mask_walk(g, v, 0, v->n_nodes, r->config, r->stack, mask))
-        rc = too_much(e);
-    for (size_t i = 0; rc == RC_OK && i < v->n_eos && g->cfg.config[r->config].accept; i++)
-        mask[v->eos[i] / 32] |= 1u << (v->eos[i] % 32);
+    bool ok = true;
+    if (r->ended)
+        memset(mask, 0, gram_mask_words(v->n_vocab) * sizeof *mask);
+    else
+        ok = mask_of(g, v, r->config, r->stack, mask) || (retry(g) && mask_of(g, v, r->config, r->stack, mask));
     pthread_mutex_unlock(&g->lock);
-    return rc;
+    return ok ? RC_OK : too_much(e);
 }
 
 /* run_goes_on: some byte can follow. */

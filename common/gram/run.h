@@ -16,9 +16,8 @@ struct gram_run {
     struct gram_run *next, **link;   /* in g->runs */
 };
 
-/* mask_walk: sets the bits of all tokens of the nodes [from, to), siblings and their subtrees whose parent
- * stands at config. stack has room for vocab.depth_max + 1 configs. False on fail. */
-bool mask_walk(struct gram *g, const struct gram_vocab *v, uint32_t from, uint32_t to, uint32_t config,
-               uint32_t *stack, uint32_t *mask);
+/* mask_of: the mask of a config, end tokens included. stack has room for vocab.depth_max + 1 configs. False
+ * on fail. */
+bool mask_of(struct gram *g, const struct gram_vocab *v, uint32_t config, uint32_t *stack, uint32_t *mask);
 
 #endif

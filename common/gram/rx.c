@@ -126,6 +126,35 @@ static void describe(const struct rx_pool *p, struct rx_node *x, const uint32_t 
     }
 }
 
+/* secret: so that nobody can make up two expressions of one name. */
+static pthread_once_t secret_once = PTHREAD_ONCE_INIT;
+static uint64_t secret[2];
+static void make_secret(void) {
+    fill_random(secret, sizeof secret);
+}
+
+/* name: from the names of the children, not their ids. The order of alternatives does not matter. */
+static void give_name(const struct rx_pool *p, struct rx_node *x, const uint32_t *list) {
+    bool has_a = x->kind == K_CAT || x->kind == K_NOT || x->kind == K_REP;
+    for (int i = 0; i < 2; i++) {
+        uint64_t h = mix(mix(secret[i], x->kind), x->c), sum = 0;
+        if (x->kind == K_MULTIPLE)
+            h = mix(mix(h, x->a), x->b);
+        if (has_a)
+            h = mix(mix(h, p->node[x->a].name[i]), x->kind == K_CAT ? p->node[x->b].name[i] : x->b);
+        for (int w = 0; x->kind == K_SET && w < 4; w++)
+            h = mix(h, p->set[x->a].w[w]);
+        for (uint32_t k = 0; k < x->b && (x->kind == K_ALT || x->kind == K_AND); k++)
+            sum += mix(secret[i], p->node[list[k]].name[i]);
+        for (uint32_t k = 0; k < x->b && x->kind == K_SWITCH; k++) {
+            for (int w = 0; w < 4; w++)
+                h = mix(h, p->set[list[2 * k]].w[w]);
+            h = mix(h, p->node[list[2 * k + 1]].name[i]);
+        }
+        x->name[i] = mix(h, sum);
+    }
+}
+
 /* node: the id of a node; `list` is copied when it is new. */
 static uint32_t node(struct gram *g, struct rx_node x, const uint32_t *list) {
     struct rx_pool *p = &g->rx;
@@ -145,6 +174,7 @@ static uint32_t node(struct gram *g, struct rx_node x, const uint32_t *list) {
         return RX_NONE;
     }
     describe(p, &x, list);
+    give_name(p, &x, list);
     if (x.depth > RX_DEPTH_MAX) {
         gram_set_over(g, "an expression is nested too deeply");
         return RX_NONE;
@@ -488,6 +518,7 @@ void rx_rehash(struct gram *g) {
 
 void rx_pool_init(struct gram *g) {
     struct rx_pool *p = &g->rx;
+    CHECK(pthread_once(&secret_once, make_secret) == 0);
     CHECK(node(g, (struct rx_node){.kind = K_NONE}, NULL) == RX_NONE);
     CHECK(node(g, (struct rx_node){.kind = K_EMPTY}, NULL) == RX_EMPTY);
     /* RX_ANY repeats what is built after it: its node is filled in at the end. Base nodes stay for ever, so
@@ -497,6 +528,7 @@ void rx_pool_init(struct gram *g) {
     p->any_char = rx_class(g, NULL, 0, true);
     struct rx_node any = {.kind = K_REP, .a = p->any_char, .b = 0, .c = RX_INF};
     describe(p, &any, NULL);
+    give_name(p, &any, NULL);
     p->node[RX_ANY] = any;
     rx_rehash(g);
 }

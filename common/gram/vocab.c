@@ -1,4 +1,4 @@
-#include "common/gram/vocab.h"
+#include "common/gram/lex.h"
 
 #include <stdlib.h>
 
@@ -66,6 +66,7 @@ static void build_trie(struct gram_vocab *v, const struct entry *e, uint32_t n) 
 struct gram_vocab *gram_vocab_of(const struct str *tokens, uint32_t n_vocab, const uint32_t *eos,
                                  size_t n_eos) {
     struct gram_vocab *v = xcalloc(1, sizeof *v);
+    v->cache = lex_cache_new();
     struct entry *e = xreallocarray(NULL, (size_t)n_vocab + 1, sizeof *e);
     size_t n_bytes = 0;
     uint32_t n = 0;
@@ -114,6 +115,7 @@ struct gram_vocab *gram_vocab_new(const struct tok *t, uint32_t n_vocab, const u
 void gram_vocab_free(struct gram_vocab *v) {
     if (!v)
         return;
+    lex_cache_free(v->cache);
     free(v->node);
     free(v->same);
     free(v->offset);

@@ -7,6 +7,7 @@
 #ifndef WEIR_COMMON_GRAM_VOCAB_H
 #define WEIR_COMMON_GRAM_VOCAB_H
 
+#include "common/gram/engine.h"
 #include "common/gram/gram.h"
 
 enum { NO_TOKEN = UINT32_MAX };
@@ -28,6 +29,7 @@ struct gram_vocab {
     size_t n_eos;
     uint32_t depth_max; /* of a node */
     bool *is_eos;       /* [n_vocab] */
+    struct lex_cache *cache; /* lex.h; with a lock of its own */
 };
 
 static inline struct str vocab_token(const struct gram_vocab *v, uint32_t id) {

@@ -32,9 +32,12 @@ static bool bit(const uint32_t *mask, uint32_t i) {
 
 static void check_mask(uint64_t seed, struct oracle *o, struct gram_run *r, uint32_t *mask) {
     struct err e = {0};
+    uint32_t again[(N_VOCAB + 31) / 32];
     size_t n = oracle_length(o);
     if (gram_run_mask(r, mask, &e))
         fail_msg("seed %llu: %s", (unsigned long long)seed, e.msg);
+    assert_int_equal(gram_run_mask(r, again, &e), RC_OK); /* from what was kept */
+    assert_memory_equal(again, mask, sizeof again);
     for (uint32_t i = 0; i < N_VOCAB; i++) {
         bool want = i != EOS || oracle_complete(o);
         for (size_t k = 0; want && i != EOS && k < tokens[i].n; k++) {
