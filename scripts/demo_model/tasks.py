@@ -1,0 +1,190 @@
+"""The measured tasks: capitals, sums, sentiment, JSON, tools. Each gives (user, assistant) for a Draw."""
+
+import json
+
+import tools
+import words
+
+
+def capital(d):
+    def make():
+        country, city, _ = d.pick(words.COUNTRIES)
+        return d.phrase("capital"), country, city
+
+    if d.held:
+        phrase, country, city = make()
+    else:  # a tenth of the meetings of phrasing and country is left out of training as well
+        phrase, country, city = d.fitting("capital", make)
+    return phrase.format(c=country), f"The capital of {country} is {city}."
+
+
+def worked(a, b):
+    """A sum as the model writes it: the units, the tens, and what they make."""
+    if a < 10 and b < 10:
+        return f"{a} + {b} = {a + b}."
+    units, tens = a % 10 + b % 10, a // 10 + b // 10
+    carry = "+1" if units > 9 else ""
+    return (
+        f"{a} + {b}: {a % 10}+{b % 10}={units}, {a // 10}+{b // 10}{carry}={tens + units // 10}, so {a + b}."
+    )
+
+
+def addition(d):
+    a, b = d.sum_pair()
+    n, m = d.name(), d.name()
+    user = d.phrase("sum").format(a=a, b=b, i=d.item(), n=n, m=m, d=d.pick(words.DAYS))
+    return user, worked(a, b)
+
+
+def opinion(d):
+    """A sentence that praises or blames, and whether it praises."""
+    good = d.chance(0.5)
+    adjectives = words.GOOD if good else words.BAD
+    n, a = d.fitting("sentiment", lambda: (d.pick(words.REVIEWED), d.pick(adjectives)))
+    m = n
+    while m == n:
+        m, b = d.fitting("sentiment", lambda: (d.pick(words.REVIEWED), d.pick(adjectives)))
+    if d.chance(0.25):
+        v = d.pick(words.LOVED if good else words.HATED)
+        return d.phrase("loved").format(v=v, n=n, m=m, a=a), good
+    if not d.held and d.chance(0.12):
+        return f"The {n} was not {a}.", not good
+    return d.phrase("good_bad").format(n=n, m=m, a=a, b=b), good
+
+
+def sentiment(d):
+    s, good = opinion(d)
+    return d.phrase("sentiment").format(s=s), "Positive." if good else "Negative."
+
+
+def listing(d, names):
+    """The fields of a request, in words."""
+    if len(names) == 1:
+        return names[0]
+    form = d.number(0, 3)
+    if form == 0:
+        return ", ".join(names)
+    if form == 1 and not d.held:
+        return "the " + ", ".join(names[:-1]) + " and the " + names[-1]
+    return ", ".join(names[:-1]) + " and " + names[-1]
+
+
+def extraction(d):
+    values = {
+        "name": d.name(),
+        "age": d.amount("age", 1, 99),
+        "city": d.city(),
+        "job": d.pick(words.JOBS),
+        "quantity": d.amount("quantity", 2, 99),
+        "item": d.item(),
+        "day": d.pick(words.DAYS),
+        "price": d.amount("price", 1, 999),
+        "event": d.pick(words.EVENTS),
+        "hour": d.number(1, 12),
+    }
+    sentence = d.phrase(d.pick(["person", "person", "order", "order", "event"]))
+    fields = [k for k in values if "{" + k + "}" in sentence]
+    fields.sort(key=lambda k: sentence.index("{" + k + "}"))
+    if d.chance(0.35) and len(fields) > 1:
+        fields = d.some(fields, d.number(1, len(fields)))
+    elif d.chance(0.3):
+        d.rng.shuffle(fields)
+    text = sentence.format(**values)
+    user = d.phrase("json").format(f=listing(d, fields), s=text)
+    return user, json.dumps({k: values[k] for k in fields})
+
+
+def argument(d, name):
+    kinds = {"minutes": (1, 99), "hour": (1, 12), "people": (2, 30), "quantity": (2, 99)}
+    closed = {"kind": tools.MUSIC, "room": tools.ROOMS, "language": tools.LANGUAGES, "day": words.DAYS}
+    if name in ("name", "city", "item"):
+        return getattr(d, name)()
+    if name in ("hour", "people"):  # a dozen values: too few to leave some out
+        return d.number(*kinds[name])
+    if name in kinds:
+        return d.amount(name, *kinds[name])
+    if name == "word":
+        return d.fitting("word", lambda: d.pick(words.SPELL) if d.chance(0.6) else d.made_up())
+    if name == "message":
+        form = d.fitting("message", lambda: d.pick(tools.MESSAGES))
+        return form.format(**{k: argument(d, k) for k in ("day", "hour", "quantity", "item", "city", "name")})
+    return d.pick(closed[name])
+
+
+def tool_json(name, description, arguments):
+    return {
+        "type": "function",
+        "function": {
+            "name": name,
+            "description": description,
+            "parameters": {
+                "type": "object",
+                "properties": {k: {"type": v} for k, v in arguments.items()},
+                "required": list(arguments),
+            },
+        },
+    }
+
+
+def call_text(name, arguments):
+    return "<tool_call>" + json.dumps({"name": name, "arguments": arguments}) + "</tool_call>"
+
+
+def tool_set(d, n):
+    """n different tools as (entry of TOOLS, the name it has here, JSON for the template)."""
+    chosen = []
+    for entry in d.some(tools.TOOLS, n):
+        name = d.pick(entry[0])
+        chosen.append((entry, name, tool_json(name, d.pick(entry[1]), entry[2])))
+    return chosen
+
+
+def tool_choice(d):
+    """(tools, user, assistant, (entry, arguments)): the request fits one of the tools."""
+    chosen = tool_set(d, d.number(2 if d.held else 1, 3))
+    entry, name, _ = d.pick(chosen)
+    if "a" in entry[2]:
+        a, b = d.sum_pair()
+        arguments = {"a": a, "b": b}
+    else:
+        arguments = {k: argument(d, k) for k in entry[2]}
+    user = d.pick(entry[4] if d.held else entry[3]).format(**arguments)
+    return [c[2] for c in chosen], user, call_text(name, arguments), (entry, arguments)
+
+
+def tool_result(d, entry, arguments):
+    """What the tool answers and what the assistant makes of it."""
+    first, n = entry[0][0], d.number(2, 30)
+    known = (
+        {
+            "get_weather": lambda w=d.pick("sunny cloudy rainy windy foggy".split()): (
+                {"degrees": n, "sky": w},
+                "It is {n} degrees and {w} in {city}.".format(n=n, w=w, **arguments),
+            ),
+            "get_time": lambda h=d.number(1, 12): ({"hour": h}, f"It is {h} o'clock in {arguments['city']}."),
+            "add": lambda: (
+                {"sum": arguments["a"] + arguments["b"]},
+                f"{arguments['a']} + {arguments['b']} = {arguments['a'] + arguments['b']}.",
+            ),
+            "count_people": lambda: ({"people": n * 1000}, f"{n * 1000} people live in {arguments['city']}."),
+            "translate": lambda w=d.made_up(): ({"word": w}, f"The {arguments['language']} word is {w}."),
+        }
+        if first in ("get_weather", "get_time", "add", "count_people", "translate")
+        else {}
+    )
+    if first in known:
+        result, text = known[first]()
+    else:
+        result, text = d.pick(
+            [({"ok": True}, d.say("Done.|It is done.")), ({"ok": False}, "Sorry, that did not work.")]
+        )
+    return json.dumps(result), text
+
+
+MEASURED = {
+    "capitals": capital,
+    "sums": addition,
+    "sentiment": sentiment,
+    "json": extraction,
+    "tools": tool_choice,
+}

@@ -1,0 +1,87 @@
+"""The demo model's training text: the same bytes again, nothing held out in it, and the template that it was written for."""
+
+import importlib
+import json
+import subprocess
+import sys
+
+import jinja2
+import pytest
+from conftest import ROOT
+
+pytestmark = pytest.mark.slow_sanitized  # no program of ours runs here
+SCRIPTS = ROOT / "scripts/demo_model"
+# SHA-256 of the lines of dialogues 1000..1999. Another one: released weights are no longer what the scripts describe.
+SLICE_DIGEST = "b74166c01e15460fd68a48ea4cbf12484b395e07753a09d985cd70dcc733fd80"
+
+
+@pytest.fixture(scope="module")
+def made():
+    """The generator's modules; their plain names are taken back afterwards."""
+    sys.path.insert(0, str(SCRIPTS))
+    before = set(sys.modules)
+    yield {name: importlib.import_module(name) for name in ("chat", "generate", "check_held_out")}
+    sys.path.remove(str(SCRIPTS))
+    for name in set(sys.modules) - before:
+        if getattr(sys.modules[name], "__file__", None) and str(SCRIPTS) in sys.modules[name].__file__:
+            del sys.modules[name]
+
+
+def test_training_text_is_made_again():
+    out = subprocess.run(
+        [sys.executable, "generate.py", "--digest", "1000", "2000"],
+        cwd=SCRIPTS,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert out.stdout.strip() == SLICE_DIGEST
+
+
+def test_nothing_held_out_is_in_a_slice(made):
+    out = subprocess.run(
+        [sys.executable, "check_held_out.py", "2000"], cwd=SCRIPTS, capture_output=True, text=True
+    )
+    assert out.returncode == 0, out.stdout
+
+
+def test_the_proof_finds_what_is_there(made, monkeypatch, capsys):
+    """A phrasing, a pair and a name that are held out, put into the text, are found."""
+    check, generate = made["check_held_out"], made["generate"]
+    prompts = [
+        generate.held_prompt(1, task, i)[0]["messages"]
+        for task in ("capitals", "sums", "json")
+        for i in range(3)
+    ]
+    monkeypatch.setattr(check, "dialogue", lambda seed, i: ({"messages": prompts[i]}, None))
+    monkeypatch.setattr(sys, "argv", ["check_held_out.py", str(len(prompts))])
+    assert check.main() == 1
+    said = capsys.readouterr().out
+    assert all(f"dialogue {i}: " in said for i in range(len(prompts)))
+
+
+def test_template_equals_the_training_text(made):
+    """chat.parts makes what the Jinja template makes, calls and results included."""
+    chat, generate = made["chat"], made["generate"]
+    env = jinja2.Environment(trim_blocks=True, lstrip_blocks=True)
+    env.filters["tojson"] = lambda x: json.dumps(x, ensure_ascii=False)
+    template = env.from_string(chat.TEMPLATE)
+    with_tools = 0
+    for i in range(400):
+        dialogue = generate.dialogue(generate.SEED, i)[0]
+        messages = [as_sent(m) for m in dialogue["messages"]]
+        text = template.render(
+            messages=messages, tools=dialogue.get("tools"), bos_token=chat.BOS, add_generation_prompt=False
+        )
+        assert text == "".join(t for t, _ in chat.parts(dialogue))
+        with_tools += "tools" in dialogue
+    assert with_tools > 10
+
+
+def as_sent(message):
+    """A call as a client sends it back: in tool_calls."""
+    text = message["content"]
+    if message["role"] != "assistant" or not text.startswith("<tool_call>"):
+        return message
+    call = json.loads(text.removeprefix("<tool_call>").removesuffix("</tool_call>"))
+    return {"role": "assistant", "content": None, "tool_calls": [{"type": "function", "function": call}]}
