@@ -109,7 +109,7 @@ def main():
         "eos_token_id": [tok.token_to_id(chat.END), tok.token_to_id(chat.EOT)],
     }
     write_json(folder, "config.json", c["config"] | ids)
-    write_json(folder, "generation_config.json", {**ids, "do_sample": False, "max_new_tokens": 256})
+    write_json(folder, "generation_config.json", {**ids, "do_sample": False, "temperature": 0.0, "max_new_tokens": 256})
     write_weights(folder, c["p"])
     shutil.copy(os.path.join(ROOT, "LICENSE"), os.path.join(folder, "LICENSE"))
     if c["log"]:

@@ -54,7 +54,7 @@ def test_chat_equals_transformers(demo):
 
 
 def test_default_sampling_is_greedy(demo):
-    """generation_config.json asks for the best token, so a client that sets nothing gets the scored answers."""
+    """generation_config.json has temperature 0, so a client that sets nothing gets the scored answers."""
     g = next(g for g in GOLDEN if not g["tools"])
     c = demo.client().chat.completions.create(model="weir-demo", messages=g["messages"], max_tokens=64)
     assert c.choices[0].message.content == g["text"]
