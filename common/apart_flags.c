@@ -15,7 +15,6 @@
 #define NO_TLS "this version speaks plain HTTP; put a proxy that ends TLS in front of it"
 #define NO_CORS "this version sends no CORS headers; put a proxy that does in front of it"
 #define NO_TOOLS "this version parses no tool calls"
-#define NO_GRAMMAR "structured output is not served in this version"
 #define NO_MEDIA "images and audio are not served in this version"
 #define NO_PLUGINS "logits processors are not served in this version"
 #define NO_KV_TRANSFER "KV blocks are not moved between workers in this version"
@@ -54,11 +53,8 @@ const struct conf_flag apart_flag_rows[] = {
     REFUSED("reasoning-parser", CONF_STR, "this version parses no reasoning"),
     REFUSED("override-generation-config", CONF_JSON,
             "edit the model's generation_config.json, or take --generation-config vllm"),
-    ONLY("guided-decoding-backend", NULL, CONF_STR, "auto", NO_GRAMMAR),
-    REFUSED("guided-decoding-disable-any-whitespace", CONF_BOOL, NO_GRAMMAR),
-    REFUSED("guided-decoding-disable-additional-properties", CONF_BOOL, NO_GRAMMAR),
-    REFUSED("structured-outputs-config", CONF_JSON, NO_GRAMMAR),
-    REFUSED("grammar-cache-mb", CONF_INT, NO_GRAMMAR),
+    REFUSED("structured-outputs-config", CONF_JSON,
+            "take --guided-decoding-disable-any-whitespace and --guided-decoding-disable-additional-properties"),
     REFUSED("allowed-local-media-path", CONF_STR, NO_MEDIA),
     REFUSED("allowed-media-domains", CONF_LIST, NO_MEDIA),
     REFUSED("allowed-media-cidr", CONF_LIST, NO_MEDIA),
@@ -88,14 +84,6 @@ const struct conf_flag apart_flag_rows[] = {
 
     /* 18: limits of what is not in this version */
     REFUSED("max-bad-words", CONF_INT, "bad_words is not served in this version"),
-    REFUSED("max-schema-bytes", CONF_SIZE, NO_GRAMMAR),
-    REFUSED("max-schema-nodes", CONF_INT, NO_GRAMMAR),
-    REFUSED("max-choices", CONF_INT, NO_GRAMMAR),
-    REFUSED("max-grammar-states", CONF_INT, NO_GRAMMAR),
-    REFUSED("max-grammar-moves", CONF_INT, NO_GRAMMAR),
-    REFUSED("max-regex-bytes", CONF_SIZE, NO_GRAMMAR),
-    REFUSED("max-regex-repeat", CONF_INT, NO_GRAMMAR),
-    REFUSED("max-regex-states", CONF_INT, NO_GRAMMAR),
     REFUSED("limit-mm-per-prompt", CONF_JSON, NO_MEDIA),
     REFUSED("max-image-bytes", CONF_SIZE, NO_MEDIA),
     REFUSED("max-image-pixels", CONF_INT, NO_MEDIA),

@@ -145,6 +145,7 @@ const struct conf_flag worker_flag_rows[] = {
      AT(deterministic),
      .help = "sums do not depend on the batch; always so on a CPU [off]"},
     {.name = "enforce-eager", .kind = CONF_BOOL, AT(eager), .help = "no captured graphs on a GPU [off]"},
+    GRAMMAR_FLAG_ROWS(offsetof(struct worker_flags, grammar)),
     {.name = "mock",
      .kind = CONF_BOOL,
      AT(mock),
@@ -182,6 +183,7 @@ void worker_flags_init(struct worker_flags *f) {
                                .max_logprobs = 20,
                                .generation_config = xstrdup("auto"),
                                .mock_step_ms = 5};
+    grammar_flags_init(&f->grammar);
 }
 
 enum rc worker_flags_task(const struct worker_flags *f, const char **task, struct err *e) {

@@ -8,6 +8,7 @@
 
 #include "common/conf.h"
 #include "common/err.h"
+#include "common/grammar_flags.h"
 
 struct worker_flags {
     struct conf_list served_names;
@@ -32,6 +33,7 @@ struct worker_flags {
     char *generation_config; /* auto, vllm: generation_config.json does not count */
     int64_t threads; /* compute threads; 0: cores */
     bool deterministic, eager;
+    struct grammar_flags grammar;
     /* A scripted engine in place of the model (worker/mock.h); for tests and benchmarks of routers. */
     bool mock;
     double mock_step_ms, mock_prefill_us_per_token;

@@ -66,6 +66,20 @@ const struct conf_flag router_flag_rows[] = {
      .choices = "auto|vllm",
      AT(generation_config),
      .help = "auto: sampling defaults of the model; vllm: neutral ones. Give it to the workers, too [auto]"},
+    {.name = "guided-decoding-backend",
+     .kind = CONF_ENUM,
+     .choices = "auto|xgrammar|guidance|outlines|lm-format-enforcer",
+     AT(guided_backend),
+     .help = "no effect: one engine serves structured output [auto]"},
+    {.name = "guided-decoding-disable-any-whitespace",
+     .kind = CONF_BOOL,
+     AT(no_json_whitespace),
+     .help = "structured JSON without white space but one space after ',' and ':' [off]"},
+    {.name = "guided-decoding-disable-additional-properties",
+     .kind = CONF_BOOL,
+     AT(no_additional_properties),
+     .help = "objects of structured JSON have the properties of their schema only [off]"},
+    GRAMMAR_FLAG_ROWS(offsetof(struct router_opts, grammar)),
     SECONDS("http-keep-alive", keep_alive_s, "idle connections close after so many seconds [65]"),
     SECONDS("sse-keepalive", sse_keepalive_s,
             "comment lines in silent streams, every so many seconds [0: none]"),
@@ -174,8 +188,10 @@ void router_opts_init(struct router_opts *o) {
         .response_role = xstrdup("assistant"),
         .special_tokens_in_content = xstrdup("text"),
         .generation_config = xstrdup("auto"),
+        .guided_backend = xstrdup("auto"),
         .log_level = xstrdup("info"),
     };
+    grammar_flags_init(&o->grammar);
 }
 
 /* ---- subcommands ------------------------------------------------------------------------------------ */
@@ -249,6 +265,7 @@ void weir_opts_settle(struct weir_opts *o, bool serve) {
     if (serve) {
         o->r.threads = o->w.threads;
         o->r.limit.logprobs = o->w.max_logprobs;
+        o->r.grammar = o->w.grammar;
         free(o->r.generation_config);
         o->r.generation_config = xstrdup(o->w.generation_config);
         free(o->r.log_level);

@@ -4,6 +4,7 @@
 #define WEIR_ROUTER_OPTS_H
 
 #include "common/conf.h"
+#include "common/grammar_flags.h"
 #include "common/json.h"
 #include "router/tmpl/tmpl.h"
 
@@ -24,6 +25,9 @@ struct router_opts {
     int64_t port;
     int64_t threads; /* 0: cores */
     struct router_limits limit;
+    struct grammar_flags grammar;
+    char *guided_backend; /* every name is the one engine */
+    bool no_json_whitespace, no_additional_properties; /* --guided-decoding-disable-... */
     double keep_alive_s, write_timeout_s, sse_keepalive_s, shutdown_timeout_s, queue_timeout_s,
         request_timeout_s;
     double engine_stall_timeout_s;

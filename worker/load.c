@@ -14,7 +14,6 @@
 #include "worker/file.h"
 
 enum { MASK_THREADS_MAX = 8 };
-static const size_t GRAMMAR_CACHE_BYTES = 256 * MIB;
 enum { ROWS_MAX = 4096, TOKENS_MAX_CPU = 2048, SEQS_DEFAULT = 256 };
 
 /* ---- files -------------------------------------------------------------------------------------- */
@@ -127,10 +126,11 @@ static enum rc check_layers(const struct load *l, const struct worker_flags *f, 
     for (size_t i = 0; !meant && l->weights && i < st_count(l->weights); i++) {
         const struct st_tensor *t = st_at(l->weights, i);
         if (layer_of(t->name) >= (int64_t)l->config.n_layers)
-            return err_set(e, RC_INVALID, "num_hidden_layers",
-                           "config.json: num_hidden_layers: %u, and the weights have %.*s: they do not "
-                           "belong together; --hf-overrides '{\"num_hidden_layers\": %u}' cuts the model on purpose",
-                           l->config.n_layers, (int)MIN(t->name.n, 100), t->name.p, l->config.n_layers);
+            return err_set(
+                e, RC_INVALID, "num_hidden_layers",
+                "config.json: num_hidden_layers: %u, and the weights have %.*s: they do not "
+                "belong together; --hf-overrides '{\"num_hidden_layers\": %u}' cuts the model on purpose",
+                l->config.n_layers, (int)MIN(t->name.n, 100), t->name.p, l->config.n_layers);
     }
     return RC_OK;
 }
@@ -387,7 +387,7 @@ static struct str asset_text(const struct load *l, const char *name) {
     return a ? (struct str){a->data, a->n} : (struct str){NULL, 0};
 }
 
-static void open_constraints(struct load *l, struct engine_opts *o) {
+static void open_constraints(struct load *l, const struct grammar_flags *f, struct engine_opts *o) {
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
     struct constraints_opts co = {
         .tokenizer = {.tokenizer_json = asset_text(l, "tokenizer.json"),
@@ -396,7 +396,8 @@ static void open_constraints(struct load *l, struct engine_opts *o) {
         .n_vocab = o->n_vocab,
         .eos_ids = o->eos_ids,
         .n_eos_ids = o->n_eos_ids,
-        .cache_bytes = GRAMMAR_CACHE_BYTES,
+        .limits = grammar_flags_limits(f),
+        .cache_bytes = (size_t)f->cache_mb * MIB,
         .n_threads = cores > 4 ? 2 : 1};
     l->constraints = constraints_new(&co);
     o->constraints = l->constraints;
@@ -459,7 +460,7 @@ enum rc load_model(struct load *l, const struct worker_flags *f, struct engine_o
     o->n_top_max = l->facts.max_logprobs;
     o->logprobs_mode = logprobs_mode(f->logprobs_mode);
     if (!l->pooler)
-        open_constraints(l, o);
+        open_constraints(l, &f->grammar, o);
     rc = size_pools(l, f, o, e);
     if (rc == RC_OK)
         rc = engine_new(&l->engine, o, e);

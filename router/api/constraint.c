@@ -210,9 +210,11 @@ static struct str keep(struct arena *a, struct str s) {
 }
 
 /* read_options: what shapes the text of JSON, as the worker's compiler reads it. */
-static enum rc read_options(const struct field_values *v, struct gen_req *r, struct err *e) {
+static enum rc read_options(const struct field_values *v, const struct router_opts *o, struct gen_req *r,
+                            struct err *e) {
     struct str pattern = v->guided_whitespace.v;
-    bool has_pattern = v->guided_whitespace.set, present, tight = false, closed = false;
+    bool has_pattern = v->guided_whitespace.set, present, tight = o->no_json_whitespace,
+         closed = o->no_additional_properties;
     enum rc rc = RC_OK;
     if (v->structured_outputs) {
         struct str own;
@@ -250,11 +252,12 @@ static enum rc read_options(const struct field_values *v, struct gen_req *r, str
     return RC_OK;
 }
 
-enum rc constraint_read(const struct field_values *v, struct gen_req *r, struct err *e) {
+enum rc constraint_read(const struct field_values *v, const struct router_opts *o, struct gen_req *r,
+                        struct err *e) {
     struct ask a = {0};
     enum rc rc = read_fields(&a, v, e);
     if (!rc)
-        rc = read_options(v, r, e);
+        rc = read_options(v, o, r, e);
     if (rc)
         return rc;
     if (r->tools_mode != TOOLS_NONE) {
@@ -304,7 +307,9 @@ enum rc constraint_check(struct gen_env *env, const struct gen_req *r, struct er
         return RC_OK;
     struct gram *g = NULL;
     struct err why = {0};
-    enum rc rc = gram_compile(&g, r->constraint.kind, r->constraint.text, r->constraint.options, NULL, &why);
+    struct gram_limits limits = grammar_flags_limits(&env->opts->grammar);
+    enum rc rc =
+        gram_compile(&g, r->constraint.kind, r->constraint.text, r->constraint.options, &limits, &why);
     gram_drop(g);
     if (rc != RC_OK) {
         const char *at = why.param, *sep = *why.param ? ": " : "";

@@ -10,7 +10,8 @@
 /* constraint_read: the body's constraint, if any, into r->constraint: shapes only, no model needed.
  * tools_mode and tool_name of r are set: a named or required choice makes the constraint. RC_INVALID: two
  * constraints, or one of the wrong shape. */
-MUST_USE enum rc constraint_read(const struct field_values *v, struct gen_req *r, struct err *e);
+MUST_USE enum rc constraint_read(const struct field_values *v, const struct router_opts *o, struct gen_req *r,
+                                 struct err *e);
 /* constraint_check: compiles it, to know that the worker will. RC_INVALID names keyword and pointer, or the
  * offset. What was compiled lately is known to be good. Takes up to the compile budget. */
 MUST_USE enum rc constraint_check(struct gen_env *env, const struct gen_req *r, struct err *e);

@@ -192,7 +192,7 @@ static enum rc prepare(struct gen_env *env, json_t *root, struct str id_suffix, 
     if (!rc && r->route == GEN_CHAT)
         rc = tools_read(&v, &o->limit, r, e);
     if (!rc)
-        rc = constraint_read(&v, r, e);
+        rc = constraint_read(&v, o, r, e);
     if (!rc)
         rc = check_identity(&v, e);
     r->n_prompts = 1;

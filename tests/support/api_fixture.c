@@ -93,6 +93,7 @@ void api_fixture_init(struct api_fixture *f) {
         .queued_requests = 2048,
         .stream_buffer_bytes = 4 * MIB,
     };
+    grammar_flags_init(&f->opts.grammar);
     f->env = (struct gen_env){.opts = &f->opts, .find_model = find_model, .arg = f};
     f->tokenizer_config = str_of(fix_tokenizer_config);
     f->generation = str_of(fix_generation);
