@@ -26,7 +26,9 @@
 #include <stdatomic.h>
 
 enum rx_kind { K_NONE, K_EMPTY, K_SET, K_CAT, K_ALT, K_AND, K_NOT, K_REP, K_SWITCH, K_MULTIPLE };
-enum { RX_NULLABLE = 1, RX_LIVE = 2, RX_DEAD = 4 }; /* LIVE: matches something; DEAD: nothing; else unknown */
+/* RX_LIVE: matches something; RX_DEAD: nothing; else unknown. RX_PLAIN: no complement, intersection or multiple
+ * inside. RX_COUNTS: a repeat with a finite bound inside. */
+enum { RX_NULLABLE = 1, RX_LIVE = 2, RX_DEAD = 4, RX_PLAIN = 8, RX_COUNTS = 16 };
 enum { RX_ALL = 3 };                                /* any bytes, UTF-8 or not; inside only */
 enum { RX_DEPTH_MAX = 600, RX_REPEAT_MIN_MAX = 1 << 16 };
 
@@ -220,6 +222,13 @@ uint32_t rx_trie_add(struct gram *g, uint32_t trie, const char *s, size_t n);
 /* ---- rx_multiple.c ---- */
 bool rx_multiple_nullable(const struct rx_node *x);
 uint32_t rx_multiple_derive(struct gram *g, const struct rx_node *x, unsigned byte);
+
+/* ---- rx_clamp.c ---- */
+/* rx_count_max: the largest finite bound of a repeat in rx; 0: none. */
+uint32_t rx_count_max(const struct gram *g, uint32_t rx);
+/* rx_clamp: an expression, of RX_PLAIN rx, with counts above n written as "more than n": it matches all that rx
+ * does, and tells the same prefixes and strings of up to n bytes. */
+uint32_t rx_clamp(struct gram *g, uint32_t rx, uint32_t n);
 
 /* ---- derive.c ---- */
 uint32_t rx_derive(struct gram *g, uint32_t rx, unsigned byte);

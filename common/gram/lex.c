@@ -5,6 +5,8 @@
 /* ---- what all grammars of a vocabulary share ----------------------------------------------------- */
 
 enum { CACHE_BYTES = 48 << 20 };
+/* Most tokens are no longer than this, and few are as short as that: see count_clamp. */
+enum { CLAMP_MAX = 20, CLAMP_MIN = 4 };
 
 struct lex_cache {
     pthread_mutex_t lock;
@@ -110,7 +112,8 @@ static struct lex *finish(struct build *b, const struct gram_vocab *v, const uin
     memcpy(x->name, name, sizeof x->name);
     atomic_init(&x->n_holds, 1);
     for (size_t i = 0; i < n_words; i++)
-        x->n_in += (uint32_t)__builtin_popcount(b->mask[i]);
+        for (uint32_t w = b->mask[i]; w; w &= w - 1)
+            x->n_in++;
     x->dense = x->n_in > LEX_SPARSE_MAX;
     if (x->dense) {
         x->in = b->mask;
@@ -171,9 +174,10 @@ static bool exclusion(struct gram *g, uint32_t rx, uint32_t *base) {
     return !g->fail;
 }
 
-/* subtract: q is within `base`, whose lex is known: only where the two differ is the trie looked at. */
-static bool subtract(struct gram *g, const struct gram_vocab *v, uint32_t q, uint32_t base, const struct lex *of,
-                     struct build *b) {
+/* subtract: q is within `base`, whose lex is known, and the same for up to n bytes: only where the two differ is
+ * the trie looked at. */
+static bool subtract(struct gram *g, const struct gram_vocab *v, uint32_t q, uint32_t base, uint32_t n,
+                     const struct lex *of, struct build *b) {
     uint32_t(*stack)[2] = xreallocarray(NULL, v->depth_max + 1, sizeof *stack), next_end = 0;
     bool ok = true;
     if (of->dense)
@@ -184,15 +188,19 @@ static bool subtract(struct gram *g, const struct gram_vocab *v, uint32_t q, uin
     stack[0][1] = base;
     for (uint32_t i = 0; ok && i < v->n_nodes;) {
         const struct vocab_node *x = &v->node[i];
-        uint32_t cls = g->rx.class_of[x->byte];
-        uint32_t to = dfa_step(g, stack[x->depth - 1][0], cls), was = dfa_step(g, stack[x->depth - 1][1], cls);
-        uint32_t end = x->end;
+        uint32_t cls = g->rx.class_of[x->byte], end = x->end, to = STATE_DEAD, was = STATE_DEAD;
+        bool same = x->reach <= n;
+        if (!same) {
+            to = dfa_step(g, stack[x->depth - 1][0], cls);
+            was = dfa_step(g, stack[x->depth - 1][1], cls);
+            same = to == was;
+        }
         ok = to != STATE_UNKNOWN && was != STATE_UNKNOWN && gram_spend(g, 2);
-        if (ok && to != was && to != STATE_DEAD)
+        if (ok && !same && to != STATE_DEAD)
             end = i + 1;
         while (next_end < of->n_ends && of->ends[next_end] < end) { /* those of the nodes done with */
             uint32_t node = of->ends[next_end++];
-            if (to == was || (to != STATE_DEAD && node == i && g->dfa.state[to].accept))
+            if (same || (to != STATE_DEAD && node == i && g->dfa.state[to].accept))
                 add_end(b, node);
         }
         if (to == STATE_DEAD && was != STATE_DEAD)
@@ -209,20 +217,28 @@ static bool subtract(struct gram *g, const struct gram_vocab *v, uint32_t q, uin
     return ok;
 }
 
+/* count_clamp: up to which length of tokens the counts in rx are to be let go; 0: not at all. */
+static uint32_t count_clamp(const struct gram *g, uint32_t rx) {
+    if (!(g->rx.node[rx].flags & RX_PLAIN))
+        return 0;
+    uint32_t n = MIN(rx_count_max(g, rx), CLAMP_MAX + 1u);
+    return n > CLAMP_MIN ? n - 1 : 0;
+}
+
 struct lex *lex_of(struct gram *g, const struct gram_vocab *v, uint32_t q) {
-    uint32_t rx = g->dfa.state[q].rx, base_rx;
+    uint32_t rx = g->dfa.state[q].rx;
     uint64_t name[2];
     memcpy(name, g->rx.node[rx].name, sizeof name);
     struct lex *x = cache_find(v->cache, name);
     if (x)
         return x;
     struct build b = {.mask = xcalloc(gram_mask_words(v->n_vocab) + 1, sizeof *b.mask)};
-    bool shared = true, ok;
-    if (exclusion(g, rx, &base_rx)) {
+    uint32_t n = count_clamp(g, rx), base_rx = n ? rx_clamp(g, rx, n) : rx;
+    bool excludes = base_rx == rx && exclusion(g, rx, &base_rx), ok;
+    if (base_rx != rx) {
         uint32_t base = dfa_of(g, base_rx);
         struct lex *of = base > STATE_DEAD ? lex_of(g, v, base) : NULL;
-        ok = of && subtract(g, v, q, base, of, &b);
-        shared = false;
+        ok = of && subtract(g, v, q, base, excludes ? 0 : n, of, &b);
         if (of)
             lex_drop(of);
     } else {
@@ -230,7 +246,7 @@ struct lex *lex_of(struct gram *g, const struct gram_vocab *v, uint32_t q) {
     }
     if (ok)
         x = finish(&b, v, name);
-    if (x && shared)
+    if (x && !excludes)
         cache_add(v->cache, v, x);
     free(b.mask);
     free(b.ends);

@@ -136,14 +136,18 @@ static bool after_end(struct gram *g, const struct gram_vocab *v, struct thread 
     return rc == WALK_OK;
 }
 
-static bool thread_mask(struct gram *g, const struct gram_vocab *v, struct thread t, const struct lex *x,
-                        uint32_t *stack, uint32_t *mask) {
+static void add_lex(const struct gram_vocab *v, const struct lex *x, uint32_t *mask) {
     if (x->dense)
         for (size_t i = 0, n = gram_mask_words(v->n_vocab); i < n; i++)
             mask[i] |= x->in[i];
     else
         for (uint32_t i = 0; i < x->n_in; i++)
             mask[x->in[i] / 32] |= 1u << (x->in[i] % 32);
+}
+
+/* ends_mask: what one thread allows behind the ends of its terminal. */
+static bool ends_mask(struct gram *g, const struct gram_vocab *v, struct thread t, const struct lex *x,
+                      uint32_t *stack, uint32_t *mask) {
     if (x->n_ends == 0)
         return true;
     uint32_t ret = ctx_return(g, t.ctx);
@@ -177,7 +181,8 @@ static void keep(struct gram *g, const struct gram_vocab *v, uint32_t config, st
     struct mask_cache *c = g->masks;
     size_t n_words = gram_mask_words(v->n_vocab), n = 0;
     for (size_t i = 0; i < n_words; i++)
-        n += (size_t)__builtin_popcount(base ? mask[i] & ~base->in[i] : mask[i]);
+        for (uint32_t w = base ? mask[i] & ~base->in[i] : mask[i]; w; w &= w - 1)
+            n++;
     struct kept k = {.config = config, .whole = n >= n_words};
     k.n_extra = (uint32_t)(k.whole ? n_words : n);
     k.extra = xreallocarray(NULL, (size_t)k.n_extra + 1, sizeof *k.extra);
@@ -205,14 +210,22 @@ bool mask_of(struct gram *g, const struct gram_vocab *v, uint32_t config, uint32
             write_kept(v, &c->kept[id], mask);
             return true;
         }
-    memset(mask, 0, gram_mask_words(v->n_vocab) * sizeof *mask);
-    for (uint32_t i = 0; i < g->cfg.config[config].n; i++) {
-        struct thread t = g->cfg.thread[g->cfg.config[config].first + i];
-        struct lex *x = state_lex(g, t.q);
-        if (!x || !thread_mask(g, v, t, x, stack, mask))
+    uint32_t n = g->cfg.config[config].n;
+    for (uint32_t i = 0; i < n; i++) {
+        struct lex *x = state_lex(g, g->cfg.thread[g->cfg.config[config].first + i].q);
+        if (!x)
             return false;
         if (x->dense && (!base || x->n_in > base->n_in))
             base = x;
+    }
+    write_kept(v, &(struct kept){.base = base}, mask);
+    for (uint32_t i = 0; i < n; i++) {
+        struct thread t = g->cfg.thread[g->cfg.config[config].first + i];
+        struct lex *x = state_lex(g, t.q);
+        if (x != base)
+            add_lex(v, x, mask);
+        if (!ends_mask(g, v, t, x, stack, mask))
+            return false;
     }
     for (size_t i = 0; g->cfg.config[config].accept && i < v->n_eos; i++)
         mask[v->eos[i] / 32] |= 1u << (v->eos[i] % 32);

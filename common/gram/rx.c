@@ -81,21 +81,31 @@ static uint32_t hash_node(const struct rx_node *x, const uint32_t *list) {
 /* describe: flags, depth and height from the children. */
 static void describe(const struct rx_pool *p, struct rx_node *x, const uint32_t *list) {
     const struct rx_node *n = p->node;
-    unsigned nullable = 0, live = 0, depth = 0;
+    unsigned any = 0, all = 0xFF, depth = 0, step = x->kind == K_SWITCH ? 2 : 1;
+    for (uint32_t i = 0; has_list((enum rx_kind)x->kind) && i < x->b; i++) {
+        const struct rx_node *y = &n[list[i * step + step - 1]];
+        any |= y->flags;
+        all &= y->flags;
+        depth = MAX(depth, y->depth);
+    }
+    unsigned inside = (all & RX_PLAIN) | (any & RX_COUNTS);
     switch ((enum rx_kind)x->kind) {
-    case K_NONE: x->flags = RX_DEAD; return;
-    case K_EMPTY: x->flags = RX_LIVE | RX_NULLABLE; return;
-    case K_SET: x->flags = RX_LIVE; return;
+    case K_NONE: x->flags = RX_DEAD | RX_PLAIN; return;
+    case K_EMPTY: x->flags = RX_LIVE | RX_NULLABLE | RX_PLAIN; return;
+    case K_SET: x->flags = RX_LIVE | RX_PLAIN; return;
     case K_CAT:
-        x->flags = n[x->a].flags & n[x->b].flags & (RX_NULLABLE | RX_LIVE);
+        x->flags = (uint8_t)((n[x->a].flags & n[x->b].flags & (RX_NULLABLE | RX_LIVE | RX_PLAIN)) |
+                             ((n[x->a].flags | n[x->b].flags) & RX_COUNTS));
         x->depth = (uint16_t)MAX(n[x->a].depth + 1, n[x->b].depth);
         if (n[x->a].kind != K_SET || n[x->b].height)
             x->height = (uint16_t)(1 + MAX(n[x->a].height, n[x->b].height));
         return;
     case K_REP:
-        x->flags = n[x->a].flags & RX_LIVE;
+        x->flags = n[x->a].flags & (RX_LIVE | RX_PLAIN | RX_COUNTS);
         if (x->b == 0 || (n[x->a].flags & RX_NULLABLE))
-            x->flags = RX_LIVE | RX_NULLABLE;
+            x->flags |= RX_LIVE | RX_NULLABLE;
+        if (x->b > 1 || x->c != RX_INF)
+            x->flags |= RX_COUNTS;
         x->depth = (uint16_t)(n[x->a].depth + 1);
         return;
     case K_NOT:
@@ -103,23 +113,15 @@ static void describe(const struct rx_pool *p, struct rx_node *x, const uint32_t 
         x->depth = (uint16_t)(n[x->a].depth + 1);
         return;
     case K_ALT:
+        x->flags = (uint8_t)((any & (RX_NULLABLE | RX_LIVE)) | inside);
+        x->depth = (uint16_t)(depth + 1);
+        return;
     case K_AND:
-        nullable = x->kind == K_AND ? RX_NULLABLE : 0;
-        for (uint32_t i = 0; i < x->b; i++) {
-            const struct rx_node *y = &n[list[i]];
-            nullable = x->kind == K_AND ? nullable & y->flags : nullable | (y->flags & RX_NULLABLE);
-            live |= x->kind == K_ALT ? y->flags & RX_LIVE : 0;
-            depth = MAX(depth, y->depth);
-        }
-        x->flags = (uint8_t)(nullable | (nullable ? RX_LIVE : live));
+        x->flags = all & RX_NULLABLE ? RX_NULLABLE | RX_LIVE : 0;
         x->depth = (uint16_t)(depth + 1);
         return;
     case K_SWITCH: /* its derivatives are its children: no recursion */
-        for (uint32_t i = 0; i < x->b; i++) {
-            live |= n[list[2 * i + 1]].flags & RX_LIVE;
-            depth = MAX(depth, n[list[2 * i + 1]].depth);
-        }
-        x->flags = (uint8_t)(x->c ? RX_NULLABLE | RX_LIVE : live);
+        x->flags = (uint8_t)((x->c ? RX_NULLABLE | RX_LIVE : any & RX_LIVE) | inside);
         x->depth = (uint16_t)depth;
         return;
     case K_MULTIPLE: x->flags = rx_multiple_nullable(x) ? RX_LIVE | RX_NULLABLE : RX_LIVE; return;

@@ -28,6 +28,17 @@ static size_t common_prefix(const struct entry *a, const struct entry *b) {
     return i;
 }
 
+/* close_nodes: the path shrinks to n nodes. */
+static void close_nodes(struct gram_vocab *v, const uint32_t *open, size_t *depth, size_t n) {
+    for (; *depth > n; --*depth) {
+        struct vocab_node *x = &v->node[open[*depth]];
+        x->end = v->n_nodes;
+        x->reach = MAX(x->reach, (uint8_t)MIN(*depth, (size_t)255));
+        if (*depth > 1)
+            v->node[open[*depth - 1]].reach = MAX(v->node[open[*depth - 1]].reach, x->reach);
+    }
+}
+
 static void build_trie(struct gram_vocab *v, const struct entry *e, uint32_t n) {
     size_t n_nodes = 0;
     for (uint32_t i = 0; i < n; i++)
@@ -38,8 +49,7 @@ static void build_trie(struct gram_vocab *v, const struct entry *e, uint32_t n) 
     size_t depth = 0;
     for (uint32_t i = 0; i < n; i++) {
         size_t shared = i ? common_prefix(&e[i - 1], &e[i]) : 0;
-        for (; depth > shared; depth--)
-            v->node[open[depth]].end = v->n_nodes;
+        close_nodes(v, open, &depth, shared);
         for (; depth < e[i].n;) {
             open[depth + 1] = v->n_nodes;
             v->node[v->n_nodes] = (struct vocab_node){
@@ -58,8 +68,7 @@ static void build_trie(struct gram_vocab *v, const struct entry *e, uint32_t n) 
             v->same[t] = e[i].id;
         }
     }
-    for (; depth > 0; depth--)
-        v->node[open[depth]].end = v->n_nodes;
+    close_nodes(v, open, &depth, 0);
     free(open);
 }
 

@@ -17,6 +17,7 @@ struct vocab_node {
     uint32_t token; /* that ends here, the lowest id; others of the same bytes follow by gram_vocab.same */
     uint16_t depth; /* bytes from the root, which is no node: 1 and up */
     uint8_t byte;
+    uint8_t reach; /* depth of the deepest node of the subtree, at most 255 */
 };
 
 struct gram_vocab {

@@ -92,7 +92,7 @@ static const struct ast *expression(struct oracle *o, unsigned depth) {
     x->a = expression(o, depth - 1);
     if (x->kind == AST_REP) {
         x->min = oracle_random(r, 3);
-        x->max = oracle_random(r, 3) ? x->min + oracle_random(r, 4) : UINT32_MAX;
+        x->max = oracle_random(r, 3) ? x->min + oracle_random(r, oracle_random(r, 6) ? 4 : 14) : UINT32_MAX;
     } else if (x->kind != AST_NOT) {
         x->b = expression(o, depth - 1);
     }
