@@ -203,7 +203,7 @@ static void add_item(struct gram *g, uint32_t at, uint32_t keys, uint32_t ctx) {
     struct closure *c = g->closure;
     bool is_new;
     seen_get(g, at, keys, ctx, 0, &is_new);
-    if (!is_new)
+    if (!is_new || !keys_viable(g, at, keys))
         return;
     c->item = table_grow(c->item, &c->cap_items, (size_t)c->n_items + 1, sizeof *c->item, &g->bytes);
     c->item[c->n_items++] = (struct edge){at, keys, ctx};

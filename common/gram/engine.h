@@ -142,6 +142,16 @@ struct config_pool {
     uint32_t n_step, cap_step;
 };
 
+/* Whether the parts from a place on can match under some keys; see keys.c. */
+struct key_memo {
+    uint32_t at, keys, is;
+};
+struct key_pool {
+    struct key_memo *memo;
+    uint32_t n, cap;
+    struct itab tab;
+};
+
 struct closure; /* scratch of ctx.c */
 
 struct gram {
@@ -167,6 +177,7 @@ struct gram {
     struct dfa dfa;
     struct ctx_pool ctx;
     struct config_pool cfg;
+    struct key_pool keys;
     struct closure *closure;
     struct mask_cache *masks; /* mask.c; NULL until the first mask */
     struct gram_run *runs; /* all of this grammar, for gc */
@@ -265,6 +276,11 @@ uint32_t ctx_start(struct gram *g);
 /* ctx_rehash: after ids have changed. ctx_trim: gives scratch memory back. */
 void ctx_rehash(struct gram *g);
 void ctx_trim(struct gram *g);
+
+/* ---- keys.c ---- */
+/* keys_viable: the parts from `at` to the end of the production can match something although `keys` are taken. */
+bool keys_viable(struct gram *g, uint32_t at, uint32_t keys);
+void keys_forget(struct gram *g);
 
 /* ---- config.c ---- */
 void config_init(struct gram *g);

@@ -190,6 +190,7 @@ void gram_gc(struct gram *g) {
     dfa_fini(g);
     dfa_init(g);
     ctx_trim(g);
+    keys_forget(g);
     g->config_start = ctx_start(g);
     uint32_t at = 0;
     for (struct gram_run *r = g->runs; r; r = r->next) {

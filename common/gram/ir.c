@@ -50,6 +50,7 @@ void gram_drop(struct gram *g) {
         return;
     CHECK(!g->runs);
     mask_forget(g);
+    keys_forget(g);
     ctx_fini(g);
     config_fini(g);
     dfa_fini(g);

@@ -12,6 +12,10 @@
  * back up. So members of an object are right-recursive: members -> key ":" value rest; rest -> "" | ","
  * members.
  *
+ * Keys that run out: a production is given up as soon as one of its keys has no string left. One that must match
+ * two or more keys yet, of an expression with fewer strings left than that, is noticed too late: front ends do not
+ * build such.
+ *
  * Threads: a grammar is built by one thread. Sealed, it is immutable and may be shared (gram.h).
  * Limits: struct gram_limits, checked as it grows: a builder that went over them keeps returning valid ids
  * and gram_seal says RC_INVALID; so front ends need not look at each call, but must bound their own loops

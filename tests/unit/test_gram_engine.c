@@ -232,6 +232,23 @@ static void test_unique_keys(void **state) {
     gram_drop(g);
 }
 
+static void test_keys_run_out(void **state) {
+    (void)state;
+    struct gram *g = gram_new(NULL);
+    uint32_t object = gram_rule(g, S("object"), RULE_SCOPE), members = gram_rule(g, S("members"), 0),
+             rest = gram_rule(g, S("rest"), 0);
+    uint32_t key = gram_term(g, range(g, 'a', 'b'), TERM_UNIQUE);
+    gram_prod(g, object, (uint32_t[]){term(g, "{"), members, term(g, "}")}, 3);
+    gram_prod(g, members, (uint32_t[]){key, term(g, ":1"), rest}, 3);
+    gram_prod(g, rest, NULL, 0);
+    gram_prod(g, rest, (uint32_t[]){term(g, ","), members}, 2);
+    seal(g, object);
+    assert_fate(g, "{a:1,", 'p');
+    assert_fate(g, "{a:1,b:1}", 'e');
+    assert_fate(g, "{a:1,b:1,", 'n'); /* nothing could follow the comma */
+    gram_drop(g);
+}
+
 static void test_refusals(void **state) {
     (void)state;
     struct err e = {0};
@@ -271,7 +288,8 @@ int main(void) {
         cmocka_unit_test(test_bytes_and_classes), cmocka_unit_test(test_operators),
         cmocka_unit_test(test_choice),            cmocka_unit_test(test_lists),
         cmocka_unit_test(test_left_recursion),    cmocka_unit_test(test_repeat_rules),
-        cmocka_unit_test(test_unique_keys),       cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_unique_keys),       cmocka_unit_test(test_keys_run_out),
+        cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests_name("gram_engine", tests, NULL, NULL);
 }

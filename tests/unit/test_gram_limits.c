@@ -1,0 +1,345 @@
+/* The grammar engine under pressure: hostile expressions, deep nesting, little memory, many threads, a large
+ * vocabulary. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "common/gram/gram.h"
+#include "tests/support/bench.h"
+#include "tests/support/gram_oracle.h"
+#include "tests/support/gram_vocab.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define S(text) STR_LIT(text)
+
+#ifdef WEIR_SANITIZE
+enum { SLOWER = 8, N_DEEP = 20000, N_LONG = 4000 };
+#else
+enum { SLOWER = 1, N_DEEP = 100000, N_LONG = 20000 };
+#endif
+
+static uint32_t range(struct gram *g, uint32_t lo, uint32_t hi) {
+    return rx_class(g, &(struct rx_range){lo, hi}, 1, false);
+}
+static uint32_t term(struct gram *g, const char *s) {
+    return gram_term(g, rx_bytes(g, str_of(s)), 0);
+}
+static void seal(struct gram *g, uint32_t start) {
+    struct err e = {0};
+    if (gram_seal(g, start, true, &e))
+        fail_msg("%s", e.msg);
+}
+
+/* json: values of brackets, strings, numbers, and objects whose keys are unique. */
+static struct gram *json(const struct gram_limits *limits) {
+    struct gram *g = gram_new(limits);
+    uint32_t value = gram_rule(g, S("value"), 0), object = gram_rule(g, S("object"), RULE_SCOPE),
+             members = gram_rule(g, S("members"), 0), rest = gram_rule(g, S("rest"), 0);
+    static const struct rx_range odd[] = {{0, 0x1F}, {'"', '"'}, {'\\', '\\'}};
+    uint32_t quote = rx_bytes(g, S("\"")), chars = rx_repeat(g, rx_class(g, odd, 3, true), 0, RX_INF);
+    uint32_t string = rx_cat(g, quote, rx_cat(g, chars, quote));
+    uint32_t number = gram_term(g, rx_repeat(g, range(g, '0', '9'), 1, 20), 0), colon = term(g, ":"),
+             comma = term(g, ","), key = gram_term(g, string, TERM_UNIQUE);
+    uint32_t list = gram_repeat(g, value, comma, 0, RX_INF);
+    gram_prod(g, value, (uint32_t[]){gram_term(g, string, 0)}, 1);
+    gram_prod(g, value, &number, 1);
+    gram_prod(g, value, (uint32_t[]){term(g, "["), list, term(g, "]")}, 3);
+    gram_prod(g, value, &object, 1);
+    gram_prod(g, object, (uint32_t[]){term(g, "{"), term(g, "}")}, 2);
+    gram_prod(g, object, (uint32_t[]){term(g, "{"), members, term(g, "}")}, 3);
+    gram_prod(g, members, (uint32_t[]){key, colon, value, rest}, 4);
+    gram_prod(g, rest, NULL, 0);
+    gram_prod(g, rest, (uint32_t[]){comma, members}, 2);
+    seal(g, value);
+    return g;
+}
+
+/* ---- hostile expressions ------------------------------------------------------------------------ */
+
+typedef uint32_t maker(struct gram *g);
+
+static uint32_t plus_plus(struct gram *g) {
+    return rx_repeat(g, rx_repeat(g, range(g, 'a', 'a'), 1, RX_INF), 1, RX_INF);
+}
+static uint32_t dots(struct gram *g) {
+    return rx_repeat(g, rx_repeat(g, rx_class(g, NULL, 0, true), 1, 1000), 1, 1000);
+}
+static uint32_t dots_apart(struct gram *g) { /* the same with something optional between: counts multiply */
+    uint32_t run = rx_repeat(g, rx_class(g, NULL, 0, true), 1, 1000);
+    return rx_repeat(g, rx_cat(g, run, rx_repeat(g, rx_bytes(g, S("x")), 0, 1)), 1, 1000);
+}
+static uint32_t million(struct gram *g) {
+    return rx_repeat(g, range(g, 'a', 'a'), 1000000, 1000000);
+}
+static uint32_t nested(struct gram *g) {
+    uint32_t a = range(g, 'a', 'a');
+    for (int i = 0; i < 100000 && !gram_over(g); i++)
+        a = rx_cat(g, rx_bytes(g, S("(")), rx_cat(g, rx_repeat(g, a, 0, 2), rx_bytes(g, S(")"))));
+    return a;
+}
+static uint32_t wide(struct gram *g) {
+    uint32_t a = RX_NONE;
+    char text[16];
+    for (int i = 0; i < 200000 && !gram_over(g); i++) {
+        snprintf(text, sizeof text, "%d", i);
+        a = rx_alt(g, a, rx_bytes(g, str_of(text)));
+    }
+    return a;
+}
+static uint32_t nowhere(struct gram *g) { /* words that are of n lengths at once: none, after a long search */
+    uint32_t a = rx_repeat(g, range(g, 'a', 'b'), 0, RX_INF), all = a;
+    static const uint32_t prime[] = {7, 11, 13, 17, 19, 23, 29, 31};
+    for (size_t i = 0; i < ARRAY_LEN(prime); i++) {
+        uint32_t block = rx_repeat(g, range(g, 'a', 'b'), prime[i], prime[i]);
+        all = rx_and(g, all, rx_cat(g, rx_repeat(g, block, 0, RX_INF), range(g, 'a', 'b')));
+    }
+    return rx_and(g, all, rx_repeat(g, range(g, 'a', 'b'), 2, RX_INF));
+}
+static uint32_t tenth(struct gram *g) { /* the state set doubles with each byte of the count */
+    return rx_cat(g, rx_repeat(g, range(g, 'a', 'b'), 0, RX_INF),
+                  rx_cat(g, range(g, 'a', 'a'), rx_repeat(g, range(g, 'a', 'b'), 400, 400)));
+}
+
+static void test_hostile(void **state) {
+    (void)state;
+    static maker *const make[] = {plus_plus, dots, dots_apart, million, nested, wide, nowhere, tenth};
+    char *bytes;
+    uint32_t eos = 16383;
+    struct str *tokens = made_vocab(16384, &bytes);
+    struct gram_vocab *v = gram_vocab_of(tokens, 16384, &eos, 1);
+    uint32_t *mask = xcalloc(gram_mask_words(16384), sizeof *mask);
+    for (size_t i = 0; i < ARRAY_LEN(make); i++) {
+        struct gram *g = gram_new(NULL);
+        struct err e = {0};
+        double start = bench_cpu_s();
+        uint32_t t = gram_term(g, make[i](g), 0);
+        enum rc rc = gram_seal(g, t, true, &e);
+        assert_true(rc == RC_OK || rc == RC_INVALID);
+        assert_true(rc == RC_OK || e.msg[0]);
+        if (make[i] == plus_plus || make[i] == dots)
+            assert_int_equal(rc, RC_OK);
+        if (make[i] == million || make[i] == nested)
+            assert_int_equal(rc, RC_INVALID);
+        struct gram_run *r = rc ? NULL : gram_run_new(g, v);
+        for (int k = 0; r && k < 20; k++) {
+            rc = gram_run_mask(r, mask, &e);
+            assert_true(rc == RC_OK || rc == RC_OVERLOAD);
+            rc = gram_run_bytes(r, S("ab"), NULL, &e);
+            assert_true(rc == RC_OK || rc == RC_INVALID || rc == RC_OVERLOAD);
+        }
+        double s = bench_cpu_s() - start;
+        if (s > 2.0 * SLOWER)
+            fail_msg("case %zu took %.2f s", i, s);
+        assert_true(gram_bytes(g) <= 80 * MIB);
+        gram_run_free(r);
+        gram_drop(g);
+    }
+    gram_vocab_free(v);
+    free(tokens);
+    free(bytes);
+    free(mask);
+}
+
+/* ---- long and deep texts ------------------------------------------------------------------------ */
+
+static void test_deep(void **state) {
+    (void)state;
+    struct gram *g = json(NULL);
+    struct gram_run *r = gram_run_new(g, NULL);
+    struct err e = {0};
+    double start = bench_cpu_s();
+    for (int i = 0; i < N_DEEP; i++)
+        assert_int_equal(gram_run_bytes(r, S("[1,{\"a\":"), NULL, &e), RC_OK);
+    assert_int_equal(gram_run_bytes(r, S("1"), NULL, &e), RC_OK);
+    for (int i = 0; i < N_DEEP; i++)
+        assert_int_equal(gram_run_bytes(r, S("}]"), NULL, &e), RC_OK);
+    assert_true(gram_run_must_end(r));
+    double s = bench_cpu_s() - start;
+    if (s > 5.0 * SLOWER)
+        fail_msg("%d levels took %.2f s", N_DEEP, s);
+    assert_true(gram_bytes(g) <= 80 * MIB);
+    gram_run_free(r);
+    gram_drop(g);
+}
+
+/* test_flat: a long list needs no more memory than a short one. */
+static void test_flat(void **state) {
+    (void)state;
+    struct gram *g = json(NULL);
+    struct gram_run *r = gram_run_new(g, NULL);
+    struct err e = {0};
+    assert_int_equal(gram_run_bytes(r, S("[[1,2],\"x\""), NULL, &e), RC_OK);
+    for (int i = 0; i < 200; i++)
+        assert_int_equal(gram_run_bytes(r, S(",{},[1,\"abc\"],123"), NULL, &e), RC_OK);
+    size_t before = gram_bytes(g);
+    for (int i = 0; i < N_DEEP; i++)
+        assert_int_equal(gram_run_bytes(r, S(",{},[1,\"abc\"],123"), NULL, &e), RC_OK);
+    assert_int_equal(gram_bytes(g), before);
+    gram_run_free(r);
+    gram_drop(g);
+}
+
+/* test_collect: with little memory, so that gc runs many times, masks are those of a grammar with plenty. */
+static void test_collect(void **state) {
+    (void)state;
+    struct gram_limits small = {.memory_bytes = 3 * MIB};
+    struct gram *a = json(&small), *b = json(NULL);
+    char *bytes;
+    uint32_t eos = 299, n = 300, mask_a[10], mask_b[10];
+    uint64_t seed = 3;
+    struct str *tokens = oracle_vocab(2, n, &bytes);
+    struct gram_vocab *v = gram_vocab_of(tokens, n, &eos, 1);
+    struct gram_run *ra = gram_run_new(a, v), *rb = gram_run_new(b, v), *idle = gram_run_new(a, v);
+    struct err e = {0};
+    assert_int_equal(gram_run_bytes(idle, S("{\"b\":[1,{\"a"), NULL, &e), RC_OK);
+    assert_int_equal(gram_run_bytes(ra, S("{"), NULL, &e), RC_OK);
+    assert_int_equal(gram_run_bytes(rb, S("{"), NULL, &e), RC_OK);
+    char text[64];
+    for (int i = 0; i < N_LONG; i++) {
+        /* keys that differ, values that nest now and then */
+        int len = snprintf(text, sizeof text, "\"%x%s\":%s,", i % 500 * 7919, i % 7 ? "" : "\xC3\xA9",
+                           i % 3 ? "[1,{\"k\":2}]" : "\"ab\"");
+        if (i % 500 == 499) /* another object, so that the keys do not pile up */
+            len = snprintf(text, sizeof text, "\"last%d\":{", i);
+        if (i % 4 == 0) {
+            assert_int_equal(gram_run_mask(ra, mask_a, &e), RC_OK);
+            assert_int_equal(gram_run_mask(rb, mask_b, &e), RC_OK);
+            assert_memory_equal(mask_a, mask_b, sizeof mask_a);
+        }
+        uint32_t cut = 1 + oracle_random(&seed, (uint32_t)len - 1);
+        struct gram_run *both[] = {ra, rb};
+        for (int k = 0; k < 2; k++) {
+            if (gram_run_bytes(both[k], (struct str){text, cut}, NULL, &e) ||
+                gram_run_bytes(both[k], (struct str){text + cut, (size_t)len - cut}, NULL, &e))
+                fail_msg("step %d: %s", i, e.msg);
+        }
+    }
+    assert_true(gram_bytes(a) <= 4 * MIB);
+    assert_int_equal(gram_run_bytes(idle, S("\":1},2],\"b"), NULL, &e), RC_OK);
+    assert_int_equal(gram_run_bytes(idle, S("\":"), NULL, &e), RC_INVALID); /* "b" was there */
+    assert_int_equal(gram_run_bytes(idle, S("c\":1}"), NULL, &e), RC_OK);
+    assert_true(gram_run_must_end(idle));
+    gram_run_free(ra);
+    gram_run_free(rb);
+    gram_run_free(idle);
+    gram_drop(a);
+    gram_drop(b);
+    gram_vocab_free(v);
+    free(tokens);
+    free(bytes);
+}
+
+/* ---- threads ------------------------------------------------------------------------------------ */
+
+enum { N_THREADS = 4, N_TOKENS = 300, END = N_TOKENS - 1 };
+struct work {
+    struct gram *g;
+    const struct gram_vocab *v;
+    uint64_t seed, hash;
+    bool ok;
+};
+
+static void *walk(void *arg) {
+    struct work *w = arg;
+    uint64_t seed = w->seed;
+    for (int i = 0; i < 40 / SLOWER + 4; i++) {
+        struct gram_run *r = gram_run_new(w->g, w->v);
+        struct err e = {0};
+        uint32_t mask[(N_TOKENS + 31) / 32], allowed[N_TOKENS];
+        for (int step = 0; step < 40; step++) {
+            uint32_t n = 0;
+            w->ok = w->ok && gram_run_mask(r, mask, &e) == RC_OK;
+            for (uint32_t t = 0; t < END; t++)
+                if (mask[t / 32] >> (t % 32) & 1)
+                    allowed[n++] = t;
+            for (size_t k = 0; k < ARRAY_LEN(mask); k++)
+                w->hash = w->hash * 31 + mask[k];
+            if (!n)
+                break;
+            w->ok = w->ok && gram_run_accept(r, allowed[oracle_random(&seed, n)], &e) == RC_OK;
+        }
+        gram_run_free(r);
+    }
+    return NULL;
+}
+
+static void test_threads(void **state) {
+    (void)state;
+    struct gram_limits small = {.memory_bytes = 4 * MIB};
+    char *bytes;
+    uint32_t eos = END;
+    struct str *tokens = oracle_vocab(2, N_TOKENS, &bytes);
+    struct gram_vocab *v = gram_vocab_of(tokens, N_TOKENS, &eos, 1);
+    struct gram *shared = json(&small), *alone = json(NULL);
+    struct work w[N_THREADS], one[N_THREADS];
+    pthread_t id[N_THREADS];
+    for (uint64_t i = 0; i < N_THREADS; i++) {
+        w[i] = (struct work){shared, v, i / 2, 0, true}; /* two of a kind */
+        one[i] = (struct work){alone, v, i / 2, 0, true};
+        assert_int_equal(pthread_create(&id[i], NULL, walk, &w[i]), 0);
+    }
+    for (size_t i = 0; i < N_THREADS; i++) {
+        pthread_join(id[i], NULL);
+        walk(&one[i]);
+        assert_true(w[i].ok && one[i].ok);
+        assert_int_equal(w[i].hash, one[i].hash);
+    }
+    gram_drop(shared);
+    gram_drop(alone);
+    gram_vocab_free(v);
+    free(tokens);
+    free(bytes);
+}
+
+/* ---- a large vocabulary -------------------------------------------------------------------------- */
+
+/* test_large: every token of 128,000 tried byte by byte against the mask, at places of a text. */
+static void test_large(void **state) {
+    (void)state;
+    enum { N = 128000 / (SLOWER == 1 ? 1 : 4) };
+    static const char *const text[] = {"", "[\"", "[\"abc", "[\"abc\",", "[1", "{\"", "{\"user", "{\"user\":\"x\",\"us",
+                                       "{\"a\":{\"a\":12}"};
+    char *bytes;
+    uint32_t eos = N - 1;
+    struct str *tokens = made_vocab(N, &bytes);
+    struct gram_vocab *v = gram_vocab_of(tokens, N, &eos, 1);
+    uint32_t *mask = xcalloc(gram_mask_words(N), sizeof *mask);
+    struct gram *g = json(NULL), *fresh = json(NULL);
+    for (size_t i = 0; i < ARRAY_LEN(text); i++) {
+        struct gram_run *r = gram_run_new(g, v);
+        struct err e = {0};
+        assert_int_equal(gram_run_bytes(r, str_of(text[i]), NULL, &e), RC_OK);
+        assert_int_equal(gram_run_mask(r, mask, &e), RC_OK);
+        for (uint32_t t = 0; t < N; t++) {
+            if (t == eos || !tokens[t].n)
+                continue;
+            struct gram_run *probe = gram_run_new(fresh, NULL);
+            bool ok = gram_run_bytes(probe, str_of(text[i]), NULL, &e) == RC_OK &&
+                      gram_run_bytes(probe, tokens[t], NULL, &e) == RC_OK;
+            if (ok != (mask[t / 32] >> (t % 32) & 1))
+                fail_msg("after %s: token \"%.*s\"", text[i], (int)tokens[t].n, tokens[t].p);
+            gram_run_free(probe);
+        }
+        gram_run_free(r);
+    }
+    gram_drop(g);
+    gram_drop(fresh);
+    gram_vocab_free(v);
+    free(tokens);
+    free(bytes);
+    free(mask);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_hostile), cmocka_unit_test(test_deep),    cmocka_unit_test(test_flat),
+        cmocka_unit_test(test_collect), cmocka_unit_test(test_threads), cmocka_unit_test(test_large),
+    };
+    return cmocka_run_group_tests_name("gram_limits", tests, NULL, NULL);
+}
