@@ -34,7 +34,8 @@ static uint32_t add_config(struct gram *g, const struct thread *t, uint32_t n, b
     struct config_pool *p = &g->cfg;
     size_t width = g->rx.n_classes;
     p->config = table_grow(p->config, &p->cap, (size_t)p->n + 1, sizeof *p->config, &g->bytes);
-    p->thread = table_grow(p->thread, &p->cap_threads, (size_t)p->n_threads + n, sizeof *p->thread, &g->bytes);
+    p->thread =
+        table_grow(p->thread, &p->cap_threads, (size_t)p->n_threads + n, sizeof *p->thread, &g->bytes);
     p->next = table_grow(p->next, &p->cap_next, (p->n + 1) * width, sizeof *p->next, &g->bytes);
     memset(p->next + p->n * width, 0, width * sizeof *p->next);
     p->config[p->n] = (struct config){.first = p->n_threads, .n = n, .accept = accept};
@@ -116,7 +117,8 @@ uint32_t config_step_slow(struct gram *g, uint32_t config, uint32_t cls) {
             push_step(g, t);
         if (!g->dfa.state[t.q].accept)
             continue;
-        uint32_t ctx = t.text >= TEXT_EMPTY ? ctx_add_key(g, t.ctx, t.text) : t.ctx, ret = ctx ? ctx_return(g, ctx) : 0;
+        uint32_t ctx = t.text >= TEXT_EMPTY ? ctx_add_key(g, t.ctx, t.text) : t.ctx,
+                 ret = ctx ? ctx_return(g, ctx) : 0;
         if (!ret)
             return STATE_UNKNOWN;
         const struct config *r = &p->config[ret];
@@ -145,7 +147,8 @@ void config_init(struct gram *g) {
 void config_fini(struct gram *g) {
     struct config_pool *p = &g->cfg;
     g->bytes -= p->cap * sizeof *p->config + p->cap_threads * sizeof *p->thread +
-                p->cap_next * sizeof *p->next + p->cap_texts * sizeof *p->text + p->cap_step * sizeof *p->step;
+                p->cap_next * sizeof *p->next + p->cap_texts * sizeof *p->text +
+                p->cap_step * sizeof *p->step;
     free(p->config);
     free(p->thread);
     free(p->next);

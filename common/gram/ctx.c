@@ -1,7 +1,7 @@
 #include "common/gram/engine.h"
 
-/* The parser's stack as a graph, and the closure after a terminal has matched (Earley 1970, with the origin of
- * an item replaced by the set of items that wait for it).
+/* The parser's stack as a graph, and the closure after a terminal has matched (Earley 1970, with the origin
+ * of an item replaced by the set of items that wait for it).
  *
  * A closure works on items (place, keys, ctx). The ctx of rules predicted here are under construction
  * ("locals", marked LOCAL) while it runs, since more callers may turn up; they are interned at the end,
@@ -36,8 +36,8 @@ struct closure {
     struct thread *thread;
     struct seen *seen;
     uint32_t *order, *member_end;
-    uint32_t n_items, cap_items, n_edges, cap_edges, n_locals, cap_locals, n_starts, cap_starts, n_out, cap_out,
-        n_threads, cap_threads, cap_seen, n_seen, epoch, cap_order, cap_member_end;
+    uint32_t n_items, cap_items, n_edges, cap_edges, n_locals, cap_locals, n_starts, cap_starts, n_out,
+        cap_out, n_threads, cap_threads, cap_seen, n_seen, epoch, cap_order, cap_member_end;
     bool accept;
 };
 
@@ -416,7 +416,8 @@ static void begin_threads(struct gram *g) {
         c->n_out = 0;
         push_list(g, s->edges);
         uint32_t ctx = intern_out(g);
-        c->thread = table_grow(c->thread, &c->cap_threads, (size_t)c->n_threads + 1, sizeof *c->thread, &g->bytes);
+        c->thread =
+            table_grow(c->thread, &c->cap_threads, (size_t)c->n_threads + 1, sizeof *c->thread, &g->bytes);
         c->thread[c->n_threads++] = (struct thread){q, ctx, s->text};
     }
 }

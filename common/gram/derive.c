@@ -46,11 +46,16 @@ static uint32_t derive(struct gram *g, uint32_t rx, unsigned byte) {
     struct rx_node x = g->rx.node[rx];
     switch ((enum rx_kind)x.kind) {
     case K_NONE:
-    case K_EMPTY: return RX_NONE;
-    case K_SET: return set_has(&g->rx.set[x.a], byte) ? RX_EMPTY : RX_NONE;
-    case K_SWITCH: return derive_switch(g, &x, byte);
-    case K_MULTIPLE: return rx_multiple_derive(g, &x, byte);
-    default: break;
+    case K_EMPTY:
+        return RX_NONE;
+    case K_SET:
+        return set_has(&g->rx.set[x.a], byte) ? RX_EMPTY : RX_NONE;
+    case K_SWITCH:
+        return derive_switch(g, &x, byte);
+    case K_MULTIPLE:
+        return rx_multiple_derive(g, &x, byte);
+    default:
+        break;
     }
     if (!gram_spend(g, 3))
         return RX_NONE;
@@ -70,9 +75,9 @@ static uint32_t derive(struct gram *g, uint32_t rx, unsigned byte) {
     } else if (x.kind == K_REP) {
         /* Of a nullable a: b is 0, and the copies that are not empty may as well come first. */
         uint32_t d = derive(g, x.a, byte);
-        to = d == RX_NONE ? d
-                          : rx_mk_cat(g, d,
-                                      rx_mk_rep(g, x.a, x.b ? x.b - 1 : 0, x.c == RX_INF ? x.c : x.c - 1));
+        to = d == RX_NONE
+                 ? d
+                 : rx_mk_cat(g, d, rx_mk_rep(g, x.a, x.b ? x.b - 1 : 0, x.c == RX_INF ? x.c : x.c - 1));
     } else {
         to = derive_list(g, &x, byte);
     }
@@ -91,7 +96,8 @@ void rx_first(const struct gram *g, uint32_t rx, struct rx_set *s) {
         const struct rx_node *x = &p->node[rx];
         switch ((enum rx_kind)x->kind) {
         case K_NONE:
-        case K_EMPTY: return;
+        case K_EMPTY:
+            return;
         case K_SET:
             for (int w = 0; w < 4; w++)
                 s->w[w] |= p->set[x->a].w[w];
@@ -102,7 +108,9 @@ void rx_first(const struct gram *g, uint32_t rx, struct rx_set *s) {
                 return;
             rx = x->b;
             break;
-        case K_REP: rx = x->a; break;
+        case K_REP:
+            rx = x->a;
+            break;
         case K_ALT:
             for (uint32_t i = 0; i < x->b; i++)
                 rx_first(g, p->list[x->a + i], s);
@@ -121,7 +129,9 @@ void rx_first(const struct gram *g, uint32_t rx, struct rx_set *s) {
                 break;
             }
         } /* fall through */
-        case K_NOT: memset(s, 0xFF, sizeof *s); return;
+        case K_NOT:
+            memset(s, 0xFF, sizeof *s);
+            return;
         case K_MULTIPLE:
             for (const char *c = "0123456789-."; *c; c++)
                 set_put(s, (unsigned char)*c);
@@ -178,11 +188,17 @@ uint32_t rx_classes(struct gram *g, const uint32_t *rx, size_t n, uint8_t class_
         uint32_t set = UINT32_MAX;
         switch ((enum rx_kind)x.kind) {
         case K_NONE:
-        case K_EMPTY: break;
-        case K_SET: set = x.a; break;
-        case K_CAT: visit(g, x.b); /* fall through */
+        case K_EMPTY:
+            break;
+        case K_SET:
+            set = x.a;
+            break;
+        case K_CAT:
+            visit(g, x.b); /* fall through */
         case K_NOT:
-        case K_REP: visit(g, x.a); break;
+        case K_REP:
+            visit(g, x.a);
+            break;
         case K_ALT:
         case K_AND:
             for (uint32_t i = 0; i < x.b; i++)
@@ -281,8 +297,9 @@ bool rx_is_live(struct gram *g, uint32_t rx) {
 enum rc rx_is_none(struct gram *g, uint32_t a, bool *none, struct err *e) {
     bool live = rx_is_live(g, a);
     if (gram_over(g))
-        return err_set(e, RC_INVALID, NULL, "it takes too long to find out whether an expression matches "
-                                            "anything");
+        return err_set(e, RC_INVALID, NULL,
+                       "it takes too long to find out whether an expression matches "
+                       "anything");
     *none = !live;
     return RC_OK;
 }

@@ -26,10 +26,10 @@
 #include <stdatomic.h>
 
 enum rx_kind { K_NONE, K_EMPTY, K_SET, K_CAT, K_ALT, K_AND, K_NOT, K_REP, K_SWITCH, K_MULTIPLE };
-/* RX_LIVE: matches something; RX_DEAD: nothing; else unknown. RX_PLAIN: no complement, intersection or multiple
- * inside. RX_COUNTS: a repeat with a finite bound inside. */
+/* RX_LIVE: matches something; RX_DEAD: nothing; else unknown. RX_PLAIN: no complement, intersection or
+ * multiple inside. RX_COUNTS: a repeat with a finite bound inside. */
 enum { RX_NULLABLE = 1, RX_LIVE = 2, RX_DEAD = 4, RX_PLAIN = 8, RX_COUNTS = 16 };
-enum { RX_ALL = 3 };                                /* any bytes, UTF-8 or not; inside only */
+enum { RX_ALL = 3 }; /* any bytes, UTF-8 or not; inside only */
 enum { RX_DEPTH_MAX = 600, RX_REPEAT_MIN_MAX = 1 << 16 };
 
 struct rx_node {
@@ -42,7 +42,8 @@ struct rx_node {
      * of their lowest byte, no two ids equal; c: 1 if the empty string is of it too.
      * K_MULTIPLE: what is left of a number that is a multiple (rx_multiple.c): a the step, b the remainder so
      * far, c where in the number. */
-    uint64_t name[2]; /* a hash of the whole expression under a secret of the process: the same in any grammar */
+    uint64_t
+        name[2]; /* a hash of the whole expression under a secret of the process: the same in any grammar */
 };
 struct rx_set {
     uint64_t w[4];
@@ -72,11 +73,11 @@ struct rx_pool {
 };
 
 struct gram_sym {
-    uint32_t name;    /* offset into names, of a rule */
-    uint32_t rx;      /* of a terminal */
-    uint32_t first;   /* rule, sealed: its productions are start[first .. first + n) */
+    uint32_t name;  /* offset into names, of a rule */
+    uint32_t rx;    /* of a terminal */
+    uint32_t first; /* rule, sealed: its productions are start[first .. first + n) */
     uint32_t n;
-    uint32_t rank;    /* rule, sealed: callers at the same place of the text have lower or equal rank */
+    uint32_t rank; /* rule, sealed: callers at the same place of the text have lower or equal rank */
     uint8_t is_term, flags;
     bool productive, nullable, uses_keys, in_cycle; /* in_cycle: left recursive with others or itself */
 };
@@ -104,9 +105,9 @@ struct edge {
     uint32_t at, keys, ctx;
 };
 struct ctx {
-    uint32_t first, n;           /* edges */
-    uint32_t group, n_group;     /* a cycle: the first of its group, and how many; else itself and 1 */
-    uint32_t ret;                /* config after a return to it, 0: not known yet */
+    uint32_t first, n;       /* edges */
+    uint32_t group, n_group; /* a cycle: the first of its group, and how many; else itself and 1 */
+    uint32_t ret;            /* config after a return to it, 0: not known yet */
 };
 struct thread {
     uint32_t q, ctx, text;
@@ -180,8 +181,8 @@ struct gram {
     struct key_pool keys;
     struct closure *closure;
     struct mask_cache *masks; /* mask.c; NULL until the first mask */
-    struct gram_run *runs; /* all of this grammar, for gc */
-    size_t gc_at;          /* bytes from which on to collect */
+    struct gram_run *runs;    /* all of this grammar, for gc */
+    size_t gc_at;             /* bytes from which on to collect */
     uint32_t config_start;
 };
 
@@ -237,8 +238,8 @@ uint32_t rx_multiple_derive(struct gram *g, const struct rx_node *x, unsigned by
 /* ---- rx_clamp.c ---- */
 /* rx_count_max: the largest finite bound of a repeat in rx; 0: none. */
 uint32_t rx_count_max(const struct gram *g, uint32_t rx);
-/* rx_clamp: an expression, of RX_PLAIN rx, with counts above n written as "more than n": it matches all that rx
- * does, and tells the same prefixes and strings of up to n bytes. */
+/* rx_clamp: an expression, of RX_PLAIN rx, with counts above n written as "more than n": it matches all that
+ * rx does, and tells the same prefixes and strings of up to n bytes. */
 uint32_t rx_clamp(struct gram *g, uint32_t rx, uint32_t n);
 
 /* ---- derive.c ---- */
@@ -278,7 +279,8 @@ void ctx_rehash(struct gram *g);
 void ctx_trim(struct gram *g);
 
 /* ---- keys.c ---- */
-/* keys_viable: the parts from `at` to the end of the production can match something although `keys` are taken. */
+/* keys_viable: the parts from `at` to the end of the production can match something although `keys` are
+ * taken. */
 bool keys_viable(struct gram *g, uint32_t at, uint32_t keys);
 void keys_forget(struct gram *g);
 

@@ -172,7 +172,8 @@ static uint32_t copies_some(struct gram *g, struct repeat *r, uint32_t n) {
     if (n == 1)
         return m->some = r->part;
     m->some = gram_rule(g, (struct str){NULL, 0}, 0);
-    uint32_t few = copies_some(g, r, n / 2), all = copies_all(g, r, n / 2), more = copies_some(g, r, n - n / 2);
+    uint32_t few = copies_some(g, r, n / 2), all = copies_all(g, r, n / 2),
+             more = copies_some(g, r, n - n / 2);
     gram_prod(g, m->some, &few, 1);
     prod_joined(g, r, m->some, all, more);
     return m->some;

@@ -12,9 +12,9 @@
  * back up. So members of an object are right-recursive: members -> key ":" value rest; rest -> "" | ","
  * members.
  *
- * Keys that run out: a production is given up as soon as one of its keys has no string left. One that must match
- * two or more keys yet, of an expression with fewer strings left than that, is noticed too late: front ends do not
- * build such.
+ * Keys that run out: a production is given up as soon as one of its keys has no string left. One that must
+ * match two or more keys yet, of an expression with fewer strings left than that, is noticed too late: front
+ * ends do not build such.
  *
  * Threads: a grammar is built by one thread. Sealed, it is immutable and may be shared (gram.h).
  * Limits: struct gram_limits, checked as it grows: a builder that went over them keeps returning valid ids
@@ -73,9 +73,9 @@ uint32_t rx_not(struct gram *g, uint32_t a);                    /* any text that
 uint32_t rx_repeat(struct gram *g, uint32_t a, uint32_t min, uint32_t max); /* max RX_INF: no bound */
 /* rx_choice: one of n strings; a trie, for long enums. */
 uint32_t rx_choice(struct gram *g, const struct str *s, size_t n);
-/* rx_multiple: numbers in digits, "-" or nothing in front, "." and digits behind or not, whose value is a multiple
- * of step / 10^scale; step from 1 to RX_STEP_MAX, scale at most RX_SCALE_MAX. Leading zeros are not looked at:
- * intersect it with the spellings wanted. */
+/* rx_multiple: numbers in digits, "-" or nothing in front, "." and digits behind or not, whose value is a
+ * multiple of step / 10^scale; step from 1 to RX_STEP_MAX, scale at most RX_SCALE_MAX. Leading zeros are not
+ * looked at: intersect it with the spellings wanted. */
 enum { RX_STEP_MAX = 1 << 20, RX_SCALE_MAX = 60 };
 uint32_t rx_multiple(struct gram *g, uint32_t step, uint32_t scale);
 /* rx_is_none: provably or by search matches nothing. RC_INVALID when fuel ran out before that was known. */

@@ -1,8 +1,8 @@
 #include "common/gram/engine.h"
 
 /* Whether what is left of a production can be matched at all, when its keys must differ from those seen. Each
- * terminal is looked at by itself: that some string of it is left. A production that asks for several more keys
- * of a finite expression than there are is not found out before they run out (ir.h tells front ends). */
+ * terminal is looked at by itself: that some string of it is left. A production that asks for several more
+ * keys of a finite expression than there are is not found out before they run out (ir.h tells front ends). */
 
 enum { DEPTH_MAX = 64, BUSY = 2 };
 

@@ -174,8 +174,8 @@ static bool exclusion(struct gram *g, uint32_t rx, uint32_t *base) {
     return !g->fail;
 }
 
-/* subtract: q is within `base`, whose lex is known, and the same for up to n bytes: only where the two differ is
- * the trie looked at. */
+/* subtract: q is within `base`, whose lex is known, and the same for up to n bytes: only where the two differ
+ * is the trie looked at. */
 static bool subtract(struct gram *g, const struct gram_vocab *v, uint32_t q, uint32_t base, uint32_t n,
                      const struct lex *of, struct build *b) {
     uint32_t(*stack)[2] = xreallocarray(NULL, v->depth_max + 1, sizeof *stack), next_end = 0;

@@ -15,12 +15,12 @@
 struct lex {
     uint64_t name[2];
     atomic_uint n_holds;
-    uint32_t n_in;    /* tokens inside */
-    uint32_t n_ends;  /* nodes at which it may end, in order, that have children */
-    uint32_t *in;     /* dense: a mask; else ids */
+    uint32_t n_in;   /* tokens inside */
+    uint32_t n_ends; /* nodes at which it may end, in order, that have children */
+    uint32_t *in;    /* dense: a mask; else ids */
     uint32_t *ends;
     bool dense;
-    bool used;        /* since the cache last looked; under its lock */
+    bool used; /* since the cache last looked; under its lock */
 };
 
 enum { LEX_SPARSE_MAX = 1024 };

@@ -5,8 +5,8 @@
 
 /* Masks. A token is allowed if one of the config's threads can take it. Either it lies inside that thread's
  * terminal as a whole, which the lex of its state knows; or the terminal ends at some node of the trie above
- * the token, and what follows there is the same for all those nodes: the config after a return to the thread's
- * ctx. From there on the subtree is walked config by config.
+ * the token, and what follows there is the same for all those nodes: the config after a return to the
+ * thread's ctx. From there on the subtree is walked config by config.
  *
  * Masks found are kept by config: a lex to begin with, and ids on top of it. */
 
@@ -84,8 +84,8 @@ enum walk_rc { WALK_OK, WALK_FAIL, WALK_KEYED };
 
 /* walk: sets the bits of all tokens of the nodes [from, to), siblings and their subtrees whose parent stands
  * at config. WALK_KEYED: with `stop_keyed`, a key began on the way. */
-static enum walk_rc walk(struct gram *g, const struct gram_vocab *v, uint32_t from, uint32_t to, uint32_t config,
-                         bool stop_keyed, uint32_t *stack, uint32_t *mask) {
+static enum walk_rc walk(struct gram *g, const struct gram_vocab *v, uint32_t from, uint32_t to,
+                         uint32_t config, bool stop_keyed, uint32_t *stack, uint32_t *mask) {
     if (from >= to)
         return WALK_OK;
     stack[v->node[from].depth - 1u] = config;
@@ -118,8 +118,8 @@ static uint32_t key_text(struct gram *g, const struct gram_vocab *v, uint32_t te
 }
 
 /* after_end: what one thread allows below a node where its terminal ends. */
-static bool after_end(struct gram *g, const struct gram_vocab *v, struct thread t, uint32_t node, uint32_t ret,
-                      uint32_t *stack, uint32_t *mask) {
+static bool after_end(struct gram *g, const struct gram_vocab *v, struct thread t, uint32_t node,
+                      uint32_t ret, uint32_t *stack, uint32_t *mask) {
     const struct vocab_node *x = &v->node[node];
     bool tracked = t.text >= TEXT_EMPTY;
     enum walk_rc rc = WALK_KEYED;
@@ -177,7 +177,8 @@ static void write_kept(const struct gram_vocab *v, const struct kept *k, uint32_
         mask[k->extra[i] / 32] |= 1u << (k->extra[i] % 32);
 }
 
-static void keep(struct gram *g, const struct gram_vocab *v, uint32_t config, struct lex *base, const uint32_t *mask) {
+static void keep(struct gram *g, const struct gram_vocab *v, uint32_t config, struct lex *base,
+                 const uint32_t *mask) {
     struct mask_cache *c = g->masks;
     size_t n_words = gram_mask_words(v->n_vocab), n = 0;
     for (size_t i = 0; i < n_words; i++)

@@ -113,7 +113,8 @@ enum rc gram_run_mask(struct gram_run *r, uint32_t *mask, struct err *e) {
     if (r->ended)
         memset(mask, 0, gram_mask_words(v->n_vocab) * sizeof *mask);
     else
-        ok = mask_of(g, v, r->config, r->stack, mask) || (retry(g) && mask_of(g, v, r->config, r->stack, mask));
+        ok = mask_of(g, v, r->config, r->stack, mask) ||
+             (retry(g) && mask_of(g, v, r->config, r->stack, mask));
     pthread_mutex_unlock(&g->lock);
     return ok ? RC_OK : too_much(e);
 }

@@ -9,11 +9,11 @@ struct gram_run {
     struct gram *g;
     const struct gram_vocab *v;
     uint32_t config;
-    uint32_t gc_n;                   /* of gram_gc: threads of the config */
+    uint32_t gc_n; /* of gram_gc: threads of the config */
     bool gc_accept;
-    uint32_t *stack;                 /* [v->depth_max + 1] of a walk */
-    bool ended;                      /* an end token was taken */
-    struct gram_run *next, **link;   /* in g->runs */
+    uint32_t *stack;               /* [v->depth_max + 1] of a walk */
+    bool ended;                    /* an end token was taken */
+    struct gram_run *next, **link; /* in g->runs */
 };
 
 /* mask_of: the mask of a config, end tokens included. stack has room for vocab.depth_max + 1 configs. False

@@ -90,9 +90,15 @@ static void describe(const struct rx_pool *p, struct rx_node *x, const uint32_t 
     }
     unsigned inside = (all & RX_PLAIN) | (any & RX_COUNTS);
     switch ((enum rx_kind)x->kind) {
-    case K_NONE: x->flags = RX_DEAD | RX_PLAIN; return;
-    case K_EMPTY: x->flags = RX_LIVE | RX_NULLABLE | RX_PLAIN; return;
-    case K_SET: x->flags = RX_LIVE | RX_PLAIN; return;
+    case K_NONE:
+        x->flags = RX_DEAD | RX_PLAIN;
+        return;
+    case K_EMPTY:
+        x->flags = RX_LIVE | RX_NULLABLE | RX_PLAIN;
+        return;
+    case K_SET:
+        x->flags = RX_LIVE | RX_PLAIN;
+        return;
     case K_CAT:
         x->flags = (uint8_t)((n[x->a].flags & n[x->b].flags & (RX_NULLABLE | RX_LIVE | RX_PLAIN)) |
                              ((n[x->a].flags | n[x->b].flags) & RX_COUNTS));
@@ -124,7 +130,9 @@ static void describe(const struct rx_pool *p, struct rx_node *x, const uint32_t 
         x->flags = (uint8_t)((x->c ? RX_NULLABLE | RX_LIVE : any & RX_LIVE) | inside);
         x->depth = (uint16_t)depth;
         return;
-    case K_MULTIPLE: x->flags = rx_multiple_nullable(x) ? RX_LIVE | RX_NULLABLE : RX_LIVE; return;
+    case K_MULTIPLE:
+        x->flags = rx_multiple_nullable(x) ? RX_LIVE | RX_NULLABLE : RX_LIVE;
+        return;
     }
 }
 
@@ -340,8 +348,7 @@ uint32_t rx_mk_and(struct gram *g, uint32_t base) {
     for (uint32_t i = 0; i < n; i++) {
         uint32_t x = p->tmp[base + i];
         nullable = nullable && rx_nullable(g, x);
-        if (p->node[x].kind == K_NOT &&
-            bsearch(&p->node[x].a, &p->tmp[base], n, sizeof *p->tmp, cmp_u32))
+        if (p->node[x].kind == K_NOT && bsearch(&p->node[x].a, &p->tmp[base], n, sizeof *p->tmp, cmp_u32))
             return drop_tmp(g, base, RX_NONE);
     }
     if (n && p->tmp[base] == RX_EMPTY)
@@ -514,7 +521,8 @@ void rx_rehash(struct gram *g) {
         itab_add(&p->sets, hash_set(&p->set[i]), i, &g->bytes);
     for (uint32_t i = 0; i < p->n; i++) {
         const struct rx_node *x = &p->node[i];
-        itab_add(&p->nodes, hash_node(x, has_list((enum rx_kind)x->kind) ? &p->list[x->a] : NULL), i, &g->bytes);
+        itab_add(&p->nodes, hash_node(x, has_list((enum rx_kind)x->kind) ? &p->list[x->a] : NULL), i,
+                 &g->bytes);
     }
 }
 

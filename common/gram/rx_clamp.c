@@ -1,8 +1,8 @@
 #include "common/gram/engine.h"
 
-/* Counts that a token cannot reach. Within n bytes a repeat takes at most n copies that are not empty; so a bound
- * above n is never met, and a minimum above n never reached. Without complement or intersection around it, a
- * prefix stays alive just as before. Recursion goes as deep as node.depth says. */
+/* Counts that a token cannot reach. Within n bytes a repeat takes at most n copies that are not empty; so a
+ * bound above n is never met, and a minimum above n never reached. Without complement or intersection around
+ * it, a prefix stays alive just as before. Recursion goes as deep as node.depth says. */
 
 uint32_t rx_count_max(const struct gram *g, uint32_t rx) {
     uint32_t max = 0;
@@ -23,7 +23,8 @@ uint32_t rx_count_max(const struct gram *g, uint32_t rx) {
             for (uint32_t i = 0; i < x->b; i++)
                 max = MAX(max, rx_count_max(g, g->rx.list[x->a + i]));
             return max;
-        default: return max;
+        default:
+            return max;
         }
     }
 }

@@ -59,8 +59,8 @@ static uint32_t tail(struct gram *g, const struct rx_range *r, size_t n_r, uint3
 }
 
 /* heads: the branches of all code points of ranges that take 1 + n bytes, led by lo to hi. */
-static void heads(struct gram *g, const struct rx_range *r, size_t n_r, unsigned lo, unsigned hi, unsigned bits,
-                  unsigned n) {
+static void heads(struct gram *g, const struct rx_range *r, size_t n_r, unsigned lo, unsigned hi,
+                  unsigned bits, unsigned n) {
     for (unsigned b = lo; b <= hi; b++) {
         uint32_t t = tail(g, r, n_r, (uint32_t)(b & bits) << (6 * n), n);
         if (t != RX_NONE) {
@@ -155,7 +155,8 @@ uint32_t rx_class(struct gram *g, const struct rx_range *ranges, size_t n, bool 
 static bool open_trie(struct gram *g, uint32_t trie) {
     struct rx_node x = g->rx.node[trie];
     switch ((enum rx_kind)x.kind) {
-    case K_EMPTY: return true;
+    case K_EMPTY:
+        return true;
     case K_SET:
         rx_push(g, x.a);
         rx_push(g, RX_EMPTY);
@@ -168,7 +169,8 @@ static bool open_trie(struct gram *g, uint32_t trie) {
         for (uint32_t i = 0; i < 2 * x.b; i++)
             rx_push(g, g->rx.list[x.a + i]);
         return x.c;
-    default: return false;
+    default:
+        return false;
     }
 }
 

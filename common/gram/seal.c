@@ -27,7 +27,8 @@ static void index_prods(struct seal *s) {
         s->occ_of[i + 1] += s->occ_of[i];
     }
     /* Filled from the back, so that of[key] ends at the first of its own. */
-    uint32_t *at_prod = xcalloc(g->n_syms + 1, sizeof *at_prod), *at_occ = xcalloc(g->n_syms + 1, sizeof *at_occ);
+    uint32_t *at_prod = xcalloc(g->n_syms + 1, sizeof *at_prod),
+             *at_occ = xcalloc(g->n_syms + 1, sizeof *at_occ);
     for (uint32_t i = 0; i < g->n_prods; i++) {
         const struct gram_prod *p = &g->prod[i];
         s->prods[s->prods_of[p->rule] + at_prod[p->rule]++] = i;
@@ -228,8 +229,10 @@ static void close_component(struct gram *g, struct tarjan *t, uint32_t root) {
 
 static void find_ranks(struct gram *g) {
     uint32_t n = g->n_syms;
-    struct tarjan t = {.index = xcalloc(n, sizeof(uint32_t)), .low = xcalloc(n, sizeof(uint32_t)),
-                       .stack = xcalloc(n, sizeof(uint32_t)), .on_stack = xcalloc(n, 1),
+    struct tarjan t = {.index = xcalloc(n, sizeof(uint32_t)),
+                       .low = xcalloc(n, sizeof(uint32_t)),
+                       .stack = xcalloc(n, sizeof(uint32_t)),
+                       .on_stack = xcalloc(n, 1),
                        .walk = xcalloc(n, sizeof(struct walk))};
     for (uint32_t i = 0; i < n; i++) {
         if (g->sym[i].is_term || t.index[i])

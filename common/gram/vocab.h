@@ -23,13 +23,13 @@ struct vocab_node {
 struct gram_vocab {
     uint32_t n_vocab, n_nodes;
     struct vocab_node *node;
-    uint32_t *same;     /* [n_vocab] the next id of the same bytes, NO_TOKEN: none */
-    uint32_t *offset;   /* [n_vocab + 1] into bytes */
+    uint32_t *same;   /* [n_vocab] the next id of the same bytes, NO_TOKEN: none */
+    uint32_t *offset; /* [n_vocab + 1] into bytes */
     char *bytes;
     uint32_t *eos;
     size_t n_eos;
-    uint32_t depth_max; /* of a node */
-    bool *is_eos;       /* [n_vocab] */
+    uint32_t depth_max;      /* of a node */
+    bool *is_eos;            /* [n_vocab] */
     struct lex_cache *cache; /* lex.h; with a lock of its own */
 };
 

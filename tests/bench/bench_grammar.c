@@ -1,9 +1,9 @@
 /* grammar.*: the time of masks for 200 made-up schemas of all sizes and a vocabulary of 128,000 tokens.
  *
- * Each schema comes with an instance, cut into tokens by longest match; a mask is asked for before each token,
- * as an engine would. grammar.mask_*_us: over all masks of all schemas in one go, the first of each left out.
- * grammar.first_mask_*_ms: from the schema's text to the first mask. Everything in one process and one thread;
- * what schemas share through the vocabulary is cold at the start.
+ * Each schema comes with an instance, cut into tokens by longest match; a mask is asked for before each
+ * token, as an engine would. grammar.mask_*_us: over all masks of all schemas in one go, the first of each
+ * left out. grammar.first_mask_*_ms: from the schema's text to the first mask. Everything in one process and
+ * one thread; what schemas share through the vocabulary is cold at the start.
  *
  * Usage: bench_grammar [number of schemas] [file]. With a file, schemas and instances are written to it, one
  * JSON object {"schema", "instance"} a line, for other engines to read. */
@@ -31,9 +31,10 @@ static uint32_t below(struct make *m, uint32_t n) {
     return (uint32_t)((m->seed >> 33) % n);
 }
 
-static const char *const words[] = {"name",   "user",   "id",      "status", "created", "address", "city",  "price",
-                                    "total",  "items",  "comment", "title",  "weather", "size",    "color", "email",
-                                    "active", "source", "target",  "value",  "unit",    "range",   "level", "note"};
+static const char *const words[] = {"name",    "user",  "id",    "status", "created", "address",
+                                    "city",    "price", "total", "items",  "comment", "title",
+                                    "weather", "size",  "color", "email",  "active",  "source",
+                                    "target",  "value", "unit",  "range",  "level",   "note"};
 
 static void put_words(struct make *m, uint32_t n) {
     for (uint32_t i = 0; i < n; i++) {
@@ -55,8 +56,10 @@ static void string_value(struct make *m) {
         put_words(m, n);
         buf_addc(&m->instance, '"');
     } else if (kind < 6) {
-        buf_addf(&m->schema, "{\"type\":\"string\",\"minLength\":%u,\"maxLength\":%u}", below(m, 3), 20 + below(m, 200));
-        buf_addf(&m->instance, "\"%s %s\"", words[below(m, ARRAY_LEN(words))], words[below(m, ARRAY_LEN(words))]);
+        buf_addf(&m->schema, "{\"type\":\"string\",\"minLength\":%u,\"maxLength\":%u}", below(m, 3),
+                 20 + below(m, 200));
+        buf_addf(&m->instance, "\"%s %s\"", words[below(m, ARRAY_LEN(words))],
+                 words[below(m, ARRAY_LEN(words))]);
     } else if (kind < 7) {
         buf_addz(&m->schema, "{\"type\":\"string\",\"pattern\":\"^[A-Z]{2}-[0-9]{4}$\"}");
         buf_addf(&m->instance, "\"AB-%04u\"", below(m, 10000));
@@ -118,7 +121,8 @@ static void value(struct make *m, unsigned depth) {
         string_value(m);
     } else if (kind == 5) {
         bool ranged = below(m, 3) == 0;
-        buf_addz(&m->schema, ranged ? "{\"type\":\"integer\",\"minimum\":0,\"maximum\":5000}" : "{\"type\":\"integer\"}");
+        buf_addz(&m->schema,
+                 ranged ? "{\"type\":\"integer\",\"minimum\":0,\"maximum\":5000}" : "{\"type\":\"integer\"}");
         buf_addf(&m->instance, "%u", below(m, 5000));
     } else if (kind == 6) {
         buf_addz(&m->schema, "{\"type\":\"number\"}");

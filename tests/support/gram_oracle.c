@@ -3,8 +3,17 @@
 
 #include <stdlib.h>
 
-enum { N_TERMS = 6, N_RULES = 16, N_PRODS = 80, N_PARTS = 8, N_AST = 400, N_TEXT = 256, N_KEYSETS = 4000,
-       N_KEYS = 40, N_ITEMS = 250 };
+enum {
+    N_TERMS = 6,
+    N_RULES = 16,
+    N_PRODS = 80,
+    N_PARTS = 8,
+    N_AST = 400,
+    N_TEXT = 256,
+    N_KEYSETS = 4000,
+    N_KEYS = 40,
+    N_ITEMS = 250
+};
 
 struct keyset {
     uint16_t begin[N_KEYS], end[N_KEYS]; /* in the text */
@@ -41,8 +50,8 @@ struct oracle {
     bool over; /* of a limit: answers are worthless */
 };
 
-static const char *const alphabet[] = {"a", "b", "c", "1", "{", "\"", ",", " ", "\xC3\xA9", "\xC3\xA8", "\xE6\xBC\xA2",
-                                       "\xF0\x9F\x98\x80"};
+static const char *const alphabet[] = {
+    "a", "b", "c", "1", "{", "\"", ",", " ", "\xC3\xA9", "\xC3\xA8", "\xE6\xBC\xA2", "\xF0\x9F\x98\x80"};
 static const uint32_t code_points[] = {'a', 'b', 'c', '1', '{', '"', ',', ' ', 0xE9, 0xE8, 0x6F22, 0x1F600};
 
 uint32_t oracle_random(uint64_t *state, uint32_t n) {
@@ -63,10 +72,20 @@ static const struct ast *leaf(struct oracle *o) {
     uint32_t kind = oracle_random(r, 20);
     struct ast *x;
     if (kind < 11) {
-        static const struct str words[] = {STR_LIT("a"),   STR_LIT("b"),    STR_LIT("ab"),  STR_LIT("abc"),
-                                           STR_LIT("\""),  STR_LIT("{"),    STR_LIT(","),   STR_LIT(" "),
-                                           STR_LIT("1"),   STR_LIT("\xC3\xA9"), STR_LIT("a,b"), STR_LIT("{\""),
-                                           STR_LIT("ba\xE6\xBC\xA2"), STR_LIT("aaa")};
+        static const struct str words[] = {STR_LIT("a"),
+                                           STR_LIT("b"),
+                                           STR_LIT("ab"),
+                                           STR_LIT("abc"),
+                                           STR_LIT("\""),
+                                           STR_LIT("{"),
+                                           STR_LIT(","),
+                                           STR_LIT(" "),
+                                           STR_LIT("1"),
+                                           STR_LIT("\xC3\xA9"),
+                                           STR_LIT("a,b"),
+                                           STR_LIT("{\""),
+                                           STR_LIT("ba\xE6\xBC\xA2"),
+                                           STR_LIT("aaa")};
         x = node(o, AST_BYTES);
         x->bytes = words[oracle_random(r, ARRAY_LEN(words))];
     } else if (kind < 18) {
@@ -86,7 +105,11 @@ static const struct ast *expression(struct oracle *o, unsigned depth) {
     uint32_t kind = oracle_random(r, 20);
     if (depth == 0 || kind < 4 || o->n_ast > N_AST - 60)
         return leaf(o);
-    struct ast *x = node(o, kind < 10 ? AST_CAT : kind < 13 ? AST_ALT : kind < 17 ? AST_REP : kind == 17 ? AST_AND : AST_NOT);
+    struct ast *x = node(o, kind < 10    ? AST_CAT
+                            : kind < 13  ? AST_ALT
+                            : kind < 17  ? AST_REP
+                            : kind == 17 ? AST_AND
+                                         : AST_NOT);
     if (x->kind == AST_NOT && oracle_random(r, 2))
         x->kind = AST_AND;
     x->a = expression(o, depth - 1);
@@ -108,10 +131,14 @@ static uint32_t to_engine(struct oracle *o, struct gram *g, const struct ast *x)
     struct rx_range ranges[8];
     uint32_t a = 0;
     switch (x->kind) {
-    case AST_NONE: return RX_NONE;
-    case AST_EMPTY: return RX_EMPTY;
-    case AST_ANY: return RX_ANY;
-    case AST_BYTES: return rx_bytes(g, x->bytes);
+    case AST_NONE:
+        return RX_NONE;
+    case AST_EMPTY:
+        return RX_EMPTY;
+    case AST_ANY:
+        return RX_ANY;
+    case AST_BYTES:
+        return rx_bytes(g, x->bytes);
     case AST_CLASS:
         for (uint32_t i = 0; i < x->n_cp; i++)
             ranges[i] = (struct rx_range){x->cp[i], x->cp[i]};
@@ -121,10 +148,16 @@ static uint32_t to_engine(struct oracle *o, struct gram *g, const struct ast *x)
             return rx_choice(g, (struct str[]){x->a->bytes, x->b->bytes}, 2);
         a = to_engine(o, g, x->a);
         return rx_alt(g, a, to_engine(o, g, x->b));
-    case AST_CAT: a = to_engine(o, g, x->a); return rx_cat(g, a, to_engine(o, g, x->b));
-    case AST_AND: a = to_engine(o, g, x->a); return rx_and(g, a, to_engine(o, g, x->b));
-    case AST_NOT: return rx_not(g, to_engine(o, g, x->a));
-    case AST_REP: return rx_repeat(g, to_engine(o, g, x->a), x->min, x->max);
+    case AST_CAT:
+        a = to_engine(o, g, x->a);
+        return rx_cat(g, a, to_engine(o, g, x->b));
+    case AST_AND:
+        a = to_engine(o, g, x->a);
+        return rx_and(g, a, to_engine(o, g, x->b));
+    case AST_NOT:
+        return rx_not(g, to_engine(o, g, x->a));
+    case AST_REP:
+        return rx_repeat(g, to_engine(o, g, x->a), x->min, x->max);
     }
     return RX_NONE;
 }
@@ -155,7 +188,8 @@ static void add_repeat(struct oracle *o, struct gram *g, uint32_t rule, uint32_t
         add_prod(o, rule, parts, k);
     }
     if (inf && joined)
-        add_prod(o, rule, (int[]){(int)rule + 1000, between, part}, 3); /* 1000: of the non-empty ones, below */
+        add_prod(o, rule, (int[]){(int)rule + 1000, between, part},
+                 3); /* 1000: of the non-empty ones, below */
     else if (inf)
         add_prod(o, rule, (int[]){(int)rule, part}, 2);
     uint32_t s = part < 0 ? terms[-1 - part] : sym[part];
@@ -333,7 +367,8 @@ static void push_byte(struct oracle *o, uint8_t b) {
     s->state = xreallocarray(s->state, (at + 1) * N_TERMS, sizeof *s->state);
     for (size_t i = 0; i <= at; i++)
         for (uint32_t t = 0; t < o->n_terms; t++)
-            s->state[i * N_TERMS + t] = i == at ? 0 : o->term[t].next[o->set[at - 1].state[i * N_TERMS + t]][b];
+            s->state[i * N_TERMS + t] =
+                i == at ? 0 : o->term[t].next[o->set[at - 1].state[i * N_TERMS + t]][b];
     for (size_t i = 0; i < at; i++)
         for (uint32_t k = 0; k < o->set[i].n; k++) {
             struct item it = o->set[i].item[k];
@@ -385,7 +420,8 @@ bool oracle_complete(const struct oracle *o) {
 }
 
 /* new_key_left: from state q with `s` matched so far, some string is accepted that is none of the keys. */
-static bool new_key_left(const struct oracle *o, const struct table *t, uint32_t q, uint32_t keys, char *s, size_t n) {
+static bool new_key_left(const struct oracle *o, const struct table *t, uint32_t q, uint32_t keys, char *s,
+                         size_t n) {
     if (!t->live[q])
         return false;
     if (t->accept[q] && !keyset_has(o, keys, (struct str){s, n}))
@@ -416,7 +452,8 @@ bool oracle_prefix(const struct oracle *o) {
             uint32_t t = (uint32_t)(-1 - p->part[it.dot]), q = s->state[i * N_TERMS + t];
             char text[2 * N_TEXT];
             memcpy(text, o->text + i, o->n_text - i);
-            if (o->unique[t] ? new_key_left(o, &o->term[t], q, it.keys, text, o->n_text - i) : o->term[t].live[q])
+            if (o->unique[t] ? new_key_left(o, &o->term[t], q, it.keys, text, o->n_text - i)
+                             : o->term[t].live[q])
                 return true;
         }
     return false;
@@ -455,7 +492,8 @@ struct oracle *oracle_new(uint64_t seed, struct gram *g, uint32_t *start) {
             c->cp[0] = 'a';
             c->cp[1] = i ? 0xE9 : 'b';
             c->n_cp = 1 + oracle_random(&o->seed, 2);
-            *rep = (struct ast){.kind = AST_REP, .a = c, .min = 1 + oracle_random(&o->seed, 2), .max = UINT32_MAX};
+            *rep = (struct ast){
+                .kind = AST_REP, .a = c, .min = 1 + oracle_random(&o->seed, 2), .max = UINT32_MAX};
             x = rep;
         } else {
             x = expression(o, regex ? 4 : 1 + oracle_random(&o->seed, 2));

@@ -148,7 +148,9 @@ static struct frag build(struct nfa *n, const struct ast *x) {
     struct frag f = {state(n), 0}, a, b;
     f.out = state(n);
     switch (x->kind) {
-    case AST_EMPTY: jump(n, f.in, f.out); break;
+    case AST_EMPTY:
+        jump(n, f.in, f.out);
+        break;
     case AST_ANY: /* a loop of its own, which nothing leads back into */
         jump(n, f.in, f.out);
         any_char(n, f.out, f.out);
@@ -192,7 +194,8 @@ static struct frag build(struct nfa *n, const struct ast *x) {
         jump(n, a.out, f.out);
         jump(n, b.out, f.out);
         break;
-    default: break; /* AST_NONE: no way through */
+    default:
+        break; /* AST_NONE: no way through */
     }
     return f;
 }

@@ -11,15 +11,26 @@ struct table {
     uint32_t n;
 };
 
-enum ast_kind { AST_NONE, AST_EMPTY, AST_ANY, AST_BYTES, AST_CLASS, AST_CAT, AST_ALT, AST_AND, AST_NOT, AST_REP };
+enum ast_kind {
+    AST_NONE,
+    AST_EMPTY,
+    AST_ANY,
+    AST_BYTES,
+    AST_CLASS,
+    AST_CAT,
+    AST_ALT,
+    AST_AND,
+    AST_NOT,
+    AST_REP
+};
 struct ast {
     enum ast_kind kind;
     const struct ast *a, *b;
-    struct str bytes;     /* AST_BYTES */
-    uint32_t cp[8];       /* AST_CLASS: code points */
+    struct str bytes; /* AST_BYTES */
+    uint32_t cp[8];   /* AST_CLASS: code points */
     uint32_t n_cp;
     bool negated;
-    uint32_t min, max;    /* AST_REP; max UINT32_MAX: no bound */
+    uint32_t min, max; /* AST_REP; max UINT32_MAX: no bound */
 };
 
 /* table_of: false if it would have more than a few hundred states. */

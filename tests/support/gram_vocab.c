@@ -48,9 +48,10 @@ static void put_joined(struct maker *m, const char *front, struct str s) {
 }
 
 static void put_signs(struct maker *m) {
-    static const char *const sign[] = {"\"", "\"", ":", ",", "{", "}", "[", "]", "(", ")", ".", ";", "'", "/", "<", ">",
-                                       "=", "-", "_", "*", "#", "!", "?", "\\", "|", "&", "+", "$", "%", "@", "\n",
-                                       "\n\n", " ", "  ", "\\n", "\\\"", "0", "1", "\t", "`", "//", "</", "\xC2\xA0"};
+    static const char *const sign[] = {"\"", "\"",  ":",    ",", "{", "}",  "[", "]",  "(",  ")",       ".",
+                                       ";",  "'",   "/",    "<", ">", "=",  "-", "_",  "*",  "#",       "!",
+                                       "?",  "\\",  "|",    "&", "+", "$",  "%", "@",  "\n", "\n\n",    " ",
+                                       "  ", "\\n", "\\\"", "0", "1", "\t", "`", "//", "</", "\xC2\xA0"};
     for (uint32_t i = 0; i < 9000; i++) {
         char text[32] = "";
         for (uint32_t k = 1 + below(m, 4); k > 0; k--)
@@ -76,12 +77,13 @@ static void put_runs(struct maker *m) {
 
 /* word: syllables; returns its length. */
 static size_t word(struct maker *m, char out[48]) {
-    static const char *const head[] = {"b", "c", "d", "f", "g", "h", "j", "k", "l", "m", "n", "p", "r", "s", "t", "v", "w",
-                                       "y", "z", "st", "tr", "ch", "sh", "th", "pr", "gr", "bl", "cr", "", ""};
+    static const char *const head[] = {"b",  "c",  "d",  "f",  "g",  "h",  "j",  "k",  "l", "m",
+                                       "n",  "p",  "r",  "s",  "t",  "v",  "w",  "y",  "z", "st",
+                                       "tr", "ch", "sh", "th", "pr", "gr", "bl", "cr", "",  ""};
     static const char *const body[] = {"a", "e", "i", "o", "u", "ea", "ou", "io", "ai", "y"};
     static const char *const tail[] = {"", "", "", "n", "r", "s", "t", "l", "m", "nt", "ng", "ck", "st", "d"};
-    static const char *const end[] = {"", "", "", "s", "ed", "ing", "er", "ly", "tion", "ment", "able", "ness", "Id",
-                                      "_id", "Name"};
+    static const char *const end[] = {"",     "",     "",     "s",    "ed", "ing", "er",  "ly",
+                                      "tion", "ment", "able", "ness", "Id", "_id", "Name"};
     out[0] = '\0';
     for (uint32_t k = 1 + below(m, 3); k > 0; k--) {
         strcat(out, head[below(m, ARRAY_LEN(head))]);

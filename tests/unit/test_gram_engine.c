@@ -24,17 +24,18 @@ static uint32_t term(struct gram *g, const char *s) {
     return gram_term(g, lit(g, s), 0);
 }
 
-/* fate: 'n' if s is no prefix, 'p' if it is one but not complete, 'c' complete and may go on, 'e' complete. */
+/* fate: 'n' if s is no prefix, 'p' if it is one but not complete, 'c' complete and may go on, 'e' complete.
+ */
 static char fate(struct gram *g, struct str s) {
     struct gram_run *r = gram_run_new(g, NULL);
     struct err e = {0};
     size_t n;
     enum rc rc = gram_run_bytes(r, s, &n, &e);
-    char c = rc == RC_OVERLOAD          ? '!'
-             : rc                       ? 'n'
-             : !gram_run_may_end(r)     ? 'p'
-             : gram_run_must_end(r)     ? 'e'
-                                        : 'c';
+    char c = rc == RC_OVERLOAD      ? '!'
+             : rc                   ? 'n'
+             : !gram_run_may_end(r) ? 'p'
+             : gram_run_must_end(r) ? 'e'
+                                    : 'c';
     assert_true(rc == RC_OK ? n == s.n : n < s.n);
     gram_run_free(r);
     return c;
@@ -54,8 +55,9 @@ static void test_bytes_and_classes(void **state) {
     assert_false(rx_matches(g, lit(g, "abc"), S("ab")));
     assert_true(rx_matches(g, RX_EMPTY, S("")));
     assert_false(rx_matches(g, RX_NONE, S("")));
-    static const struct rx_range some[] = {{'x', 'z'}, {'a', 'c'}, {0xE9, 0xE9}, {0x4E00, 0x9FFF}, {0xD000, 0xF000},
-                                           {0x1F600, 0x1F64F}, {0x7F, 0x81}};
+    static const struct rx_range some[] = {{'x', 'z'},       {'a', 'c'},       {0xE9, 0xE9},
+                                           {0x4E00, 0x9FFF}, {0xD000, 0xF000}, {0x1F600, 0x1F64F},
+                                           {0x7F, 0x81}};
     for (int negated = 0; negated < 2; negated++) {
         uint32_t rx = rx_class(g, some, ARRAY_LEN(some), negated);
         for (uint32_t cp = 0; cp <= 0x10FFFF; cp += cp < 0x3000 ? 1 : 97) {
@@ -115,8 +117,9 @@ static void test_operators(void **state) {
     assert_true(none);
     assert_int_equal(rx_is_none(g, other, &none, &e), RC_OK);
     assert_false(none);
-    assert_int_equal(rx_is_none(g, rx_and(g, rx_repeat(g, az, 40, RX_INF), rx_not(g, rx_repeat(g, az, 0, 60))),
-                                &none, &e), RC_OK);
+    assert_int_equal(
+        rx_is_none(g, rx_and(g, rx_repeat(g, az, 40, RX_INF), rx_not(g, rx_repeat(g, az, 0, 60))), &none, &e),
+        RC_OK);
     assert_false(none);
     uint32_t left = RX_EMPTY;
     for (int i = 0; i < 5000; i++)
@@ -163,7 +166,8 @@ static void test_lists(void **state) {
 static void test_left_recursion(void **state) {
     (void)state;
     struct gram *g = gram_new(NULL);
-    /* e -> e "+" t | t; t -> t "*" f | f; f -> "x" | "(" e ")"; and a hidden one: s -> n s "y" | e; n -> "" */
+    /* e -> e "+" t | t; t -> t "*" f | f; f -> "x" | "(" e ")"; and a hidden one: s -> n s "y" | e; n -> ""
+     */
     uint32_t ex = gram_rule(g, S("e"), 0), t = gram_rule(g, S("t"), 0), f = gram_rule(g, S("f"), 0),
              s = gram_rule(g, S("s"), 0), n = gram_rule(g, S("n"), 0);
     gram_prod(g, ex, (uint32_t[]){ex, term(g, "+"), t}, 3);
@@ -285,10 +289,14 @@ static void test_refusals(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_bytes_and_classes), cmocka_unit_test(test_operators),
-        cmocka_unit_test(test_choice),            cmocka_unit_test(test_lists),
-        cmocka_unit_test(test_left_recursion),    cmocka_unit_test(test_repeat_rules),
-        cmocka_unit_test(test_unique_keys),       cmocka_unit_test(test_keys_run_out),
+        cmocka_unit_test(test_bytes_and_classes),
+        cmocka_unit_test(test_operators),
+        cmocka_unit_test(test_choice),
+        cmocka_unit_test(test_lists),
+        cmocka_unit_test(test_left_recursion),
+        cmocka_unit_test(test_repeat_rules),
+        cmocka_unit_test(test_unique_keys),
+        cmocka_unit_test(test_keys_run_out),
         cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests_name("gram_engine", tests, NULL, NULL);

@@ -303,7 +303,14 @@ static void test_threads(void **state) {
 static void test_large(void **state) {
     (void)state;
     enum { N = 128000 / (SLOWER == 1 ? 1 : 4) };
-    static const char *const text[] = {"", "[\"", "[\"abc", "[\"abc\",", "[1", "{\"", "{\"user", "{\"user\":\"x\",\"us",
+    static const char *const text[] = {"",
+                                       "[\"",
+                                       "[\"abc",
+                                       "[\"abc\",",
+                                       "[1",
+                                       "{\"",
+                                       "{\"user",
+                                       "{\"user\":\"x\",\"us",
                                        "{\"a\":{\"a\":12}"};
     char *bytes;
     uint32_t eos = N - 1;

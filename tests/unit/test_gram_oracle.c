@@ -128,7 +128,8 @@ static void test_random(void **state) {
     for (uint64_t seed = 0; seed < n; seed++)
         n_walked += one(seed);
     if (n_walked * 2 < n)
-        fail_msg("only %llu of %llu grammars lead anywhere", (unsigned long long)n_walked, (unsigned long long)n);
+        fail_msg("only %llu of %llu grammars lead anywhere", (unsigned long long)n_walked,
+                 (unsigned long long)n);
 }
 
 int main(void) {
