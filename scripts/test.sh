@@ -2,7 +2,9 @@
 # test.sh [long]: every stage of `make test`, each with its own count; ends with "N passed, N failed".
 # TEST_SCALE multiplies the counts of randomised tests. Stages go on after a failure; a failed build ends the run.
 # TEST_WRAP, a command, is put before every test program and build: nice, or what shares a machine out.
-# long: also UBSan alone and FUZZ_SECONDS of every fuzz target; leaves what came out in tests/results/test-long.txt.
+# long: also UBSan alone and FUZZ_SECONDS of every fuzz target; leaves what came out, a line a stage with date and
+# commit, in tests/results/test-long.txt. TEST_STAGES, some of "lint plain e2e asan e2e-asan tsan ubsan fuzz", runs
+# a part, as a machine that others share wants it; the lines of the rest stay as they are.
 set -u
 cd "$(dirname "$0")/.."
 export JOBS=${JOBS:-$(nproc)} TEST_SCALE=${TEST_SCALE:-1} TEST_WRAP=${TEST_WRAP:-}
@@ -10,16 +12,20 @@ mode=${1:-short}
 pass=0 fail=0
 started=$SECONDS
 work=$(mktemp -d)
+commit=$(git rev-parse --short=12 HEAD)$(git diff --quiet HEAD -- ':!tests/results' || echo ' with changes')
 declare -A pid
 # Nothing that was started outlives the run: background jobs have process groups of their own.
 trap 'for p in $(jobs -p); do kill -- "-$p" 2>/dev/null; done; rm -rf "$work"' EXIT
 
+note() { # stage, outcome: a line of the results of a long run
+    echo "$1: $2; TEST_SCALE $TEST_SCALE, $(date -u +%Y-%m-%dT%H:%MZ), commit $commit" >>"$work/summary"
+}
 count() { # stage, log: adds the last "N passed, N failed" of the log
     local line
     line=$(grep -aoE '[0-9]+ passed(, [0-9]+ failed)?' "$2" | tail -n 1)
     local p f
-    echo "$1: ${line:-no count}" >>"$work/summary"
-    grep -aE '^(ok  |FAIL) fuzz' "$2" >>"$work/summary"
+    note "$1" "${line:-no count}"
+    grep -aE '^(ok  |FAIL) fuzz' "$2" | while read -r how _ target rest; do note "fuzz ${target%:}" "$how, $rest"; done
     p=$(echo "$line" | grep -oE '^[0-9]+')
     f=$(echo "$line" | grep -oE '[0-9]+ failed' | grep -oE '[0-9]+')
     pass=$((pass + ${p:-0}))
@@ -75,34 +81,47 @@ units() { make --no-print-directory -s MODE="$1" unit; }
 e2e() { scripts/run_e2e.sh "$@"; }
 
 lint() { scripts/lint.sh && echo "1 passed, 0 failed"; }
-later venv scripts/setup.sh venv
-stage lint lint
-build "build plain" "plain all tests-bin bench-bin"
-ready "build plain"
-build "build asan" "asan programs tests-bin"
-stage "units, plain" units plain
-ready venv
-stage "end to end, plain" e2e plain
-ready "build asan"
-build "build tsan" "tsan $(scripts/threaded_tests.sh build/tsan | tr '\n' ' ')"
-stage "units, ASan and UBSan" units asan
-stage "end to end, ASan and UBSan" e2e asan -m "not slow_sanitized"
-ready "build tsan"
-[ "$mode" != long ] || build "build ubsan and fuzz" "ubsan programs tests-bin" "fuzz fuzz-bin"
-stage "threaded units, TSan" scripts/run_units.sh $(scripts/threaded_tests.sh build/tsan)
-if [ "$mode" = long ]; then
-    ready "build ubsan and fuzz"
-    stage "units, UBSan alone" units ubsan
+tsan() { scripts/run_units.sh $(scripts/threaded_tests.sh build/tsan); }
+want() { case " $stages " in *" $1 "*) true ;; *) false ;; esac }
+
+all="lint plain e2e asan e2e-asan tsan"
+[ "$mode" = short ] || all+=" ubsan fuzz"
+stages=${TEST_STAGES:-$all}
+! want e2e && ! want e2e-asan || later venv scripts/setup.sh venv
+! want lint || stage lint lint
+if want plain || want e2e; then
+    build "build plain" "plain all tests-bin bench-bin"
+    ready "build plain"
+fi
+if want asan || want e2e-asan; then build "build asan" "asan programs tests-bin"; fi
+! want plain || stage "units, plain" units plain
+! want e2e && ! want e2e-asan || ready venv
+! want e2e || stage "end to end, plain" e2e plain
+if want asan || want e2e-asan; then ready "build asan"; fi
+! want tsan || build "build tsan" "tsan $(scripts/threaded_tests.sh build/tsan | tr '\n' ' ')"
+! want asan || stage "units, ASan and UBSan" units asan
+! want e2e-asan || stage "end to end, ASan and UBSan" e2e asan -m "not slow_sanitized"
+! want tsan || ready "build tsan"
+! want ubsan || build "build ubsan" "ubsan tests-bin"
+! want tsan || stage "threaded units, TSan" tsan
+! want ubsan || ready "build ubsan"
+! want fuzz || build "build fuzz" "fuzz fuzz-bin"
+! want ubsan || stage "units, UBSan alone" units ubsan
+if want fuzz; then
+    ready "build fuzz"
     stage fuzz scripts/fuzz.sh "${FUZZ_SECONDS:-60}"
+fi
+if [ "$mode" = long ]; then
     mkdir -p tests/results
+    results=tests/results/test-long.txt
     {
-        echo "make test-long, TEST_SCALE=$TEST_SCALE, $(nproc) cores"
-        echo "date: $(date -u +%Y-%m-%dT%H:%MZ)"
-        echo "commit: $(git rev-parse HEAD)$(git diff --quiet HEAD -- ':!tests/results' || echo ', with changes')"
-        cat "$work/summary"
-        echo "time: $((SECONDS - started)) s"
-        echo "$pass passed, $fail failed"
-    } >tests/results/test-long.txt
+        grep -s '^#' $results || echo "# make test-long: each stage with what its last run came to"
+        while IFS= read -r line; do # what ran now replaces what is there of the same stage
+            echo "$line"
+        done <"$work/summary"
+    } >"$work/new"
+    { grep -sv '^#' $results | grep -vFf <(sed 's/: .*/: /' "$work/summary") ; } >"$work/old" || true
+    { grep '^#' "$work/new"; cat "$work/old"; grep -v '^#' "$work/new"; } >$results
 fi
 echo "time: $((SECONDS - started)) s"
 echo "$pass passed, $fail failed"
