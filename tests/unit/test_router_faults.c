@@ -312,15 +312,19 @@ static void test_line(void **state) {
     router_rig_init(&w.rig);
     w.rig.opts.limit.queued_requests = 2;
     world_start(&w, (struct fake_opts){.credit_seqs = 1});
-    int first = open_post(w.port, "/v1/completions", "{\"prompt\":\"x\",\"max_tokens\":200}");
+    /* it runs for over a second, however busy the machine is; the line is full before that */
+    int first = open_post(w.port, "/v1/completions", "{\"prompt\":\"x\",\"max_tokens\":1500}");
     assert_true(rig_until(has_submits, w.worker));
     int fd[5];
     for (int i = 0; i < 5; i++) {
         fd[i] = open_post(w.port, "/v1/completions", small);
-        usleep(30000);
+        for (int ms = 0; i < 2 && metric(w.port, "weir_queue_depth{model=\"fake\"}") != i + 1; ms++) {
+            assert_true(ms < 5000);
+            usleep(1000);
+        }
+        if (i >= 2)
+            expect_fd(fd[i], 429, "retry-after: ");
     }
-    for (int i = 2; i < 5; i++)
-        expect_fd(fd[i], 429, "retry-after: ");
     assert_true(metric(w.port, "weir_rejected_total{reason=\"queue_full\",status=\"429\"}") == 3);
     expect_fd(first, 200, NULL);
     expect_fd(fd[0], 200, NULL);
