@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # make.sh WORK [arguments of train.py]: makes deploy/demo-model and its goldens from nothing: vocabulary, text, training,
 # proof, scores, card. Needs the packages of requirements.txt, and build/weir for the card's conversation. What is already
-# in WORK is not made again, so a run that was ended goes on. RANKS: processes that train together (2; 1 with --device cuda).
+# in WORK is not made again, so a run that was ended goes on. RANKS: processes that train together (2; 1 with --device cuda);
+# PROMPTS: held-out prompts per task (500).
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
@@ -30,7 +31,7 @@ trap - EXIT
 dialogues=$("$python" -c "import sys, torch; print(torch.load(sys.argv[1], map_location='cpu', weights_only=False)['dialogues'])" \
     "$work/checkpoint.pt")
 "$python" check_held_out.py "$dialogues" | tee "$work/proof.txt"
-OMP_NUM_THREADS=2 "$python" evaluate.py "$folder" --json "$work/scores.json" | tee "$work/scores.txt"
+OMP_NUM_THREADS=2 "$python" evaluate.py "$folder" --n "${PROMPTS:-500}" --json "$work/scores.json" | tee "$work/scores.txt"
 
 port=${PORT:-18473}
 "$root/build/weir" serve "$folder" --served-model-name weir-demo --port "$port" 2>"$work/weir.log" &
