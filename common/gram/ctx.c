@@ -16,7 +16,7 @@ struct local_edge {
 };
 struct local { /* of a rule with keys */
     uint32_t rule, keys, edges;
-    uint32_t ctx;  /* once interned */
+    uint32_t ctx;  /* once interned; LOCAL + place while its cycle is put together */
     uint32_t mark; /* of the member being collected, for cycles of aliases */
 };
 struct start { /* a terminal that is to begin here */
@@ -295,25 +295,22 @@ static void push_list(struct gram *g, uint32_t list) {
     }
 }
 
-/* push_member: the same for local `i` of the cycle order[first .. first + n), whose members are not interned
- * yet: edges to them are written LOCAL + place in the cycle, aliases among them are followed. The list of
- * members to follow is kept on rx.tmp. */
-static void push_member(struct gram *g, uint32_t i, uint32_t first, uint32_t n) {
+/* push_member: the same for local `i` of a cycle, whose members are not interned yet: edges to them are written
+ * LOCAL + place in the cycle, as their ctx says; aliases among them are followed. The list of members to follow
+ * is kept on rx.tmp. */
+static void push_member(struct gram *g, uint32_t i) {
     struct closure *c = g->closure;
     uint32_t base = g->rx.n_tmp, self = i;
     rx_push(g, i);
     c->local[i].mark = self + 1;
     while (g->rx.n_tmp > base) {
         uint32_t m = g->rx.tmp[--g->rx.n_tmp];
-        for (uint32_t k = c->local[m].edges; k != NO_EDGE; k = c->edge[k].next) {
+        for (uint32_t k = c->local[m].edges; k != NO_EDGE && gram_spend(g, 1); k = c->edge[k].next) {
             struct local_edge e = c->edge[k];
-            uint32_t to = e.ctx & ~LOCAL, in = UINT32_MAX;
-            for (uint32_t j = 0; (e.ctx & LOCAL) && j < n && in == UINT32_MAX; j++)
-                if (c->order[first + j] == to)
-                    in = j;
-            if (in == UINT32_MAX && (e.ctx & LOCAL))
+            uint32_t to = e.ctx & ~LOCAL;
+            if (e.ctx & LOCAL)
                 e.ctx = c->local[to].ctx;
-            if (in != UINT32_MAX && e.at == ALIAS) {
+            if ((e.ctx & LOCAL) && e.at == ALIAS) {
                 if (c->local[to].mark != self + 1) {
                     c->local[to].mark = self + 1;
                     rx_push(g, to);
@@ -321,7 +318,7 @@ static void push_member(struct gram *g, uint32_t i, uint32_t first, uint32_t n) 
             } else if (e.at == ALIAS) {
                 push_edges_of(g, e.ctx);
             } else {
-                push_out(g, (struct edge){e.at, e.keys, in == UINT32_MAX ? e.ctx : LOCAL | in});
+                push_out(g, (struct edge){e.at, e.keys, e.ctx});
             }
         }
     }
@@ -330,10 +327,12 @@ static void push_member(struct gram *g, uint32_t i, uint32_t first, uint32_t n) 
 static void intern_cycle(struct gram *g, uint32_t first, uint32_t n) {
     struct closure *c = g->closure;
     c->n_out = 0;
+    for (uint32_t j = 0; j < n; j++)
+        c->local[c->order[first + j]].ctx = LOCAL | j;
     c->member_end = table_grow(c->member_end, &c->cap_member_end, n, sizeof *c->member_end, &g->bytes);
     for (uint32_t j = 0; j < n && gram_spend(g, 2 * (int64_t)n); j++) {
         uint32_t from = c->n_out;
-        push_member(g, c->order[first + j], first, n);
+        push_member(g, c->order[first + j]);
         c->n_out = from + tidy(c->out + from, c->n_out - from);
         c->member_end[j] = c->n_out;
     }

@@ -123,7 +123,7 @@ static enum rc take_sequence(struct ebnf *b, uint32_t *node) {
             break;
         if (is_name_char(c) && peek_name(b, &defines).n && defines)
             break;
-        uint32_t one;
+        uint32_t one = EB_NIL;
         enum rc rc = take_element(b, &one);
         if (rc == RC_OK)
             rc = take_repeats(b, &one);
@@ -138,7 +138,7 @@ static enum rc take_sequence(struct ebnf *b, uint32_t *node) {
 static enum rc take_alternatives(struct ebnf *b, uint32_t *node) {
     struct eb_list list = {0};
     for (;;) {
-        uint32_t one;
+        uint32_t one = EB_NIL;
         enum rc rc = take_sequence(b, &one);
         if (rc)
             return rc;

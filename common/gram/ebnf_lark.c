@@ -340,7 +340,7 @@ static bool ends_sequence(const struct ebnf *b) {
 static enum rc take_sequence(struct ebnf *b, uint32_t *node) {
     struct eb_list list = {0};
     for (skip_space(b); !ends_sequence(b); skip_space(b)) {
-        uint32_t one;
+        uint32_t one = EB_NIL;
         enum rc rc = take_atom(b, &one);
         if (rc == RC_OK)
             rc = take_repeats(b, &one);
@@ -365,7 +365,7 @@ static enum rc take_sequence(struct ebnf *b, uint32_t *node) {
 static enum rc take_alternatives(struct ebnf *b, uint32_t *node) {
     struct eb_list list = {0};
     for (;;) {
-        uint32_t one;
+        uint32_t one = EB_NIL;
         enum rc rc = take_sequence(b, &one);
         if (rc)
             return rc;

@@ -118,9 +118,9 @@ static void test_hostile(void **state UNUSED) {
         else { /* many rules: left-recursive, empty, in a ring */
             kind = GRAM_EBNF;
             buf_addz(&b, "root ::= r0\n");
-            for (int k = 0; k < 500; k++)
+            for (int k = 0; k < 6000; k++)
                 buf_addf(&b, i % 2 ? "r%d ::= r%d | \"\"\n" : "r%d ::= r%d \"a\" | \"b\"\n", k,
-                         (k + 1) % 500);
+                         (k + 1) % 6000);
         }
         struct gram *g = NULL;
         struct err e = {0};
