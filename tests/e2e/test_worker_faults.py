@@ -53,9 +53,9 @@ def model_copy(folder, files):
 
 
 def one_line(args, seconds=20):
-    """What a program that refuses to start says, which must be one line beside its log, and its exit status."""
+    """What a program that refuses to start says, which must be one line beside its log and its progress, and its exit status."""
     r = subprocess.run([str(a) for a in args], cwd=ROOT, capture_output=True, text=True, timeout=seconds * SLOW)
-    lines = [line for line in (r.stdout + r.stderr).splitlines() if not line.startswith("20")]
+    lines = [line for line in (r.stdout + r.stderr).splitlines() if not line.startswith(("20", "loading "))]
     assert len(lines) == 1, r.stdout + r.stderr
     return r.returncode, lines[0]
 
