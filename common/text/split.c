@@ -119,6 +119,10 @@ size_t split_qwen2(const char *p, size_t at, size_t n) {
     return split_llama(p, at, n, 1);
 }
 
+const char split_pattern_qwen2[] =
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*"
+    "|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
+
 split_fn *split_by_pattern(struct str pattern) {
     static const struct {
         const char *pattern;
@@ -129,9 +133,7 @@ split_fn *split_by_pattern(struct str pattern) {
          "?[^\\s\\p{L}\\p{N}]+[\\r\\n]*"
          "|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
          split_llama3},
-        {"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*"
-         "|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
-         split_qwen2},
+        {split_pattern_qwen2, split_qwen2},
     };
     for (size_t i = 0; i < ARRAY_LEN(known); i++)
         if (str_eqz(pattern, known[i].pattern))

@@ -19,6 +19,8 @@ split_fn split_llama3;
 /* Qwen2: the same with \p{N} for \p{N}{1,3}. */
 split_fn split_qwen2;
 
+extern const char split_pattern_qwen2[]; /* as files spell it */
+
 /* split_by_pattern: the splitter of a regular expression, NULL if there is none. */
 split_fn *split_by_pattern(struct str pattern);
 

@@ -13,12 +13,16 @@
 
 struct tok;
 
-/* The files of a tokenizer, as bytes; all but tokenizer_json may be empty. The router has them from
- * the worker, not from a disk. */
+/* The files of a tokenizer, as bytes; empty where there is none. The router has them from the worker, not from
+ * a disk. */
 struct tok_files {
     struct str tokenizer_json;
     struct str tokenizer_config_json;   /* bos_token, eos_token, clean_up_tokenization_spaces */
     struct str special_tokens_map_json; /* fallback for the same */
+    /* Where there is no tokenizer_json, the first of these that is there: */
+    struct str tokenizer_model; /* SentencePiece */
+    struct str vocab_json, merges_txt;
+    struct str vocab_txt; /* WordPiece, a token a line */
 };
 
 /* A range of text that a client wrote: in it, the spelling of an added token marked `special` is

@@ -1,3 +1,4 @@
+#include "common/text/tok_fallback.h"
 #include "common/text/tok_impl.h"
 
 #include <stdarg.h>
@@ -139,12 +140,20 @@ static enum rc load_model(struct tok *t, const json_t *root, struct err *e) {
     return rc;
 }
 
+static bool has_fallback(const struct tok_files *files) {
+    return files->tokenizer_model.n || files->vocab_json.n || files->vocab_txt.n;
+}
+
 enum rc tok_load(struct tok **out, const struct tok_files *files, struct err *e) {
     struct tok *t = xcalloc(1, sizeof *t);
     enum rc rc = RC_INVALID;
-    json_t *root = tok_json(files->tokenizer_json, TOK_JSON_BYTES_MAX, "tokenizer.json", e);
-    if (!root)
+    json_t *root = files->tokenizer_json.n || !has_fallback(files)
+                       ? tok_json(files->tokenizer_json, TOK_JSON_BYTES_MAX, "tokenizer.json", e)
+                       : tok_fallback(files, e);
+    if (!root) {
+        rc = e ? e->rc : RC_INVALID;
         goto out;
+    }
     if ((rc = tok_load_norm(t, json_object_get(root, "normalizer"), e)) ||
         (rc = tok_load_pre(t, json_object_get(root, "pre_tokenizer"), e)) ||
         (rc = tok_load_dec(t, json_object_get(root, "decoder"), e)) || (rc = load_model(t, root, e)) ||

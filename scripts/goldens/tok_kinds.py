@@ -91,13 +91,14 @@ def xlmr(corpus):
                                 hard_vocab_limit=False)
     vocab = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)] + [p for p in pieces_of(model)[3:]] + [("<mask>", 0.0)]
     tok = Tokenizer(models.Unigram(vocab, unk_id=3))
-    tok.normalizer = normalizers.Sequence([normalizers.Precompiled(charsmap_of(model)), normalizers.Replace(Regex(" {2,}"), " ")])
+    tok.normalizer = normalizers.Sequence([normalizers.Precompiled(charsmap_of(model)), normalizers.Strip(left=False, right=True),
+                                           normalizers.Replace(Regex(" {2,}"), "\u2581")])
     tok.pre_tokenizer = pre_tokenizers.Metaspace(replacement="\u2581", prepend_scheme="always")
     tok.decoder = decoders.Metaspace(replacement="\u2581", prepend_scheme="always")
     tok.add_special_tokens([AddedToken(t, special=True, normalized=False, lstrip=t == "<mask>") for t in ("<s>", "<pad>", "</s>", "<unk>", "<mask>")])
     tok.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)])
-    return tok, {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "mask_token": "<mask>", "model_max_length": 512}, model
+    return tok, {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "mask_token": "<mask>", "tokenizer_class": "XLMRobertaTokenizer"}, model
 
 
 def t5(corpus):
@@ -139,7 +140,7 @@ def llama2(corpus):
     tok.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in ("<unk>", "<s>", "</s>")])
     tok.add_tokens([AddedToken("[INST]", normalized=True), AddedToken("<pad>", normalized=False)])
     tok.post_processor = processors.TemplateProcessing(single="<s> $A", pair="<s> $A <s>:1 $B:1", special_tokens=[("<s>", 1)])
-    return tok, {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}, model
+    return tok, {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "add_bos_token": True, "tokenizer_class": "LlamaTokenizer"}, model
 
 
 def trained_chars(corpus, pre_tokenizer, **options):

@@ -1,7 +1,8 @@
 /* tokenizer.json and the text it meets.
  *
  * Input: JSON, a NUL, text. The file is loaded; if it is one, the text is encoded, with and without a mark
- * over a part of it, and decoded. Input that starts otherwise than '{' is text for the golden Llama-3
+ * over a part of it, and decoded. Input that starts with a newline is a tokenizer.model (its first field),
+ * and text is made of the same bytes; "#" starts a vocab.txt. Other input is text for the golden Llama-3
  * tokenizer, which must decode to the text that went in. */
 #include "common/text/detok.h"
 #include "common/text/stop.h"
@@ -63,15 +64,21 @@ static void round_trip(const char *p, size_t n) {
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     const char *p = (const char *)data;
-    if (size == 0 || p[0] != '{') {
+    if (size == 0 || (p[0] != '{' && p[0] != '\n' && p[0] != '#')) {
         round_trip(p, size);
         return 0;
     }
-    const char *nul = memchr(p, 0, size);
+    const char *nul = p[0] == '{' ? memchr(p, 0, size) : NULL;
     size_t n_json = nul ? (size_t)(nul - p) : size;
     struct tok *t;
     struct err e;
-    const struct tok_files files = {.tokenizer_json = {p, n_json}, .tokenizer_config_json = {p, n_json}};
+    struct tok_files files = {0};
+    if (p[0] == '{')
+        files = (struct tok_files){.tokenizer_json = {p, n_json}, .tokenizer_config_json = {p, n_json}};
+    else if (p[0] == '\n')
+        files.tokenizer_model = (struct str){p, size};
+    else
+        files.vocab_txt = (struct str){p, size};
     if (tok_load(&t, &files, &e) == RC_OK) {
         struct buf decoded = {0};
         encode_all(t, nul ? nul + 1 : p, nul ? size - n_json - 1 : size, &decoded);

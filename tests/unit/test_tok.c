@@ -8,6 +8,7 @@
 #include "common/text/detok.h"
 #include "tests/support/tok_golden.h"
 
+#include <jansson.h>
 #include <openssl/evp.h>
 #include <openssl/sha.h>
 #include <stdio.h>
@@ -36,8 +37,7 @@ static void decode(const struct tok *t, const struct tok_ids *ids, bool reverse,
 }
 
 /* compare: every golden string: ids, decodings a token at a time, and the digest of all ids. */
-static void compare(const char *family) {
-    struct tok *t = tok_golden(family);
+static void compare(struct tok *t, const char *family) {
     char path[160];
     size_t n;
     snprintf(path, sizeof path, "tests/golden/tok/%s/expect.bin", family);
@@ -81,7 +81,88 @@ static void compare(const char *family) {
 }
 
 static void test_strings(void **state) {
-    compare(*state);
+    compare(tok_golden(*state), *state);
+}
+
+/* ---- folders without tokenizer.json ---- */
+
+static struct str golden_file(const char *family, const char *name) {
+    char path[160];
+    size_t n;
+    snprintf(path, sizeof path, "tests/golden/tok/%s/%s", family, name);
+    char *p = file_read(path, &n);
+    return (struct str){p, n};
+}
+
+static json_t *golden_json(const char *family, const char *name) {
+    struct str file = golden_file(family, name);
+    json_t *v = json_loadb(file.p, file.n, 0, NULL);
+    assert_non_null(v);
+    free((void *)(uintptr_t)file.p);
+    return v;
+}
+
+/* config_of: tokenizer_config.json with the added tokens, as Hugging Face writes it beside such files. */
+static struct str config_of(const char *family, const json_t *root) {
+    json_t *config = golden_json(family, "tokenizer_config.json"), *list = json_object(), *v;
+    size_t i;
+    json_array_foreach(json_object_get(root, "added_tokens"), i, v) {
+        char id[24];
+        snprintf(id, sizeof id, "%lld", (long long)json_integer_value(json_object_get(v, "id")));
+        json_object_set(list, id, v);
+    }
+    json_object_set_new(config, "added_tokens_decoder", list);
+    char *text = json_dumps(config, 0);
+    json_decref(config);
+    return str_of(text);
+}
+
+static void lines_of(const json_t *root, struct buf *merges, struct buf *vocab) {
+    json_t *model = json_object_get(root, "model"), *v;
+    size_t i, n = json_object_size(json_object_get(model, "vocab"));
+    const char **tokens = xcalloc(n, sizeof *tokens), *key;
+    json_array_foreach(json_object_get(model, "merges"), i, v) buf_addf(
+        merges, "%s %s\n", json_string_value(json_array_get(v, 0)), json_string_value(json_array_get(v, 1)));
+    json_object_foreach(json_object_get(model, "vocab"), key, v) {
+        assert_in_range(json_integer_value(v), 0, n - 1);
+        tokens[json_integer_value(v)] = key;
+    }
+    for (i = 0; i < n; i++)
+        buf_addf(vocab, "%s\n", tokens[i]);
+    free(tokens);
+}
+
+/* test_fallback: the files that other folders have give the same tokenizer. */
+static void test_fallback(void **state) {
+    const char *family = *state;
+    json_t *root = golden_json(family, "tokenizer.json");
+    struct str config = config_of(family, root), model = {0};
+    struct buf merges = {0}, vocab = {0};
+    char *vocab_json = NULL;
+    struct tok_files files = {.tokenizer_config_json = config};
+    if (strcmp(family, "llama2") == 0 || strcmp(family, "xlmr") == 0) {
+        files.tokenizer_model = model = golden_file(family, "tokenizer.model");
+    } else {
+        buf_addz(&merges, "#version: 0.2\n");
+        lines_of(root, &merges, &vocab);
+        vocab_json = json_dumps(json_object_get(json_object_get(root, "model"), "vocab"), 0);
+        if (strcmp(family, "bert_uncased") == 0)
+            files.vocab_txt = buf_str(&vocab);
+        else
+            files.vocab_json = str_of(vocab_json);
+        files.merges_txt = buf_str(&merges);
+    }
+    struct tok *t;
+    struct err e;
+    if (tok_load(&t, &files, &e))
+        fail_msg("%s: %s", family, e.msg);
+    compare(t, family);
+    free((void *)(uintptr_t)config.p);
+    free((void *)(uintptr_t)model.p);
+    free(vocab_json);
+    buf_fini(&merges);
+    buf_fini(&vocab);
+    json_decref(root);
 }
 
 /* test_pairs: the pair template over strings 2 i and 2 i + 1: ids and token types. */
@@ -209,6 +290,8 @@ static void test_invalid_utf8(void **state UNUSED) {
 
 #define STRINGS(family)                                                                                      \
     { "strings_" family, test_strings, NULL, NULL, (void *)(uintptr_t)family }
+#define FALLBACK(family)                                                                                     \
+    { "fallback_" family, test_fallback, NULL, NULL, (void *)(uintptr_t)family }
 #define PAIRS(family)                                                                                        \
     { "pairs_" family, test_pairs, NULL, NULL, (void *)(uintptr_t)family }
 
@@ -231,6 +314,10 @@ int main(void) {
         PAIRS("mistral"),
         STRINGS("gemma"),
         PAIRS("gemma"),
+        FALLBACK("llama2"),
+        FALLBACK("xlmr"),
+        FALLBACK("gpt2"),
+        FALLBACK("bert_uncased"),
         cmocka_unit_test(test_knows),
         cmocka_unit_test(test_bytes),
         cmocka_unit_test(test_invalid_utf8),

@@ -83,6 +83,61 @@ static void test_charsmap_files(void **state UNUSED) {
     tok_free(t);
 }
 
+static void refused_files(enum rc want, const char *part, struct tok_files files) {
+    struct tok *t = NULL;
+    struct err e = {0};
+    enum rc rc = tok_load(&t, &files, &e);
+    if (rc != want || !strstr(e.msg, part))
+        fail_msg("wanted %s naming %s, got %s: %s", rc_name(want), part, rc_name(rc), e.msg);
+    assert_null(t);
+}
+#define MODEL(bytes)                                                                                         \
+    (struct tok_files) {                                                                                     \
+        .tokenizer_model = STR_LIT(bytes)                                                                    \
+    }
+
+/* tokenizer.model is a protobuf message that may lie about every length. */
+static void test_spm_files(void **state UNUSED) {
+    refused_files(RC_INVALID, "tokenizer.model", MODEL("\n"));
+    refused_files(RC_INVALID, "tokenizer.model",
+                  MODEL("\n\x05"
+                        "abc"));
+    refused_files(RC_INVALID, "tokenizer.model", MODEL("\n\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\x01"));
+    refused_files(RC_INVALID, "tokenizer.model", MODEL("\n\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\x01"));
+    refused_files(RC_INVALID, "tokenizer.model", MODEL("\x0B"));             /* a group */
+    refused_files(RC_INVALID, "tokenizer.model", MODEL("\x12\x02\x18\x02")); /* no piece */
+    refused_files(RC_INVALID, "tokenizer.model", MODEL("\n\x03\n\x01\xFF")); /* not UTF-8 */
+    refused_files(RC_INVALID, "tokenizer.model",
+                  MODEL("\n\x08\n\x01"
+                        "a\x15\0\0\xC0\x7F")); /* not a number */
+    refused_files(RC_UNSUPPORTED, "model type 4",
+                  MODEL("\n\x03\n\x01"
+                        "a\x12\x02\x18\x04"));
+    refused_files(RC_INVALID, "normalizer",
+                  MODEL("\n\x03\n\x01"
+                        "a\x1A\x04\x12\x02" "ab")); /* a map of two bytes */
+    refused_files(RC_INVALID, "tokenizer_config.json",
+                  (struct tok_files){.vocab_txt = STR_LIT("a\n"), .tokenizer_config_json = STR_LIT("[]")});
+    refused_files(RC_INVALID, "model.unk_token", (struct tok_files){.vocab_txt = STR_LIT("a\n")});
+    refused_files(RC_INVALID, "vocab.txt", (struct tok_files){.vocab_txt = STR_LIT("\xFF\n")});
+    refused_files(RC_INVALID, "merges.txt",
+                  (struct tok_files){.vocab_json = STR_LIT("{\"a\":0}"), .merges_txt = STR_LIT("a \xFF\n")});
+    refused_files(RC_INVALID, "vocab.json",
+                  (struct tok_files){.vocab_json = STR_LIT("{"), .merges_txt = STR_LIT("a a\n")});
+    refused_files(RC_INVALID, "model.merges[0]",
+                  (struct tok_files){.vocab_json = STR_LIT("{\"a\":0}"), .merges_txt = STR_LIT("a b\n")});
+    refused_files(RC_INVALID, "no tokenizer.json", (struct tok_files){.vocab_json = STR_LIT("{\"a\":0}")});
+    refused_files(RC_INVALID, "tokenizer.json", (struct tok_files){0});
+    struct buf file = {0}, piece = {0}; /* a piece with too many ways to split it */
+    buf_addz(&file, "\x12\x02\x18\x02\n\x83\x10\n\x80\x10");
+    for (int i = 0; i < 2048; i++)
+        buf_addc(&piece, 'a');
+    buf_add_str(&file, buf_str(&piece));
+    refused_files(RC_INVALID, "2048 bytes", (struct tok_files){.tokenizer_model = buf_str(&file)});
+    buf_fini(&file);
+    buf_fini(&piece);
+}
+
 static uint32_t find(const struct tok *t, const char *s) {
     uint32_t id;
     if (!tok_find(t, str_of(s), &id))
@@ -329,6 +384,7 @@ int main(void) {
         cmocka_unit_test(test_wordpiece_files),
         cmocka_unit_test(test_unigram_files),
         cmocka_unit_test(test_charsmap_files),
+        cmocka_unit_test(test_spm_files),
         cmocka_unit_test(test_byte_runs),
         cmocka_unit_test(test_long_run),
         cmocka_unit_test(test_first_space),
