@@ -108,9 +108,10 @@ bool pool_submit(struct pool *p, enum pool_class cls, struct pool_job *job) {
         *q->last = job;
         q->last = &job->next;
         q->n++;
-        pthread_cond_signal(&p->work);
     }
     pthread_mutex_unlock(&p->mu);
+    if (ok) /* without the lock: the thread that wakes up needs it */
+        pthread_cond_signal(&p->work);
     return ok;
 }
 

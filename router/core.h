@@ -21,8 +21,9 @@
 
 enum {
     LOOP_SLICE_US = 200,      /* of work before ready events are looked at again */
-    LOOP_BACKLOG_BYTES_MAX = 64 << 20, /* of what workers said and a loop has not used; more cuts the worker */
+    LOOP_BACKLOG_BYTES_MAX = 64 << 20, /* of what workers said and a loop has not used; more cuts them */
     LOOP_ACCEPTS_MAX = 8,              /* at one wake-up */
+    LOOP_UNPUSHED_MAX = 16,
 };
 
 struct conn;
@@ -33,7 +34,7 @@ struct loop {
     struct router *router;
     uint32_t index;
     pthread_t thread;
-    struct inbox inbox;
+    struct inbox inbox; /* while the loop is awake it looks there itself */
     _Atomic size_t backlog_bytes;  /* of outputs and refusals posted and not yet worked off */
     struct loop_msg *first, *last; /* the backlog, in order */
     h2o_context_t ctx;
@@ -51,7 +52,12 @@ struct loop {
     size_t input_bytes; /* of its connections, at the last sweep */
     struct session *sessions;
     struct slots slots;
-    struct session *touched; /* has output that was not sent yet */
+    struct link_conn *unpushed[LOOP_UNPUSHED_MAX]; /* with requests queued in this slice of work; held */
+    unsigned n_unpushed;
+    int64_t here_ns;           /* what a short body takes to prepare, on the average */
+    uint64_t offload_until_ns; /* short bodies go to the pool, too, until then */
+    struct session *touched_first, *touched_last; /* have output that was not sent yet, oldest first */
+    uint64_t now_ns;                              /* of the slice of work under way, at most some steps old */
 };
 
 struct router {
@@ -70,6 +76,7 @@ struct router {
     _Atomic unsigned n_inference; /* accepted, last byte not sent */
     _Atomic unsigned n_conns;
     _Atomic size_t body_bytes;  /* copies of request bodies held for the pool */
+    _Atomic bool trim_due;      /* a large body was worked on */
     _Atomic size_t input_bytes; /* in input buffers of connections, as of the last sweep */
     size_t input_bytes_max;     /* both together */
     pthread_mutex_t note_lock;
@@ -95,6 +102,8 @@ void *loop_main(void *loop);
 /* loop_post: any thread. loop_queue: the loop's own, without the way through the inbox. */
 void loop_post(struct loop *l, struct loop_msg *m);
 void loop_queue(struct loop *l, struct loop_msg *m);
+/* loop_push_later: something was queued for c (link_queue); it leaves with the end of the slice. */
+void loop_push_later(struct loop *l, struct link_conn *c);
 
 /* server_init: the global configuration: one handler, the error filter, the access hook. */
 void server_init(struct router *r);

@@ -68,7 +68,8 @@ static bool submit(struct leg *g, struct worker *w) {
         scratch.m.request_id = (ProtobufCBinaryData){sizeof g->id.b, g->id.b};
         scratch.m.has_stream = true;
         scratch.m.stream = g->handle;
-        rc = link_send(w->conn, LINK_DATA, WEIR__ENVELOPE__BODY_SUBMIT, &scratch.m);
+        rc = link_queue(w->conn, LINK_DATA, WEIR__ENVELOPE__BODY_SUBMIT, &scratch.m);
+        loop_push_later(l, w->conn);
     }
     if (rc != RC_OK) {
         if (rc == RC_AGAIN)

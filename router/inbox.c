@@ -7,6 +7,7 @@
 
 void inbox_init(struct inbox *b) {
     atomic_init(&b->head, NULL);
+    atomic_init(&b->asleep, false);
     b->fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     CHECK(b->fd >= 0);
 }
@@ -31,10 +32,23 @@ void inbox_post(struct inbox *b, struct loop_msg *m) {
     struct loop_msg *head = atomic_load_explicit(&b->head, memory_order_relaxed);
     do
         m->next = head;
-    while (!atomic_compare_exchange_weak_explicit(&b->head, &head, m, memory_order_release,
+    while (!atomic_compare_exchange_weak_explicit(&b->head, &head, m, memory_order_seq_cst,
                                                   memory_order_relaxed));
-    if (head == NULL)
+    /* In one order for all: either this sees that the owner sleeps, or the owner's inbox_sleep sees m. */
+    if (atomic_load(&b->asleep) && atomic_exchange(&b->asleep, false))
         inbox_wake(b);
+}
+
+bool inbox_sleep(struct inbox *b) {
+    atomic_store(&b->asleep, true);
+    if (atomic_load(&b->head) == NULL)
+        return true;
+    inbox_awake(b);
+    return false;
+}
+
+void inbox_awake(struct inbox *b) {
+    atomic_store_explicit(&b->asleep, false, memory_order_relaxed);
 }
 
 struct loop_msg *inbox_take(struct inbox *b) {

@@ -1,5 +1,8 @@
 /* inbox.h: the way into a loop: any thread posts, the loop's thread takes everything at once.
  *
+ * The descriptor is written to only while the owner sleeps, or is about to; awake, it looks into the inbox by
+ * itself before it sleeps again.
+ *
  * Messages are linked through themselves, so a post never fails and never allocates. What bounds them is
  * their number: each one belongs to something bounded (one job and one ticket a session, one notice a lost
  * worker) except outputs of workers, which are counted per loop and cut their worker above LOOP_BATCHES_MAX
@@ -25,7 +28,8 @@ struct loop_msg {
 
 struct inbox {
     _Atomic(struct loop_msg *) head; /* newest first */
-    int fd;                          /* eventfd: readable after a post into an empty inbox */
+    _Atomic bool asleep;
+    int fd; /* eventfd */
 };
 
 void inbox_init(struct inbox *b);
@@ -33,6 +37,10 @@ void inbox_fini(struct inbox *b); /* must be empty */
 void inbox_post(struct inbox *b, struct loop_msg *m);
 /* inbox_take: all messages, oldest first, linked through next. NULL: none. */
 struct loop_msg *inbox_take(struct inbox *b);
+/* inbox_sleep: the owner is going to wait for fd. False: there are messages; it must not. */
+bool inbox_sleep(struct inbox *b);
+/* inbox_awake: it has waited. */
+void inbox_awake(struct inbox *b);
 /* inbox_clear: makes fd unreadable; call it before inbox_take. */
 void inbox_clear(struct inbox *b);
 /* inbox_wake: makes fd readable without a message. */

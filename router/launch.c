@@ -28,6 +28,7 @@ enum {
     BACKOFF_MAX_MS = 5000,
     STEADY_S = 10,
     GRACE_MS = 2000,
+    LOOK_MS = 1000, /* at least so often */
     PLAIN_LINE_MS = 2000
 };
 
@@ -38,6 +39,9 @@ struct child {
     uint64_t started_ns, restart_ns; /* restart_ns: due then, while pid is 0 */
     unsigned backoff_ms;
     bool dialled;
+    bool was_up, frozen; /* this process has been connected once; was killed for its silence */
+    uint64_t looked_ns;
+    unsigned silent_ms; /* without a connection since then */
 };
 struct launch {
     struct launch_opts o;
@@ -148,7 +152,9 @@ static enum rc spawn(struct launch *l, struct child *c, struct err *e) {
         return err_set(e, RC_IO, NULL, "cannot start %s: %s", l->worker_path, strerror(rc));
     }
     c->pidfd = pidfd_open(c->pid, 0);
-    c->started_ns = clock_ns();
+    c->started_ns = c->looked_ns = clock_ns();
+    c->was_up = c->frozen = false;
+    c->silent_ms = 0;
     return RC_OK;
 }
 
@@ -169,6 +175,8 @@ static void on_end(struct launch *l, struct child *c, int status) {
     if (atomic_load(&l->stop))
         return;
     say_why(status, why, sizeof why);
+    if (c->frozen)
+        snprintf(why, sizeof why, "did not answer for %d s", LAUNCH_SILENT_S);
     end_line(l);
     if (!l->was_ready) {
         if (WIFSIGNALED(status))
@@ -195,6 +203,31 @@ static void reap(struct launch *l) {
         int status;
         if (c->pid && waitpid(c->pid, &status, WNOHANG) == c->pid)
             on_end(l, c, status);
+    }
+}
+
+/* kill_frozen: a worker that was connected, lives, and does not come back. The router has cut it off after
+ * two seconds and dials it all the time. The time is that between looks, of which none counts for more than
+ * two seconds: a launcher that did not run itself must not kill for it. */
+static void kill_frozen(struct launch *l) {
+    uint64_t now = clock_ns();
+    for (unsigned i = 0; i < l->o.n_workers; i++) {
+        struct child *c = &l->child[i];
+        unsigned since_ms = (unsigned)MIN((now - c->looked_ns) / NS_PER_MS, 2u * LOOK_MS);
+        if (!c->pid || !c->dialled || since_ms == 0)
+            continue;
+        c->looked_ns = now;
+        if (router_worker_up(l->o.router, c->url)) {
+            c->was_up = true;
+            c->silent_ms = 0;
+            continue;
+        }
+        c->silent_ms += c->was_up ? since_ms : 0;
+        if (c->frozen || c->silent_ms < LAUNCH_SILENT_S * 1000u)
+            continue;
+        c->frozen = true;
+        LOG(LOG_ERROR, "a worker does not answer and is killed", F_I64("pid", c->pid));
+        kill(c->pid, SIGKILL);
     }
 }
 
@@ -269,8 +302,9 @@ static void *launch_loop(void *arg) {
         int next_ms = restart_due(l);
         if (dial_due(l))
             next_ms = DIAL_POLL_MS;
-        wait_events(l, next_ms < 0 ? 1000 : MIN(next_ms, 1000));
+        wait_events(l, next_ms < 0 ? LOOK_MS : MIN(next_ms, LOOK_MS));
         reap(l);
+        kill_frozen(l);
         if (!atomic_load(&l->stop) && !atomic_load(&l->refused))
             show(l);
     }

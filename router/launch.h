@@ -3,7 +3,8 @@
  * One thread, which forks the workers (they die with it, by PR_SET_PDEATHSIG), waits for their ends and shows
  * loading progress: one line that renews itself on a terminal, plain lines elsewhere. A worker that ends
  * before any was ready is a refusal: the router shuts down. Later deaths are restarted after 0.1 s, doubling
- * to 5 s.
+ * to 5 s. So is, once it was connected, a worker that lives and does not answer for LAUNCH_SILENT_S: it is
+ * killed. (Its requests have ended by then: the router cuts a silent worker off within two seconds.)
  */
 #ifndef WEIR_ROUTER_LAUNCH_H
 #define WEIR_ROUTER_LAUNCH_H
@@ -11,7 +12,7 @@
 #include "common/conf.h"
 #include "router/router.h"
 
-enum { LAUNCH_WORKERS_MAX = 16 };
+enum { LAUNCH_WORKERS_MAX = 16, LAUNCH_SILENT_S = 10 };
 
 struct launch;
 struct launch_opts {

@@ -11,7 +11,7 @@
 #include "router/core.h"
 #include "router/session.h"
 
-enum { ACCEPT_PAUSE_MS = 100, STOP_MS = 1000, STEPS_PER_CLOCK = 8 };
+enum { ACCEPT_PAUSE_MS = 100, STOP_MS = 1000, STEPS_PER_CLOCK = 8, STEPS_PER_FLUSH = 64 };
 
 #ifdef WEIR_LOOP_WATCH
 void loop_watch_end(const char *what, uint64_t begin_ns) {
@@ -43,13 +43,26 @@ static void collect(struct loop *l) {
     }
 }
 
-/* work: the backlog, in order, for at most a slice; what is left waits behind the events that are ready by
- * then. */
-static void work(struct loop *l) {
-    if (!l->first)
-        return;
-    uint64_t end_ns = clock_ns() + LOOP_SLICE_US * NS_PER_US;
-    for (unsigned k = 1; l->first; k++) {
+static void push(struct loop *l) {
+    while (l->n_unpushed) {
+        struct link_conn *c = l->unpushed[--l->n_unpushed];
+        link_push(c);
+        link_drop(c);
+    }
+}
+
+void loop_push_later(struct loop *l, struct link_conn *c) {
+    for (unsigned i = 0; i < l->n_unpushed; i++) {
+        if (l->unpushed[i] == c)
+            return;
+    }
+    if (l->n_unpushed == LOOP_UNPUSHED_MAX)
+        push(l);
+    l->unpushed[l->n_unpushed++] = link_hold(c);
+}
+
+static void steps(struct loop *l, uint64_t end_ns) {
+    for (unsigned k = 1; l->first && k <= STEPS_PER_FLUSH; k++) {
         struct loop_msg *m = l->first;
         l->first = m->next;
         if (!l->first)
@@ -60,10 +73,23 @@ static void work(struct loop *l) {
             if (!l->last)
                 l->last = m;
         }
-        if (k % STEPS_PER_CLOCK == 0 && clock_ns() >= end_ns)
-            break;
+        if (k % STEPS_PER_CLOCK == 0 && (l->now_ns = clock_ns()) >= end_ns)
+            return;
     }
-    session_flush_touched(l);
+}
+
+/* work: the backlog, in order, for at most a slice; what is left waits behind the events that are ready by
+ * then. First a number of steps, whose text gathers in the streams, then the writes: each of the two has the
+ * caches for itself, and a stream that got several tokens since its last write sends them together. */
+static void work(struct loop *l) {
+    if (!l->first && !l->touched_first)
+        return;
+    uint64_t end_ns = (l->now_ns = clock_ns()) + LOOP_SLICE_US * NS_PER_US;
+    do {
+        steps(l, end_ns);
+        push(l);
+        session_flush_touched(l, end_ns);
+    } while (l->first && (l->now_ns = clock_ns()) < end_ns);
 }
 
 /* Worked off from inside the event loop, so that h2o finishes what is sent here in the same turn. */
@@ -81,9 +107,12 @@ static void on_inbox(h2o_socket_t *sock, const char *err) {
  * poll, which must not sleep while there are some. */
 static void turn(struct loop *l, int32_t max_wait_ms) {
     h2o_evloop_t *ev = l->ctx.loop;
-    bool busy = l->first || ev->_pending_as_client || ev->_pending_as_server;
+    bool busy = l->first || l->touched_first || ev->_pending_as_client || ev->_pending_as_server;
+    busy = busy || !inbox_sleep(&l->inbox);
     if (h2o_evloop_run(ev, busy ? 0 : max_wait_ms) != 0 && errno != EINTR)
         LOG(LOG_ERROR, "the event loop failed", F_I64("errno", errno));
+    inbox_awake(&l->inbox);
+    collect(l);
     work(l);
 }
 
@@ -218,7 +247,7 @@ void *loop_main(void *arg) {
 void loop_fini(struct loop *l) {
     /* Answers of the pool and of the fleet that came after the loop had ended. */
     collect(l);
-    while (l->first)
+    while (l->first || l->touched_first)
         work(l);
     slots_fini(&l->slots);
     CHECK(!l->sessions);

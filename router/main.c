@@ -1,6 +1,7 @@
 /* weir: subcommands, flags, signals. */
 #include <arpa/inet.h>
 #include <errno.h>
+#include <malloc.h>
 #include <netdb.h>
 #include <signal.h>
 #include <stdio.h>
@@ -190,6 +191,10 @@ static void usage(FILE *f) {
 
 int main(int argc, char **argv) {
     uint64_t started_ns = clock_ns();
+    /* Large buffers come from the kernel and go back to it. Left alone, the allocator takes the first one
+     * that is freed as a reason to keep up to 32 MiB of them, for each thread. */
+    (void)mallopt(M_MMAP_THRESHOLD, 256 * 1024);
+    (void)mallopt(M_TRIM_THRESHOLD, 1024 * 1024);
     log_set_name("router");
     if (argc < 2) {
         usage(stderr);

@@ -10,8 +10,10 @@
 #include "router/stream.h"
 
 enum {
-    SLOW_BODY_BYTES = 16 * 1024
-}; /* above it a body may take the tokenizer more than about a millisecond */
+    SLOW_BODY_BYTES = 16 * 1024, /* above it a body may take the tokenizer more than about a millisecond */
+    TRIM_BODY_BYTES = 1 << 20,   /* from it on, what a body leaves behind in the heap is worth giving back */
+    HERE_BODY_BYTES = 2 * 1024,  /* up to it, JSON, template and tokenizer take some tens of microseconds */
+};
 
 /* A body's copy, counted against the process's limit. */
 struct body {
@@ -33,6 +35,8 @@ static bool body_take(struct router *r, struct body *b, struct str from) {
 static void body_drop(struct router *r, struct body *b) {
     free(b->p);
     b->p = NULL;
+    if (b->n >= TRIM_BODY_BYTES)
+        atomic_store(&r->trim_due, true);
     atomic_fetch_sub(&r->body_bytes, b->n);
 }
 
@@ -72,32 +76,79 @@ static bool prepare_back(struct loop *l, struct loop_msg *m) {
     return true;
 }
 
+/* prepare_checked: light: on the loop's thread (gen_prepare_light), which may be RC_AGAIN. */
+static enum rc prepare_checked(struct router *r, enum gen_route route, struct str body, struct str suffix,
+                               bool light, struct gen_req **req, struct err *e) {
+    *req = NULL;
+    found = serving = false;
+    if (!fleet_knows_model(r->fleet)) {
+        /* Nothing is known of any model yet, so nothing can be said of the request either. */
+        session_unavailable(r, e);
+        return RC_UNAVAILABLE;
+    }
+    enum rc rc = light ? gen_prepare_light(&r->env, route, body, suffix, req, e)
+                       : gen_prepare(&r->env, route, body, suffix, req, e);
+    /* The order of api.md 3.3: after the model's name, before what only semantic checks see, comes the ready
+     * worker. */
+    if (found && !serving) {
+        if (rc == RC_OK)
+            gen_req_free(*req);
+        *req = NULL;
+        session_unavailable(r, e);
+        return RC_UNAVAILABLE;
+    }
+    return rc;
+}
+
+/* prepare: likewise; of a refused request, *asked is the id that its body asks for, if it must be known. */
+static enum rc prepare(struct router *r, enum gen_route route, struct str body, struct str suffix, bool light,
+                       struct gen_req **req, struct err *e, char asked[GEN_ID_BYTES_MAX + 1]) {
+    enum rc rc = prepare_checked(r, route, body, suffix, light, req, e);
+    asked[0] = '\0';
+    if (rc != RC_OK && rc != RC_AGAIN && !suffix.n && r->opts->request_id_headers)
+        gen_asked_id(body, &r->opts->limit, asked);
+    return rc;
+}
+
 static void prepare_run(struct pool_job *job) {
     struct prepare *p = CONTAINER_OF(job, struct prepare, job);
     struct router *r = p->loop->router;
-    bool any;
-    struct model_info *first = fleet_find_model(r->fleet, (struct str){0}, &any);
-    found = serving = false;
-    if (!first) {
-        /* Nothing is known of any model yet, so nothing can be said of the request either. */
-        session_unavailable(r, &p->err);
-    } else {
-        enum rc rc = gen_prepare(&r->env, p->route, (struct str){p->body.p, p->body.n}, str_of(p->suffix),
-                                 &p->req, &p->err);
-        model_info_drop(first);
-        /* The order of api.md 3.3: after the model's name, before what only semantic checks see, comes the
-         * ready worker. */
-        if (found && !serving) {
-            if (rc == RC_OK)
-                gen_req_free(p->req);
-            p->req = NULL;
-            session_unavailable(r, &p->err);
-        }
-    }
-    if (!p->req && !p->suffix[0] && r->opts->request_id_headers)
-        gen_asked_id((struct str){p->body.p, p->body.n}, &r->opts->limit, p->asked);
+    struct str body = {p->body.p, p->body.n};
+    (void)prepare(r, p->route, body, str_of(p->suffix), false, &p->req, &p->err, p->asked);
     body_drop(r, &p->body);
     loop_post(p->loop, &p->msg);
+}
+
+bool offload_here(const struct loop *l, size_t n) {
+    return n <= HERE_BODY_BYTES && clock_ns() >= l->offload_until_ns;
+}
+
+/* learn: a running mean, in which one piece counts little however long it took: the thread may have lost its
+ * core meanwhile. */
+static void learn(struct loop *l, uint64_t begin_ns, uint64_t end_ns) {
+    enum { SHARE = 16, PIECE_US_MAX = 1000 };
+    int64_t took_ns = (int64_t)MIN(end_ns - begin_ns, PIECE_US_MAX * NS_PER_US);
+    l->here_ns += (took_ns - l->here_ns) / SHARE;
+    if (l->here_ns > (int64_t)(LOOP_SLICE_US * NS_PER_US)) {
+        l->here_ns = 0;
+        l->offload_until_ns = end_ns + NS_PER_S;
+    }
+}
+
+bool offload_prepare_here(struct loop *l, void *owner,
+                          void (*done)(struct loop *l, void *owner, struct gen_req *req, const struct err *e,
+                                       const char *asked_id),
+                          enum gen_route route, struct str body, struct str suffix) {
+    struct err e;
+    char asked[GEN_ID_BYTES_MAX + 1];
+    uint64_t begin_ns = clock_ns();
+    struct gen_req *req;
+    enum rc rc = prepare(l->router, route, body, suffix, true, &req, &e, asked);
+    learn(l, begin_ns, clock_ns());
+    if (rc == RC_AGAIN)
+        return false;
+    done(l, owner, req, &e, asked);
+    return true;
 }
 
 bool offload_prepare(struct loop *l, void *owner,

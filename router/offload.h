@@ -12,6 +12,18 @@ bool offload_prepare(struct loop *l, void *owner,
                                   const char *asked_id),
                      enum gen_route route, struct str body, struct str suffix);
 
+/* offload_here: whether a body of n bytes is so short that the loop may as well do the work itself: the way
+ * to the pool and back costs more. Not for a second once such bodies took longer than a loop's slice, on the
+ * average. */
+bool offload_here(const struct loop *l, size_t n);
+/* offload_prepare_here: what offload_prepare does, on the loop's thread; body is only read, done comes before
+ * it returns. A piece of the loop's backlog, so that many of them share the loop with all else. False: it
+ * turned out to be one that may take long, and done does not come. */
+bool offload_prepare_here(struct loop *l, void *owner,
+                          void (*done)(struct loop *l, void *owner, struct gen_req *req, const struct err *e,
+                                       const char *asked_id),
+                          enum gen_route route, struct str body, struct str suffix);
+
 /* offload_find_model: the find_model of gen_env; arg is the router. Notes for offload_prepare whether a
  * worker serves the model. */
 struct model_info *offload_find_model(void *arg, struct str name);

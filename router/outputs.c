@@ -17,7 +17,7 @@ static void on_first(struct leg *g, uint32_t k, const struct batch_entry *t) {
 }
 
 static void observe_token(struct session *s, struct choice *c) {
-    uint64_t now = clock_ns();
+    uint64_t now = s->loop->now_ns;
     if (s->first_ns == 0) {
         s->first_ns = now;
         metric_observe(s->metrics->hist[EH_TTFT], (double)(now - s->begin_ns) * 1e-9);
@@ -74,8 +74,6 @@ static bool on_entry(struct loop *l, const struct batch *b, const struct batch_e
         link_cut(g->worker->conn, "more tokens than were asked for");
         return false;
     }
-    if (l->touched && l->touched != s)
-        session_flush(l->touched);
     g->touched = true;
     if (t->flags & ENTRY_FIRST) {
         on_first(g, k, t);
@@ -107,8 +105,9 @@ static bool on_entry(struct loop *l, const struct batch *b, const struct batch_e
         leg_prefilled(g);
         observe_token(s, c);
     }
+    struct buf *sse = s->req->stream ? stream_out(s->stream) : NULL;
     enum gen_action action = gen_on_step(s->run, g->prompt * s->req->n + k, has_token ? &token : NULL,
-                                         has_finish ? &finish : NULL, &s->stream->pending);
+                                         has_finish ? &finish : NULL, sse);
     if (has_finish) {
         leg_choice_over(g, k);
     } else if (action == GEN_CUT) {
@@ -118,12 +117,33 @@ static bool on_entry(struct loop *l, const struct batch *b, const struct batch_e
     if (gen_run_done(s->run))
         session_complete(s);
     else if (s->req->stream)
-        l->touched = s;
+        session_touch(s);
     return true;
+}
+
+/* warm: a stream has its turn every some milliseconds, and nothing of it is in the caches by then: its memory
+ * is called for some entries ahead, each pointer once what it lies in has come. */
+static void warm(const struct loop *l, const struct batch *b) {
+    const struct leg *g = b->at + 3 < b->n ? slots_get(&l->slots, b->entries[b->at + 3].stream) : NULL;
+    if (g)
+        __builtin_prefetch(g);
+    g = b->at + 2 < b->n ? slots_get(&l->slots, b->entries[b->at + 2].stream) : NULL;
+    if (g) {
+        __builtin_prefetch(g->s);
+        __builtin_prefetch((const char *)g->s + 64);
+        __builtin_prefetch(g->choices);
+    }
+    g = b->at + 1 < b->n ? slots_get(&l->slots, b->entries[b->at + 1].stream) : NULL;
+    if (g) {
+        __builtin_prefetch(g->s->stream);
+        __builtin_prefetch(g->s->run);
+        __builtin_prefetch(g->s->req);
+    }
 }
 
 bool session_on_batch(struct loop *l, struct loop_msg *m) {
     struct batch *b = CONTAINER_OF(m, struct batch, msg);
+    warm(l, b);
     if (b->at < b->n && !on_entry(l, b, &b->entries[b->at]))
         rmetrics_count(l->router->metrics, PM_DROPPED_OUTPUTS, 1);
     if (++b->at < b->n)

@@ -2,7 +2,9 @@
 #include "router/router.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <netdb.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -20,6 +22,20 @@
 enum { POOL_QUEUE_MAX = 8192, SILENCE_TICK_MS = 200, DRAIN_TICK_MS = 20, TOKEN_FILE_BYTES_MAX = 4096 };
 
 /* ---- set-up ------------------------------------------------------------------------------------------ */
+
+/* watch_peers: a client whose machine is gone says nothing, and nothing is sent to it while its request
+ * waits: it is asked after a minute of silence, and given up half a minute later. Connections inherit this
+ * from the socket that listens. */
+static void watch_peers(int fd) {
+    static const struct {
+        int level, option, value;
+    } set[] = {{SOL_SOCKET, SO_KEEPALIVE, 1},
+               {IPPROTO_TCP, TCP_KEEPIDLE, 60},
+               {IPPROTO_TCP, TCP_KEEPINTVL, 10},
+               {IPPROTO_TCP, TCP_KEEPCNT, 3}};
+    for (size_t i = 0; i < ARRAY_LEN(set); i++)
+        (void)setsockopt(fd, set[i].level, set[i].option, &set[i].value, sizeof set[i].value);
+}
 
 static enum rc listen_on(struct router *r, struct err *e) {
     const struct router_opts *o = r->opts;
@@ -49,6 +65,7 @@ static enum rc listen_on(struct router *r, struct err *e) {
     freeaddrinfo(list);
     if (fd < 0)
         return err_set(e, RC_IO, NULL, "cannot listen on %s:%s: %s", o->host, port, strerror(why));
+    watch_peers(fd);
     struct sockaddr_storage at;
     socklen_t n = sizeof at;
     CHECK(getsockname(fd, (struct sockaddr *)&at, &n) == 0);
@@ -235,7 +252,15 @@ static void drain(struct router *r) {
             }
         }
         wait_signal(r, DRAIN_TICK_MS);
+        fleet_cut_silent(r->fleet);
     }
+}
+
+/* trim: JSON of 30 MB is some 300 MB of small pieces while it is read. Freed, they stay with the allocator,
+ * for ever where one piece among them lives on, unless it is told to give the pages between back. */
+static void trim(struct router *r) {
+    if (atomic_load(&r->body_bytes) == 0 && atomic_exchange(&r->trim_due, false))
+        malloc_trim(0);
 }
 
 bool router_run(struct router *r) {
@@ -255,6 +280,7 @@ bool router_run(struct router *r) {
         if (clock_ns() - tick_ns < NS_PER_S)
             continue;
         fleet_tick(r->fleet);
+        trim(r);
         tick_ns = clock_ns();
     }
     drain(r);
@@ -281,6 +307,10 @@ enum rc router_dial(struct router *r, const char *url, struct err *e) {
 
 void router_undial(struct router *r, const char *url) {
     fleet_undial(r->fleet, url);
+}
+
+bool router_worker_up(struct router *r, const char *url) {
+    return fleet_is_up(r->fleet, url);
 }
 
 void router_note_worker_state(struct router *r, const char *line) {

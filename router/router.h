@@ -36,6 +36,8 @@ void router_shutdown(struct router *r);
  * RC_INVALID: bad address. */
 MUST_USE enum rc router_dial(struct router *r, const char *url, struct err *e);
 void router_undial(struct router *r, const char *url);
+/* router_worker_up: whether the worker dialled at url is connected, and answers. */
+bool router_worker_up(struct router *r, const char *url);
 
 /* router_note_worker_state: a line about workers this process has started ("worker died by signal 9,
  * restarting in 2 s"); shown in the 503 of /health and of requests while no worker is ready. NULL or ""

@@ -38,6 +38,26 @@ void session_maybe_free(struct session *s) {
     free(s);
 }
 
+void session_touch(struct session *s) {
+    struct loop *l = s->loop;
+    if (s->touched)
+        return;
+    s->touched = true;
+    s->touched_prev = l->touched_last;
+    s->touched_next = NULL;
+    *(l->touched_last ? &l->touched_last->touched_next : &l->touched_first) = s;
+    l->touched_last = s;
+}
+
+static void untouch(struct session *s) {
+    struct loop *l = s->loop;
+    if (!s->touched)
+        return;
+    s->touched = false;
+    *(s->touched_prev ? &s->touched_prev->touched_next : &l->touched_first) = s->touched_next;
+    *(s->touched_next ? &s->touched_next->touched_prev : &l->touched_last) = s->touched_prev;
+}
+
 static void end(struct session *s) {
     struct loop *l = s->loop;
     CHECK(!s->over);
@@ -45,8 +65,7 @@ static void end(struct session *s) {
     h2o_timeout_unlink(&s->queue_entry);
     h2o_timeout_unlink(&s->request_entry);
     h2o_timeout_unlink(&s->keepalive_entry);
-    if (l->touched == s)
-        l->touched = NULL;
+    untouch(s);
     if (s->ticket_out && fleet_cancel(l->router->fleet, &s->ticket))
         s->ticket_out = false;
     for (uint32_t i = 0; i < s->n_legs; i++) {
@@ -90,7 +109,7 @@ void session_fail(struct session *s, const struct err *e, unsigned retry_after_s
     count_end(s, FINISHED_ERROR);
     log_end(s, api_status(e->rc), "error");
     if (st && st->started) {
-        gen_error_event(e, &st->pending);
+        gen_error_event(e, stream_out(st));
         stream_finish(st);
     } else if (st) {
         reply_error(stream_take(st), e, retry_after_s, suffix_of(s));
@@ -142,7 +161,7 @@ void session_complete(struct session *s) {
     struct stream *st = s->stream;
     bool streaming = s->req->stream;
     struct buf body = {0};
-    if (gen_on_end(s->run, streaming ? &st->pending : &body, &e) != RC_OK) {
+    if (gen_on_end(s->run, streaming ? stream_out(st) : &body, &e) != RC_OK) {
         buf_fini(&body);
         session_fail(s, &e, 0);
         return;
@@ -159,11 +178,11 @@ void session_complete(struct session *s) {
     end(s);
 }
 
-void session_flush(struct session *s) {
+/* flush: sends what has gathered. The session is over afterwards if its client reads too slowly. */
+static void flush(struct session *s) {
     struct stream *st = s->stream;
-    if (s->loop->touched == s)
-        s->loop->touched = NULL;
-    if (!st || st->pending.len == 0)
+    untouch(s);
+    if (!st || !stream_waits(st))
         return;
     if (!st->events)
         stream_events(st, suffix_of(s));
@@ -179,9 +198,13 @@ void session_flush(struct session *s) {
     }
 }
 
-void session_flush_touched(struct loop *l) {
-    if (l->touched)
-        session_flush(l->touched);
+void session_flush_touched(struct loop *l, uint64_t end_ns) {
+    enum { FLUSHES_PER_CLOCK = 4 };
+    for (unsigned k = 1; l->touched_first; k++) {
+        flush(l->touched_first);
+        if (k % FLUSHES_PER_CLOCK == 0 && clock_ns() >= end_ns)
+            return;
+    }
 }
 
 void session_end_all(struct loop *l) {
@@ -213,8 +236,8 @@ static void on_request_timeout(h2o_timeout_entry_t *entry) {
 static void on_keepalive(h2o_timeout_entry_t *entry) {
     struct session *s = CONTAINER_OF(entry, struct session, keepalive_entry);
     h2o_timeout_link(s->loop->ctx.loop, &s->loop->keepalive, &s->keepalive_entry);
-    buf_addz(&s->stream->pending, ": keep-alive\n\n");
-    session_flush(s);
+    buf_addz(stream_out(s->stream), ": keep-alive\n\n");
+    flush(s);
 }
 
 /* ---- the beginning ----------------------------------------------------------------------------------- */
@@ -251,6 +274,31 @@ static void on_prepared(struct loop *l, void *owner, struct gen_req *req, const 
     dispatch_start(s);
 }
 
+static void to_pool(struct session *s, struct str body) {
+    struct router *r = s->loop->router;
+    struct err e;
+    s->job_out = offload_prepare(s->loop, s, on_prepared, s->route, body, suffix_of(s));
+    if (s->job_out)
+        return;
+    err_set(&e, RC_OVERLOAD, NULL, "Too many requests are waiting");
+    rmetrics_reject(r->metrics, REJECT_QUEUE_FULL, 429);
+    session_fail(s, &e, fleet_retry_after_s(r->fleet));
+}
+
+/* prepare_step: what the pool does for longer bodies, as a piece of the backlog. */
+static bool prepare_step(struct loop *l, struct loop_msg *m) {
+    struct session *s = CONTAINER_OF(m, struct session, work);
+    s->work_queued = false;
+    if (s->over) {
+        session_maybe_free(s);
+        return true;
+    }
+    struct str body = str_of_iovec(s->stream->req->entity);
+    if (!offload_prepare_here(l, s, on_prepared, s->route, body, suffix_of(s)))
+        to_pool(s, body);
+    return true;
+}
+
 void session_begin(h2o_req_t *req, enum gen_route route, struct str suffix) {
     struct loop *l = loop_of(req);
     struct router *r = l->router;
@@ -271,13 +319,15 @@ void session_begin(h2o_req_t *req, enum gen_route route, struct str suffix) {
         h2o_timeout_link(l->ctx.loop, &l->queue_timeout, &s->queue_entry);
     if (r->opts->request_timeout_s > 0)
         h2o_timeout_link(l->ctx.loop, &l->request_timeout, &s->request_entry);
-    s->job_out = offload_prepare(l, s, on_prepared, route, str_of_iovec(req->entity), suffix);
-    if (!s->job_out) {
-        struct err e;
-        err_set(&e, RC_OVERLOAD, NULL, "Too many requests are waiting");
-        rmetrics_reject(r->metrics, REJECT_QUEUE_FULL, 429);
-        session_fail(s, &e, fleet_retry_after_s(r->fleet));
-    } else if (conn_of(req)->gone) {
+    if (conn_of(req)->gone) {
         stream_client_gone(s->stream);
+        return;
+    }
+    if (offload_here(l, req->entity.len)) {
+        s->work.step = prepare_step;
+        s->work_queued = true;
+        loop_queue(l, &s->work);
+    } else {
+        to_pool(s, str_of_iovec(req->entity));
     }
 }

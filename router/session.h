@@ -22,8 +22,9 @@ bool session_on_reject(struct loop *l, struct loop_msg *m);
 bool session_on_pool(struct loop *l, struct loop_msg *m);
 bool session_on_lost(struct loop *l, struct loop_msg *m);
 
-/* session_flush_touched: sends what the last outputs have added. After every slice of work. */
-void session_flush_touched(struct loop *l);
+/* session_flush_touched: sends what outputs have added, stream after stream, until there is none or the time
+ * is over: a stream that waits gets what is added meanwhile with the same write. */
+void session_flush_touched(struct loop *l, uint64_t end_ns);
 /* session_end_all: every session ends with 503, as a drain that has run out of time does. */
 void session_end_all(struct loop *l);
 /* session_unavailable: the error of a request that no worker can take, with what the launcher knows. */

@@ -40,8 +40,10 @@ struct session {
     uint32_t n_legs, n_new;    /* legs still to be submitted */
     enum gen_route route;
     bool over;
+    bool touched; /* in the loop's list */
+    struct session *touched_prev, *touched_next;
     bool job_out, ticket_out, work_queued; /* each keeps the memory */
-    struct loop_msg work;                  /* dispatching, bit by bit */
+    struct loop_msg work; /* preparing, if it is done here, and then dispatching, bit by bit */
     struct fleet_ticket ticket;
     struct leg *ticket_leg;
     h2o_timeout_entry_t queue_entry, request_entry, keepalive_entry;
@@ -57,9 +59,8 @@ struct session {
 void session_fail(struct session *s, const struct err *e, unsigned retry_after_s);
 /* session_complete: every choice has finished. */
 void session_complete(struct session *s);
-/* session_flush: sends what has gathered. The session may be over afterwards (a client that reads too
- * slowly). */
-void session_flush(struct session *s);
+/* session_touch: what was added to its stream goes out with the slice of work under way or a later one. */
+void session_touch(struct session *s);
 void session_maybe_free(struct session *s);
 
 /* dispatch.c */

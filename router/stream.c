@@ -1,12 +1,16 @@
 #include "router/stream.h"
 
 #include <stdlib.h>
+#include <sys/socket.h>
 
 #include "router/api/error.h"
 #include "router/conn.h"
 #include "router/reply.h"
 
-enum { KEEP_BYTES = 16 * 1024 }; /* of a buffer between two sends */
+enum {
+    KEEP_BYTES = 16 * 1024, /* of a buffer between two sends */
+    CHUNK_HEAD_BYTES = 18,  /* 16 hexadecimal digits and CR LF */
+};
 
 static void gone(struct stream *s) {
     void *owner = s->owner;
@@ -29,18 +33,74 @@ static void dispose(void *p) {
     buf_fini(&s->inflight);
 }
 
+struct buf *stream_out(struct stream *s) {
+    if (s->pending.len == 0) {
+        buf_reserve(&s->pending, CHUNK_HEAD_BYTES);
+        s->pending.len = CHUNK_HEAD_BYTES;
+    }
+    return &s->pending;
+}
+
+/* n_bytes: of a buffer, without the room at its begin. */
+static size_t n_bytes(const struct buf *b) {
+    return b->len ? b->len - CHUNK_HEAD_BYTES : 0;
+}
+
+bool stream_waits(const struct stream *s) {
+    return n_bytes(&s->pending) > 0;
+}
+
+/* frame: the bytes of b as they go out: with a chunk's head and tail, and behind the last chunk the end of
+ * all. */
+static h2o_iovec_t frame(const struct stream *s, struct buf *b) {
+    size_t n = n_bytes(b), at = CHUNK_HEAD_BYTES;
+    if (s->chunked && n) {
+        b->data[--at] = '\n';
+        b->data[--at] = '\r';
+        for (size_t v = n; v; v >>= 4)
+            b->data[--at] = "0123456789abcdef"[v & 15];
+        buf_add(b, "\r\n", 2);
+    }
+    if (s->chunked && s->finishing)
+        buf_add(b, "0\r\n\r\n", 5);
+    return h2o_iovec_init(b->data + at, b->len - at);
+}
+
+/* clear: everything in b was sent. */
+static void clear(struct buf *b) {
+    b->len = 0;
+    if (b->cap > KEEP_BYTES)
+        buf_fini(b);
+}
+
+/* send_now: nothing is in flight. Between the head and the end the bytes go straight into the socket; what it
+ * does not take, and every error, is h2o's, which then waits for the client. */
 static void send_now(struct stream *s) {
+    h2o_req_t *req = s->req;
+    struct buf *b = stream_out(s);
+    req->bytes_counted_by_ostream = 1; /* bytes_sent is of the body, without its framing */
+    req->bytes_sent += n_bytes(b);
+    h2o_iovec_t v = frame(s, b);
+    if (s->direct && s->started && !s->finishing) {
+        ssize_t n = send(s->conn->fd, v.base, v.len, MSG_DONTWAIT | MSG_NOSIGNAL);
+        if (n == (ssize_t)v.len) {
+            clear(b);
+            return;
+        }
+        if (n > 0) {
+            v.base += n;
+            v.len -= (size_t)n;
+        }
+    }
     struct buf empty = s->inflight;
-    empty.len = 0;
-    s->inflight = s->pending;
-    s->pending = empty;
+    s->inflight = *b;
+    *b = empty;
     if (!s->started) {
         s->started = true;
-        h2o_start_response(s->req, &s->super);
+        h2o_start_response(req, &s->super);
     }
     s->sending = true;
-    h2o_iovec_t v = h2o_iovec_init(s->inflight.data, s->inflight.len);
-    h2o_send(s->req, &v, v.len ? 1 : 0, s->finishing ? H2O_SEND_STATE_FINAL : H2O_SEND_STATE_IN_PROGRESS);
+    h2o_send(req, &v, v.len ? 1 : 0, s->finishing ? H2O_SEND_STATE_FINAL : H2O_SEND_STATE_IN_PROGRESS);
 }
 
 static void proceed(h2o_generator_t *self, h2o_req_t *req) {
@@ -48,10 +108,8 @@ static void proceed(h2o_generator_t *self, h2o_req_t *req) {
     (void)req;
     LOOP_WATCH_BEGIN();
     s->sending = false;
-    s->inflight.len = 0;
-    if (s->inflight.cap > KEEP_BYTES)
-        buf_fini(&s->inflight);
-    if (s->pending.len || s->finishing)
+    clear(&s->inflight);
+    if (stream_waits(s) || s->finishing)
         send_now(s);
     LOOP_WATCH_END("stream proceed");
 }
@@ -82,6 +140,11 @@ void stream_events(struct stream *s, struct str suffix) {
     h2o_add_header(&req->pool, &req->res.headers, H2O_TOKEN_CACHE_CONTROL, NULL, H2O_STRLIT("no-cache"));
     reply_header(req, "x-accel-buffering", STR_LIT("no"));
     reply_id_header(req, suffix);
+    s->chunked = req->version == 0x101;
+    s->direct = req->version < 0x200 && !s->conn->sock->ssl;
+    if (s->chunked) /* with this header h2o makes no chunks of its own */
+        h2o_add_header(&req->pool, &req->res.headers, H2O_TOKEN_TRANSFER_ENCODING, NULL,
+                       H2O_STRLIT("chunked"));
     /* HTTP/1.0 has no chunks: the end of the connection is the end of the body. */
     if (req->version < 0x101 || atomic_load_explicit(&loop_of(req)->router->draining, memory_order_relaxed))
         req->http1_is_persistent = 0;
@@ -90,11 +153,12 @@ void stream_events(struct stream *s, struct str suffix) {
 bool stream_flush(struct stream *s) {
     CHECK(s->events && !s->finishing);
     if (!s->sending) {
-        if (s->pending.len)
+        if (stream_waits(s))
             send_now(s);
         return true;
     }
-    if (s->pending.len + s->inflight.len <= loop_of(s->req)->router->opts->limit.stream_buffer_bytes)
+    const struct router_limits *limit = &loop_of(s->req)->router->opts->limit;
+    if (n_bytes(&s->pending) + n_bytes(&s->inflight) <= limit->stream_buffer_bytes)
         return true;
     rmetrics_count(loop_of(s->req)->router->metrics, PM_SLOW_CLIENTS, 1);
     s->owner = NULL;
@@ -116,7 +180,7 @@ h2o_req_t *stream_take(struct stream *s) {
     CHECK(!s->started && !s->finishing);
     s->owner = NULL;
     if (s->events) {
-        s->events = false;
+        s->events = s->chunked = s->direct = false;
         s->req->res.headers.size = 0;
     }
     s->finishing = true;

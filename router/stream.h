@@ -3,7 +3,9 @@
  * A stream lives in its request's memory: from the handler until the last byte is out or the client is gone,
  * whichever comes first. Its owner is told of a departure once, and must let go of the stream then; after
  * stream_finish or a reply the owner has no stream any more. h2o allows one send in flight: what is written
- * meanwhile gathers and goes out together.
+ * meanwhile gathers and goes out together. What an event costs is mostly its write, so chunks of HTTP/1.1 are
+ * framed here, around the bytes in one buffer, and between an answer's head and its end they go straight to
+ * the socket; h2o gets what the socket does not take.
  *
  * Threads: the request's loop.
  */
@@ -20,10 +22,12 @@ struct stream {
     struct conn *conn;
     void *owner; /* NULL: nobody waits for it any more */
     void (*on_gone)(void *owner);
-    struct buf pending, inflight;
+    struct buf pending, inflight; /* each begins with room for a chunk's head */
     bool inference; /* counted by /load */
     bool events;    /* the headers of an event stream are set */
     bool started, sending, finishing;
+    bool chunked; /* HTTP/1.1: the length is not known beforehand */
+    bool direct;  /* what the socket carries is what is written here: HTTP/1, no TLS */
 };
 
 /* stream_new: on_gone(owner) comes if the client leaves before the answer was finished; not from within
@@ -33,7 +37,11 @@ struct stream *stream_new(h2o_req_t *req, bool inference, void *owner, void (*on
 /* stream_events: makes it an event stream (api.md 2.9); the status line goes out with the first flush that
  * has bytes. */
 void stream_events(struct stream *s, struct str suffix);
-/* stream_flush: sends what is in s->pending unless a send is in flight. False: more than --max-stream-buffer
+/* stream_out: where events are appended. It changes with every flush. */
+struct buf *stream_out(struct stream *s);
+/* stream_waits: whether something was appended and is not on its way. */
+bool stream_waits(const struct stream *s);
+/* stream_flush: sends what was appended unless a send is in flight. False: more than --max-stream-buffer
  * waits for this client; its connection is cut and the owner, which is not told, must end what feeds the
  * stream. */
 bool stream_flush(struct stream *s);

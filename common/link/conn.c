@@ -368,9 +368,18 @@ bool conn_start(struct link *l, nng_stream *s, const char *address, struct link_
     return true;
 }
 
+/* count_silent: silence as the clock tells it, and in heartbeats of ours: a process that did not run for a
+ * while finds what its peers said meanwhile unread, and must not take that for their silence. */
+static void count_silent(struct link_conn *c) {
+    uint64_t heard_ns = atomic_load_explicit(&c->heard_ns, memory_order_relaxed);
+    c->n_silent = c->seen_ns == heard_ns ? c->n_silent + 1 : 0;
+    c->seen_ns = heard_ns;
+}
+
 void conn_tick(struct link_conn *c, uint64_t now_ns) {
     uint64_t heard_ns = atomic_load_explicit(&c->heard_ns, memory_order_relaxed);
     uint64_t silent_ns = now_ns > heard_ns ? now_ns - heard_ns : 0;
+    count_silent(c);
     pthread_mutex_lock(&c->mu);
     bool closing = c->closing, late = c->flush_until_ns && now_ns > c->flush_until_ns;
     if (closing && late)
@@ -382,7 +391,8 @@ void conn_tick(struct link_conn *c, uint64_t now_ns) {
     if (closing || late || pthread_mutex_trylock(&c->turn) != 0)
         return;
     bool up = c->rx.state == RX_UP;
-    if (up && silent_ns > LINK_SUSPECT_MS * NS_PER_MS && !c->suspect && !c->gone) {
+    if (up && silent_ns > LINK_SUSPECT_MS * NS_PER_MS && c->n_silent >= LINK_SUSPECT_MS / LINK_HEARTBEAT_MS &&
+        !c->suspect && !c->gone) {
         c->suspect = true;
         if (c->l->o.on_silent)
             c->l->o.on_silent(c->l->o.arg, c, true);
@@ -445,7 +455,7 @@ void link_cut(struct link_conn *c, const char *reason) {
 }
 
 /* add: queues under the lock: `m` whole, or `data` in parts if it is not NULL. */
-static enum rc add(struct link_conn *c, enum link_lane lane, const Weir__Envelope *m,
+static enum rc add(struct link_conn *c, enum link_lane lane, const Weir__Envelope *m, bool now,
                    Weir__BlobPart__Kind kind, const void *data, size_t n, const uint8_t *digest) {
     enum rc rc = RC_OK;
     pthread_mutex_lock(&c->mu);
@@ -458,30 +468,46 @@ static enum rc add(struct link_conn *c, enum link_lane lane, const Weir__Envelop
             queue_add(&c->q, lane, m);
         else
             queue_add_blob(&c->q, lane, kind, data, n, digest);
-        kick(c);
+        if (now)
+            kick(c);
     }
     pthread_mutex_unlock(&c->mu);
     return rc;
 }
 
-enum rc link_send(struct link_conn *c, enum link_lane lane, Weir__Envelope__BodyCase which, void *body) {
+static enum rc send_body(struct link_conn *c, enum link_lane lane, Weir__Envelope__BodyCase which, void *body,
+                         bool now) {
     Weir__Envelope m = wire_envelope(which, body);
     size_t n = weir__envelope__get_packed_size(&m);
     if (n <= WIRE_BODY_BYTES_MAX)
-        return add(c, lane, &m, 0, NULL, n, NULL);
+        return add(c, lane, &m, now, 0, NULL, n, NULL);
     if (n > c->rx.parts.bytes_max)
         return RC_TOO_LARGE;
     struct buf packed = {0};
     wire_add_body(&packed, &m);
-    enum rc rc = add(c, lane, NULL, WEIR__BLOB_PART__KIND__ENVELOPE, packed.data, packed.len, NULL);
+    enum rc rc = add(c, lane, NULL, now, WEIR__BLOB_PART__KIND__ENVELOPE, packed.data, packed.len, NULL);
     buf_fini(&packed);
     return rc;
+}
+
+enum rc link_send(struct link_conn *c, enum link_lane lane, Weir__Envelope__BodyCase which, void *body) {
+    return send_body(c, lane, which, body, true);
+}
+
+enum rc link_queue(struct link_conn *c, enum link_lane lane, Weir__Envelope__BodyCase which, void *body) {
+    return send_body(c, lane, which, body, false);
+}
+
+void link_push(struct link_conn *c) {
+    pthread_mutex_lock(&c->mu);
+    kick(c);
+    pthread_mutex_unlock(&c->mu);
 }
 
 enum rc link_send_tensor(struct link_conn *c, const void *data, size_t n, const uint8_t digest[32]) {
     if (n > c->rx.parts.bytes_max)
         return RC_TOO_LARGE;
-    return add(c, LINK_DATA, NULL, WEIR__BLOB_PART__KIND__TENSOR, data, n, digest);
+    return add(c, LINK_DATA, NULL, true, WEIR__BLOB_PART__KIND__TENSOR, data, n, digest);
 }
 
 size_t link_queue_bytes(const struct link_conn *c) {

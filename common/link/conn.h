@@ -67,6 +67,8 @@ struct link_conn {
     struct rx_events events;
     struct rx rx;          /* under turn */
     bool suspect;          /* under turn */
+    unsigned n_silent;     /* heartbeats since the peer was heard; the keeper's */
+    uint64_t seen_ns;      /* heard_ns as the keeper last saw it; the keeper's */
     bool gone;             /* on_down was given, or will never be; under turn */
     struct link_peer peer; /* set before on_up, then constant */
 

@@ -25,7 +25,7 @@ enum {
     LINK_FRAME_BYTES_MAX = 256 * 1024,
     LINK_PART_BYTES = 128 * 1024,
     LINK_HEARTBEAT_MS = 200,
-    LINK_SUSPECT_MS = 1000, /* silence after which on_silent(true) */
+    LINK_SUSPECT_MS = 1000, /* silence after which on_silent(true), by the clock and in heartbeats of ours */
     LINK_HELLO_MS = 2000,   /* time for the peer's Hello */
     LINK_CONNS_MAX = 1024,
 };
@@ -83,6 +83,11 @@ void link_undial(struct link *l, const char *url);
  * was sent. RC_CLOSED: the connection is gone. RC_TOO_LARGE: above message_bytes_max. Never blocks. */
 MUST_USE enum rc link_send(struct link_conn *c, enum link_lane lane, Weir__Envelope__BodyCase which,
                            void *body);
+/* link_queue: as link_send, but what is queued waits for link_push or the next link_send: several messages
+ * then leave with one write. */
+MUST_USE enum rc link_queue(struct link_conn *c, enum link_lane lane, Weir__Envelope__BodyCase which,
+                            void *body);
+void link_push(struct link_conn *c);
 /* link_send_tensor: data is copied. */
 MUST_USE enum rc link_send_tensor(struct link_conn *c, const void *data, size_t n, const uint8_t digest[32]);
 /* link_queue_bytes: waiting to be sent. */

@@ -1,10 +1,10 @@
 /* gen.h: a generation request from JSON to wire and from tokens to JSON (completions and chat).
  *
- * Three stages. gen_prepare runs on a pool thread: it parses and checks the body, renders the template,
- * tokenises, and yields an immutable struct gen_req. The loop that owns the connection then makes a struct
- * gen_run from it, submits each prompt, and feeds every output in; the run turns tokens into text, cuts at
- * stop strings, and appends SSE events or, at the end, the whole body. No sockets here, no wire connection:
- * the session (router/session.h) has those.
+ * Three stages. gen_prepare runs on a pool thread, or for a short body on the loop's: it parses and checks the
+ * body, renders the template, tokenises, and yields an immutable struct gen_req. The loop that owns the
+ * connection then makes a struct gen_run from it, submits each prompt, and feeds every output in; the run turns
+ * tokens into text, cuts at stop strings, and appends SSE events or, at the end, the whole body. No sockets
+ * here, no wire connection: the session (router/session.h) has those.
  */
 #ifndef WEIR_ROUTER_API_GEN_H
 #define WEIR_ROUTER_API_GEN_H
@@ -112,6 +112,10 @@ void gen_asked_id(struct str body, const struct router_limits *limits, char *out
  * takes no lock of its own. */
 MUST_USE enum rc gen_prepare(struct gen_env *env, enum gen_route route, struct str body, struct str id_suffix,
                              struct gen_req **out, struct err *e);
+/* gen_prepare_light: likewise, on a loop's thread. RC_AGAIN, without a word in *e: this request has something
+ * that may take long, like a grammar to compile; gen_prepare must do it, on the pool. */
+MUST_USE enum rc gen_prepare_light(struct gen_env *env, enum gen_route route, struct str body,
+                                   struct str id_suffix, struct gen_req **out, struct err *e);
 void gen_req_free(struct gen_req *r);
 
 /* gen_submit: fills *m for one prompt, pointing into r and scratch (which must outlive packing). The caller

@@ -174,8 +174,9 @@ static enum rc check_entries(const struct router_limits *limits, const struct ge
                    (long long)limits->logprob_entries);
 }
 
-/* prepare: the checks in the order of api.md 3.3: fields, then the model, then what depends on it. */
-static enum rc prepare(struct gen_env *env, json_t *root, struct str id_suffix, struct gen_req *r,
+/* prepare: the checks in the order of api.md 3.3: fields, then the model, then what depends on it. light:
+ * RC_AGAIN before what may take long. */
+static enum rc prepare(struct gen_env *env, json_t *root, struct str id_suffix, bool light, struct gen_req *r,
                        struct err *e) {
     const struct router_opts *o = env->opts;
     struct field_values v;
@@ -193,6 +194,8 @@ static enum rc prepare(struct gen_env *env, json_t *root, struct str id_suffix, 
         rc = tools_read(&v, &o->limit, r, e);
     if (!rc)
         rc = constraint_read(&v, o, r, e);
+    if (!rc && light && r->constraint.kind)
+        return RC_AGAIN;
     if (!rc)
         rc = check_identity(&v, e);
     r->n_prompts = 1;
@@ -218,8 +221,8 @@ static enum rc prepare(struct gen_env *env, json_t *root, struct str id_suffix, 
     return rc ? rc : constraint_check(env, r, e);
 }
 
-enum rc gen_prepare(struct gen_env *env, enum gen_route route, struct str body, struct str id_suffix,
-                    struct gen_req **out, struct err *e) {
+static enum rc prepare_body(struct gen_env *env, enum gen_route route, struct str body, struct str id_suffix,
+                            bool light, struct gen_req **out, struct err *e) {
     json_t *root = NULL;
     enum rc rc = body_parse(body, &env->opts->limit, &root, e);
     if (rc)
@@ -227,13 +230,23 @@ enum rc gen_prepare(struct gen_env *env, enum gen_route route, struct str body, 
     struct gen_req *r = xcalloc(1, sizeof *r);
     arena_init(&r->arena);
     r->route = route;
-    rc = prepare(env, root, id_suffix, r, e);
+    rc = prepare(env, root, id_suffix, light, r, e);
     json_decref(root);
     if (rc)
         gen_req_free(r);
     else
         *out = r;
     return rc;
+}
+
+enum rc gen_prepare(struct gen_env *env, enum gen_route route, struct str body, struct str id_suffix,
+                    struct gen_req **out, struct err *e) {
+    return prepare_body(env, route, body, id_suffix, false, out, e);
+}
+
+enum rc gen_prepare_light(struct gen_env *env, enum gen_route route, struct str body, struct str id_suffix,
+                          struct gen_req **out, struct err *e) {
+    return prepare_body(env, route, body, id_suffix, true, out, e);
 }
 
 void gen_req_free(struct gen_req *r) {

@@ -1,5 +1,6 @@
 /* A model's files, asked from a worker one after the other, checked, and made into a model_info on the pool.
  */
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -82,6 +83,7 @@ static void build(struct pool_job *job) {
     }
     pthread_mutex_lock(&f->lock);
     t->model->info = info;
+    atomic_store_explicit(&f->knows_model, true, memory_order_release);
     t->model->building = false;
     t->model->error[0] = '\0';
     pthread_mutex_unlock(&f->lock);

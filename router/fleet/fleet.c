@@ -73,7 +73,7 @@ bool worker_is_ready(const struct worker_state *s) {
 }
 
 static bool is_served(const struct fleet *f, const struct model_info *info) {
-    for (unsigned i = 0; i < FLEET_WORKERS_MAX; i++) {
+    for (unsigned i = 0; i < f->n_workers_end; i++) {
         if (f->workers[i] && worker_is_ready(f->workers[i]) && f->workers[i]->model->info == info)
             return true;
     }
@@ -99,6 +99,10 @@ struct model_info *fleet_find_model(struct fleet *f, struct str name, bool *serv
     return found;
 }
 
+bool fleet_knows_model(const struct fleet *f) {
+    return atomic_load_explicit(&f->knows_model, memory_order_acquire);
+}
+
 size_t fleet_models(struct fleet *f, struct model_info **out, size_t max) {
     size_t n = 0;
     pthread_mutex_lock(&f->lock);
@@ -122,7 +126,7 @@ void fleet_first_name(struct fleet *f, struct buf *out) {
         return;
     }
     pthread_mutex_lock(&f->lock);
-    for (unsigned i = 0; i < FLEET_WORKERS_MAX; i++) {
+    for (unsigned i = 0; i < f->n_workers_end; i++) {
         if (f->workers[i]) {
             buf_addz(out, f->workers[i]->name);
             break;
@@ -143,7 +147,7 @@ static struct worker *take(struct fleet *f, struct model_info *info, uint32_t n_
     /* Workers that have been silent for a second are a last resort. */
     for (int suspects = 0; suspects < 2; suspects++) {
         size_t n = 0;
-        for (unsigned i = 0; i < FLEET_WORKERS_MAX; i++) {
+        for (unsigned i = 0; i < f->n_workers_end; i++) {
             struct worker_state *s = f->workers[i];
             if (s && worker_is_ready(s) && s->model->info == info && s->suspect == suspects) {
                 loads[n] = &s->load;
@@ -200,7 +204,7 @@ void fleet_pump(struct fleet *f, struct fleet_model *m) {
 /* n_waiting: in the lines here, and what this router has at workers beyond the sequences that run there. */
 static uint64_t n_waiting(const struct fleet *f) {
     uint64_t n = f->n_waiting;
-    for (unsigned i = 0; i < FLEET_WORKERS_MAX; i++) {
+    for (unsigned i = 0; i < f->n_workers_end; i++) {
         const struct worker_state *s = f->workers[i];
         if (s && s->max_seqs && s->load.n_seqs > s->max_seqs)
             n += s->load.n_seqs - s->max_seqs;
@@ -210,7 +214,7 @@ static uint64_t n_waiting(const struct fleet *f) {
 
 /* runs_at_once: some worker has room for the sequences, so that they need not wait there. */
 static bool runs_at_once(const struct fleet *f, const struct model_info *info, uint32_t n_seqs) {
-    for (unsigned i = 0; i < FLEET_WORKERS_MAX; i++) {
+    for (unsigned i = 0; i < f->n_workers_end; i++) {
         const struct worker_state *s = f->workers[i];
         if (!s || !worker_is_ready(s) || s->model->info != info)
             continue;
@@ -330,7 +334,7 @@ bool fleet_health(struct fleet *f, char *why, size_t n) {
     const char *worst = NULL, *detail = "";
     bool ok = false;
     pthread_mutex_lock(&f->lock);
-    for (unsigned i = 0; i < FLEET_WORKERS_MAX && !ok; i++) {
+    for (unsigned i = 0; i < f->n_workers_end && !ok; i++) {
         struct worker_state *s = f->workers[i];
         if (!s)
             continue;
@@ -357,7 +361,7 @@ bool fleet_health(struct fleet *f, char *why, size_t n) {
 void fleet_progress(struct fleet *f, struct router_progress *out) {
     *out = (struct router_progress){0};
     pthread_mutex_lock(&f->lock);
-    for (unsigned i = 0; i < FLEET_WORKERS_MAX; i++) {
+    for (unsigned i = 0; i < f->n_workers_end; i++) {
         struct worker_state *s = f->workers[i];
         if (!s)
             continue;
@@ -386,7 +390,7 @@ static const char *const states[] = {"loading", "ready", "draining", "stalled", 
 static void set_gauges(struct fleet *f, struct fleet_model *m, uint64_t now,
                        unsigned count[ARRAY_LEN(states)]) {
     bool first = true;
-    for (unsigned i = 0; i < FLEET_WORKERS_MAX; i++) {
+    for (unsigned i = 0; i < f->n_workers_end; i++) {
         struct worker_state *s = f->workers[i];
         if (!s || s->model != m)
             continue;
@@ -430,9 +434,19 @@ void fleet_tick(struct fleet *f) {
     pthread_mutex_unlock(&f->lock);
 }
 
-/* Time from suspicion, not from the last word: a machine that slept as a whole hears its workers first. */
+bool fleet_is_up(struct fleet *f, const char *url) {
+    bool up = false;
+    pthread_mutex_lock(&f->lock);
+    for (unsigned i = 0; i < f->n_workers_end && !up; i++)
+        up = f->workers[i] && f->workers[i]->up && !strcmp(f->workers[i]->address, url);
+    pthread_mutex_unlock(&f->lock);
+    return up;
+}
+
+/* Time from suspicion, not from the last word: a machine that slept as a whole hears its workers first. And in
+ * ticks as well as by the clock: a router that did not run had no chance to hear. */
 void fleet_cut_silent(struct fleet *f) {
-    enum { SILENT_MS = 600 };
+    enum { SILENT_MS = 600, SILENT_TICKS = 3 };
     struct {
         struct link_conn *conn;
         const char *why;
@@ -440,10 +454,11 @@ void fleet_cut_silent(struct fleet *f) {
     size_t n_cut = 0;
     pthread_mutex_lock(&f->lock);
     uint64_t now = clock_ns();
-    for (unsigned i = 0; i < FLEET_WORKERS_MAX; i++) {
+    for (unsigned i = 0; i < f->n_workers_end; i++) {
         struct worker_state *s = f->workers[i];
         const char *why = NULL;
-        if (s && s->suspect && now - s->suspect_ns > SILENT_MS * NS_PER_MS)
+        if (s && s->suspect && ++s->n_suspect_ticks >= SILENT_TICKS &&
+            now - s->suspect_ns > SILENT_MS * NS_PER_MS)
             why = "it is silent: frozen, or cut off";
         else if (s && s->fetch_ns && now - s->fetch_ns > FETCH_NS)
             why = "its model's files do not come";

@@ -103,10 +103,14 @@ void fleet_free(struct fleet *f);
 
 MUST_USE enum rc fleet_dial(struct fleet *f, const char *url, struct err *e);
 void fleet_undial(struct fleet *f, const char *url);
+/* fleet_is_up: whether the worker dialled at url has said hello and was not cut off or lost since. */
+bool fleet_is_up(struct fleet *f, const char *url);
 
 /* fleet_find_model: by served name; empty: the first model. Held, or NULL. *serving: whether a worker could
  * take work for it. */
 struct model_info *fleet_find_model(struct fleet *f, struct str name, bool *serving);
+/* fleet_knows_model: whether there is one at all. Without the lock. */
+bool fleet_knows_model(const struct fleet *f);
 /* fleet_models: up to max, held, in the order in which they appeared. */
 size_t fleet_models(struct fleet *f, struct model_info **out, size_t max);
 

@@ -29,6 +29,7 @@ static void on_up(void *arg, struct link_conn *c, const struct link_peer *peer) 
     s->w.state = s;
     atomic_init(&s->w.n_refs, 1);
     s->up = true;
+    snprintf(s->address, sizeof s->address, "%s", peer->address);
     s->state = WEIR__WORKER_STATE__LOADING;
     pthread_mutex_lock(&f->lock);
     unsigned i = 0;
@@ -36,6 +37,7 @@ static void on_up(void *arg, struct link_conn *c, const struct link_peer *peer) 
         i++;
     if (i < FLEET_WORKERS_MAX) {
         f->workers[i] = s;
+        f->n_workers_end = MAX(f->n_workers_end, i + 1);
         s->w.engine = i;
     }
     pthread_mutex_unlock(&f->lock);
@@ -92,6 +94,7 @@ static void on_silent(void *arg, struct link_conn *c, bool suspect) {
     pthread_mutex_lock(&f->lock);
     s->suspect = suspect;
     s->suspect_ns = clock_ns();
+    s->n_suspect_ticks = 0;
     if (s->model)
         fleet_pump(f, s->model);
     pthread_mutex_unlock(&f->lock);

@@ -24,6 +24,8 @@ struct worker_state {
     struct fleet *fleet;
     bool up, suspect;
     uint64_t suspect_ns;
+    unsigned n_suspect_ticks;  /* calls of fleet_cut_silent since then */
+    char address[256];         /* as dialled */
     Weir__WorkerState state;
     char detail[256], name[256]; /* name: of its MODEL, known before its served names are */
     uint64_t load_done_bytes, load_total_bytes;
@@ -49,6 +51,8 @@ struct fleet {
     struct worker_state *workers[FLEET_WORKERS_MAX];
     struct fleet_model *models[FLEET_MODELS_MAX];
     unsigned n_models;
+    _Atomic bool knows_model; /* some models[i].info is there, for good */
+    unsigned n_workers_end;   /* workers[] is NULL from there on */
     uint32_t n_waiting; /* of all models */
     unsigned turn;      /* round robin among equals */
     uint64_t n_done, n_done_ticked;
