@@ -121,7 +121,7 @@ What is the mood of this review? "{s}"
 I found the {n} {a}.|That {n} was so {a}!|The {n} was both {a} and {b}.|To be honest, the {n} is {a}.
 """),
     "loved": table("""
-We {v} the {n}.|I {v} that {n}.|My friends and I {v} this {n}.
+This time I {v} the {n}.|I {v} that {n}.|To be honest, I {v} this {n}.
 """),
     "json": table("""
 Please return {f} from this sentence as JSON: {s}|Extract the fields {f} and answer in JSON. {s}
