@@ -1,6 +1,7 @@
 /* constraint.*: what 64 constrained sequences do to 64 free ones beside them, in one engine with
- * deploy/tiny-model: the 99th percentile of the time between two tokens of the free ones, over the same with
- * all 128 free. Each constrained sequence has a schema of its own. Run from the project's root. */
+ * deploy/tiny-model: the 99th percentile of the time between two tokens of the free ones, and the CPU time of
+ * the whole, each over the same with all 128 free. Each constrained sequence has a schema of its own. Run
+ * from the project's root. */
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -66,11 +67,12 @@ static int ascending(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-/* run: the p99 gap of the free sequences in microseconds. */
-static double run(struct load *l, struct meter *m, bool constrained, uint32_t round) {
+/* run: the p99 gap of the free sequences in microseconds; *cpu_s: what all took. */
+static double run(struct load *l, struct meter *m, bool constrained, uint32_t round, double *cpu_s) {
     uint32_t prompt[N_PROMPT];
     struct buf schema = {0};
     struct err e = {0};
+    double start_s = bench_cpu_s();
     pthread_mutex_lock(&m->lock);
     m->n_ends = m->n_errors = m->n_gaps = m->n_other = 0;
     memset(m->last_ns, 0, sizeof m->last_ns);
@@ -109,6 +111,7 @@ static double run(struct load *l, struct meter *m, bool constrained, uint32_t ro
     CHECK(m->n_errors == 0);
     qsort(m->gaps_us, m->n_gaps, sizeof *m->gaps_us, ascending);
     double p99 = m->gaps_us[m->n_gaps * 99 / 100];
+    *cpu_s = bench_cpu_s() - start_s;
     pthread_mutex_unlock(&m->lock);
     buf_fini(&schema);
     return p99;
@@ -130,16 +133,18 @@ int main(void) {
         fprintf(stderr, "bench_constraint: %s\n", e.msg);
         return 1;
     }
-    double free_us[ROUNDS], beside_us[ROUNDS], first_us = 0;
-    run(&l, m, false, 250);
+    double free_us[ROUNDS], beside_us[ROUNDS], free_s[ROUNDS], beside_s[ROUNDS], first_us = 0;
+    run(&l, m, false, 250, free_s);
     for (uint32_t i = 0; i < ROUNDS; i++) {
-        free_us[i] = run(&l, m, false, i);
-        beside_us[i] = run(&l, m, true, i);
+        free_us[i] = run(&l, m, false, i, &free_s[i]);
+        beside_us[i] = run(&l, m, true, i, &beside_s[i]);
         if (i == 0)
             first_us = beside_us[0]; /* with 64 schemas to compile */
     }
     qsort(free_us, ROUNDS, sizeof *free_us, ascending);
     qsort(beside_us, ROUNDS, sizeof *beside_us, ascending);
+    qsort(free_s, ROUNDS, sizeof *free_s, ascending);
+    qsort(beside_s, ROUNDS, sizeof *beside_s, ascending);
     double a = free_us[ROUNDS / 2], b = beside_us[ROUNDS / 2];
     char params[256];
     snprintf(params, sizeof params,
@@ -147,6 +152,7 @@ int main(void) {
              "\"p99_beside_cold_us\":%.0f}",
              FREE, ALL - FREE, TOKENS, a, b, first_us);
     bench_emit("constraint.free_p99_ratio", b / a, "x", params);
+    bench_emit("constraint.cpu_ratio", beside_s[ROUNDS / 2] / free_s[ROUNDS / 2], "x", params);
     engine_stop(l.engine);
     load_free(&l);
     free(m);
