@@ -100,7 +100,8 @@ static struct metric *plain(struct rmetrics *m, enum metric_type type, const cha
     return metric_at(f, NULL);
 }
 
-/* reserved: series of the specification that nothing in this build can move; they exist with their zeros. */
+/* reserved: series of the specification that nothing in this build can move; they exist with their zeros. And beside
+ * those of masks, which workers do not report, the ones of grammars. */
 static void reserved(struct rmetrics *m) {
     static const char *const lora[] = {"model_name", "engine", "max_lora", "running_lora_adapters",
                                        "waiting_lora_adapters"};
@@ -123,7 +124,7 @@ static void reserved(struct rmetrics *m) {
                       "Time to compute a token mask.", kind, 1, buckets_fine, ARRAY_LEN(buckets_fine));
     for (size_t i = 0; i < ARRAY_LEN(grammars); i++) {
         struct str v = str_of(grammars[i]);
-        metric_at(compile, &v);
+        m->plain[PM_COMPILE_JSON + i] = metric_at(compile, &v);
         metric_at(mask, &v);
     }
     struct str failed = STR_LIT("failed"), empty = STR_LIT("");
@@ -314,7 +315,7 @@ void rmetrics_retry(struct rmetrics *m, bool ok) {
 }
 
 void rmetrics_count(struct rmetrics *m, enum plain_metric which, double v) {
-    if (which == PM_TEMPLATE_SECONDS || which == PM_TOKENIZE_SECONDS)
+    if (which >= PM_TEMPLATE_SECONDS && which <= PM_COMPILE_TAG)
         metric_observe(m->plain[which], v);
     else
         metric_add(m->plain[which], v);

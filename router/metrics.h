@@ -81,6 +81,11 @@ enum plain_metric {
     PM_SLOW_CLIENTS,
     PM_TEMPLATE_SECONDS,
     PM_TOKENIZE_SECONDS,
+    PM_COMPILE_JSON, /* weir_grammar_compile_seconds by kind, in the order of enum gram_kind */
+    PM_COMPILE_REGEX,
+    PM_COMPILE_GRAMMAR,
+    PM_COMPILE_CHOICE,
+    PM_COMPILE_TAG,
     PM_DROPPED_OUTPUTS, /* outputs of workers whose stream is gone */
     N_PM
 };

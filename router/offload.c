@@ -40,8 +40,15 @@ static void body_drop(struct router *r, struct body *b) {
     atomic_fetch_sub(&r->body_bytes, b->n);
 }
 
-static enum pool_class class_of(size_t n) {
-    return n > SLOW_BODY_BYTES ? POOL_SLOW : POOL_FAST;
+/* class_of: a small body is a fast job, unless a word in it says that a grammar may have to be compiled. */
+static enum pool_class class_of(struct str body) {
+    static const char *const words[] = {"\"guided_", "\"structur", "\"response_format\"", "\"tool_choice\""};
+    if (body.n > SLOW_BODY_BYTES)
+        return POOL_SLOW;
+    for (size_t i = 0; body.n && i < ARRAY_LEN(words); i++)
+        if (memmem(body.p, body.n, words[i], strlen(words[i])))
+            return POOL_SLOW;
+    return POOL_FAST;
 }
 
 /* ---- requests that a worker will answer -------------------------------------------------------------- */
@@ -169,7 +176,7 @@ bool offload_prepare(struct loop *l, void *owner,
     p->route = route;
     if (suffix.n)
         memcpy(p->suffix, suffix.p, suffix.n);
-    if (pool_submit(l->router->pool, class_of(body.n), &p->job))
+    if (pool_submit(l->router->pool, class_of(body), &p->job))
         return true;
     body_drop(l->router, &p->body);
     free(p);
@@ -256,7 +263,7 @@ void offload_reply(h2o_req_t *req, enum pool_work work, struct str suffix) {
     x->work = work;
     snprintf(x->suffix, sizeof x->suffix, "%.*s", (int)suffix.n, suffix.p ? suffix.p : "");
     bool held = body_take(l->router, &x->body, str_of_iovec(req->entity));
-    if (held && pool_submit(l->router->pool, class_of(x->body.n), &x->job)) {
+    if (held && pool_submit(l->router->pool, class_of((struct str){x->body.p, x->body.n}), &x->job)) {
         x->stream = stream_new(req, false, x, errand_gone);
         return;
     }

@@ -263,6 +263,10 @@ static void on_prepared(struct loop *l, void *owner, struct gen_req *req, const 
     }
     rmetrics_count(l->router->metrics, PM_TEMPLATE_SECONDS, (double)req->template_ns * 1e-9);
     rmetrics_count(l->router->metrics, PM_TOKENIZE_SECONDS, (double)req->tokenize_ns * 1e-9);
+    if (req->compile_ns)
+        rmetrics_count(l->router->metrics,
+                       (enum plain_metric)(PM_COMPILE_JSON + (int)req->constraint.kind - 1),
+                       (double)req->compile_ns * 1e-9);
     /* The id is PREFIX-SUFFIX. */
     const char *dash = memchr(req->id.p, '-', req->id.n);
     size_t at = dash ? (size_t)(dash - req->id.p) + 1 : 0;

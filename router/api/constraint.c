@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "common/clock.h"
 #include "common/hash.h"
 
 /* What has been found in the body so far. */
@@ -295,7 +296,7 @@ static struct id128 digest_of(const struct gen_req *r) {
     return id;
 }
 
-enum rc constraint_check(struct gen_env *env, const struct gen_req *r, struct err *e) {
+enum rc constraint_check(struct gen_env *env, struct gen_req *r, struct err *e) {
     if (!r->constraint.kind)
         return RC_OK;
     struct id128 id = digest_of(r);
@@ -307,10 +308,12 @@ enum rc constraint_check(struct gen_env *env, const struct gen_req *r, struct er
         return RC_OK;
     struct gram *g = NULL;
     struct err why = {0};
+    uint64_t start_ns = clock_ns();
     struct gram_limits limits = grammar_flags_limits(&env->opts->grammar);
     enum rc rc =
         gram_compile(&g, r->constraint.kind, r->constraint.text, r->constraint.options, &limits, &why);
     gram_drop(g);
+    r->compile_ns = clock_ns() - start_ns;
     if (rc != RC_OK) {
         const char *at = why.param, *sep = *why.param ? ": " : "";
         return err_set(e, RC_INVALID, r->constraint.field, "%s: %s%s%s", r->constraint.field, at, sep,

@@ -14,7 +14,7 @@ MUST_USE enum rc constraint_read(const struct field_values *v, const struct rout
                                  struct err *e);
 /* constraint_check: compiles it, to know that the worker will. RC_INVALID names keyword and pointer, or the
  * offset. What was compiled lately is known to be good. Takes up to the compile budget. */
-MUST_USE enum rc constraint_check(struct gen_env *env, const struct gen_req *r, struct err *e);
+MUST_USE enum rc constraint_check(struct gen_env *env, struct gen_req *r, struct err *e);
 
 /* tools_check: a list of functions with names, within the limits; NULL is fine. RC_INVALID names the member. */
 MUST_USE enum rc tools_check(const json_t *tools, const struct router_limits *limits, struct err *e);

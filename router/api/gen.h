@@ -100,7 +100,7 @@ struct gen_req {
     } constraint;
     enum tools_mode tools_mode;
     struct str tool_name;              /* NAMED */
-    uint64_t template_ns, tokenize_ns; /* time spent, for metrics */
+    uint64_t template_ns, tokenize_ns, compile_ns; /* time spent, for metrics; 0: none */
 };
 
 enum { GEN_ID_BYTES_MAX = 128 };

@@ -314,3 +314,14 @@ def test_tools_that_are_not_called(tiny):
             chat(tiny, bad)
     with pytest.raises(openai.BadRequestError, match="tool_choice"):
         chat(tiny, {"guided_regex": "a"}, tools=TOOLS, tool_choice="required")
+
+
+def test_compile_time_is_counted(tiny):
+    def count(kind):
+        return sum(float(line.rsplit(" ", 1)[1]) for line in tiny.get("/metrics").splitlines()
+                   if line.startswith("weir_grammar_compile_seconds_count") and f'kind="{kind}"' in line)
+
+    before = count("regex")
+    for _ in range(2):  # the second time it is known to be good
+        complete(tiny, {"guided_regex": "counted?"})
+    assert count("regex") == before + 1
