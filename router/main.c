@@ -14,6 +14,7 @@
 #include "common/log.h"
 #include "common/version.h"
 #include "router/flags.h"
+#include "router/grammar_cmd.h"
 #include "router/launch.h"
 #include "router/router.h"
 
@@ -183,6 +184,7 @@ static void usage(FILE *f) {
     fputs("weir " WEIR_VERSION ": an OpenAI-compatible inference server\n\n"
           "  weir serve MODEL [flags]              start workers for a model folder and serve it\n"
           "  weir router --worker ADDRESS [flags]  serve workers that run elsewhere\n"
+          "  weir grammar --json-schema S TEXT     try a constraint on a text; see weir grammar --help\n"
           "  weir --healthcheck [URL]              exit 0 if a server answers\n"
           "  weir --version\n\n"
           "weir serve --help and weir router --help list the flags.\n",
@@ -212,6 +214,8 @@ int main(int argc, char **argv) {
         return healthcheck(argc > 2 ? argv[2] : NULL);
     if (!strcmp(argv[1], "serve") || !strcmp(argv[1], "router"))
         return serve_or_route(argv[1][0] == 's', argc - 1, argv + 1, started_ns);
+    if (!strcmp(argv[1], "grammar"))
+        return grammar_cmd(argc - 1, argv + 1);
     fprintf(stderr, "weir: unknown command '%.64s'\n\n", argv[1]);
     usage(stderr);
     return EXIT_USAGE;
