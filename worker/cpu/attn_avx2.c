@@ -1,9 +1,9 @@
 /* attn_avx2.c: attention over blocks of 16 keys.
  *
  * A piece of work is a few tokens of one sequence times the query heads that share a K and V head: up to ROWS
- * rows. Each row passes the blocks of its keys in order with the online softmax (Milakov and Gimelshein,
+ * rows. Each row passes its keys in strips of four blocks with the online softmax (Milakov and Gimelshein,
  * 2018): a running maximum m, a running sum l of exp(s - m), a running output. Every PART_TOKENS positions a
- * new part begins with fresh m, l and output, and parts are merged in order. Blocks and parts lie at absolute
+ * new part begins with fresh m, l and output, and parts are merged in order. Strips and parts lie at absolute
  * positions and a row only ever touches its own keys, so a row's bits do not depend on the batch, nor on
  * whether one thread does all parts or several threads one each.
  */
@@ -17,7 +17,9 @@
 
 enum {
     ROWS = 24, /* four tiles */
-    PART_TOKENS = 512,
+    STRIP_BLOCKS = 4,
+    STRIP_TOKENS = STRIP_BLOCKS * KV_BLOCK_TOKENS,
+    PART_TOKENS = 512, /* whole strips */
     DIM_MAX = 256,
     DIM_PANELS = DIM_MAX / PANEL_COLS,
 };
@@ -31,10 +33,9 @@ struct sums {
 /* room: of one member. */
 struct room {
     _Alignas(64) float q[ROWS * DIM_MAX];
-    float s[TILE_ROWS][PANEL_COLS];
-    float p[TILE_ROWS][KV_BLOCK_TOKENS];
-    float k[DIM_MAX * KV_BLOCK_TOKENS]; /* a widened block */
-    float v[DIM_PANELS][KV_BLOCK_TOKENS * PANEL_COLS];
+    float p[STRIP_BLOCKS][TILE_ROWS][KV_BLOCK_TOKENS]; /* scores, then weights */
+    float k[STRIP_BLOCKS][DIM_MAX * KV_BLOCK_TOKENS];  /* widened blocks */
+    float v[STRIP_BLOCKS][DIM_PANELS][KV_BLOCK_TOKENS * PANEL_COLS];
     struct keys keys[ROWS];
     struct sums part, total;
 };
@@ -96,87 +97,135 @@ static uint32_t block_at(const struct attn *a, uint32_t seq, uint32_t index) {
     return block;
 }
 
-/* scores: scaled, capped, masked to lanes [lo, hi). */
-INLINE __m256 scores(const struct op_attn *op, const float *s, int first, uint32_t lo, uint32_t hi) {
-    __m256 v = _mm256_mul_ps(_mm256_loadu_ps(s + first), v_set(op->scale));
+/* scores: scaled and capped. */
+INLINE __m256 scores(const struct op_attn *op, const float *s) {
+    __m256 v = _mm256_mul_ps(_mm256_loadu_ps(s), v_set(op->scale));
     if (op->softcap > 0) {
         __m256 cap = v_set(op->softcap);
         v = _mm256_mul_ps(cap, v_tanh(_mm256_div_ps(v, cap)));
     }
-    __m256i in = _mm256_andnot_si256(v_mask((int)lo - first), v_mask((int)hi - first));
+    return v;
+}
+
+/* masked: lanes of a block outside [lo, hi) become minus infinity. first: the lane of v's first in the block.
+ */
+INLINE __m256 masked(__m256 v, int first, int lo, int hi) {
+    __m256i in = _mm256_andnot_si256(v_mask(lo - first), v_mask(hi - first));
     return _mm256_blendv_ps(v_set(-INFINITY), v, _mm256_castsi256_ps(in));
 }
 
-/* row_softmax: one row's 16 scores into weights p; m, l and the output so far follow the new maximum. */
-static void row_softmax(const struct attn *a, struct sums *sums, uint32_t row, const float *s, float *p,
-                        uint32_t lo, uint32_t hi) {
-    __m256 s0 = scores(a->op, s, 0, lo, hi), s1 = scores(a->op, s, 8, lo, hi);
-    float max = v_max(_mm256_max_ps(s0, s1)), m = sums->m[row];
-    if (max > m) {
-        if (m != -INFINITY) {
-            __m256 shrink = v_exp(v_set(m - max));
-            sums->l[row] *= _mm256_cvtss_f32(shrink);
-            for (uint32_t d = 0; d < a->n_panels_v; d++) {
-                float *o = sums->out[d][row];
-                _mm256_storeu_ps(o, _mm256_mul_ps(_mm256_loadu_ps(o), shrink));
-                _mm256_storeu_ps(o + 8, _mm256_mul_ps(_mm256_loadu_ps(o + 8), shrink));
-            }
-        }
-        sums->m[row] = m = max;
+/* row_shrink: what a row has summed so far follows a new maximum. */
+static void row_shrink(const struct attn *a, struct sums *sums, uint32_t row, float factor) {
+    __m256 f = v_set(factor);
+    sums->l[row] *= factor;
+    for (uint32_t d = 0; d < a->n_panels_v; d++) {
+        float *o = sums->out[d][row];
+        _mm256_storeu_ps(o, _mm256_mul_ps(_mm256_loadu_ps(o), f));
+        _mm256_storeu_ps(o + 8, _mm256_mul_ps(_mm256_loadu_ps(o + 8), f));
     }
-    s0 = v_exp(_mm256_sub_ps(s0, v_set(m)));
-    s1 = v_exp(_mm256_sub_ps(s1, v_set(m)));
-    _mm256_storeu_ps(p, s0);
-    _mm256_storeu_ps(p + 8, s1);
-    sums->l[row] += v_sum(_mm256_add_ps(s0, s1));
 }
 
-struct block {
-    uint32_t first; /* its first position */
-    const uint8_t *k, *v;
-    enum dtype k_type, v_type;
-    const float *rest; /* the last head_dim_v % 16 dims, [16 tokens][16] f32 */
+/* row_softmax: one row's scores of a strip into weights, in place; its keys are [lo, hi) of the strip. */
+static void row_softmax(const struct attn *a, struct sums *sums, uint32_t row, float (*p)[TILE_ROWS][16],
+                        uint32_t r, int lo, int hi) {
+    int b0 = lo / KV_BLOCK_TOKENS, b1 = (hi - 1) / KV_BLOCK_TOKENS;
+    __m256 top = v_set(-INFINITY), sum = _mm256_setzero_ps();
+    for (int b = b0; b <= b1; b++) {
+        int from = lo - b * KV_BLOCK_TOKENS, to = hi - b * KV_BLOCK_TOKENS;
+        __m256 s0 = scores(a->op, p[b][r]), s1 = scores(a->op, p[b][r] + 8);
+        if (from > 0 || to < KV_BLOCK_TOKENS) {
+            s0 = masked(s0, 0, from, to);
+            s1 = masked(s1, 8, from, to);
+        }
+        _mm256_storeu_ps(p[b][r], s0);
+        _mm256_storeu_ps(p[b][r] + 8, s1);
+        top = _mm256_max_ps(top, _mm256_max_ps(s0, s1));
+    }
+    float max = v_max(top), m = sums->m[row];
+    if (max > m) {
+        if (m != -INFINITY)
+            row_shrink(a, sums, row, _mm256_cvtss_f32(v_exp(v_set(m - max))));
+        sums->m[row] = m = max;
+    }
+    for (int b = b0; b <= b1; b++) {
+        __m256 s0 = v_exp(_mm256_sub_ps(_mm256_loadu_ps(p[b][r]), v_set(m)));
+        __m256 s1 = v_exp(_mm256_sub_ps(_mm256_loadu_ps(p[b][r] + 8), v_set(m)));
+        _mm256_storeu_ps(p[b][r], s0);
+        _mm256_storeu_ps(p[b][r] + 8, s1);
+        sum = _mm256_add_ps(sum, _mm256_add_ps(s0, s1));
+    }
+    sums->l[row] += v_sum(sum);
+}
+
+/* strip: up to four blocks, from position `first` on, which begins a strip; only blocks [b0, b1] are there.
+ */
+struct strip {
+    uint32_t first, b0, b1;
+    struct {
+        const uint8_t *k, *v;
+        const float *rest; /* the last head_dim_v % 16 dims, [16 tokens][16] f32; or NULL */
+    } block[STRIP_BLOCKS];
+    enum dtype t; /* of k and v here */
 };
 
-/* tile_block: rows [r0, r0 + n) against one block. */
-static void tile_block(const struct attn *a, struct room *room, struct sums *sums, uint32_t r0, uint32_t n,
-                       const struct block *k) {
-    uint32_t hd = a->op->head_dim, lo[TILE_ROWS], hi[TILE_ROWS];
-    size_t v_panel = KV_BLOCK_TOKENS * PANEL_COLS * dtype_bytes(k->v_type);
-    bool any = false;
+/* values_add: rows [r, end) of a tile, which all see the tokens [lo, hi) of block b, gather its values. */
+static void values_add(const struct attn *a, struct room *room, struct sums *sums, const struct strip *s,
+                       uint32_t b, uint32_t r0, uint32_t r, uint32_t end, uint32_t lo, uint32_t hi) {
+    struct tile pv = {
+        .x = room->p[b][r] + lo,
+        .n_k = hi - lo,
+        .w = s->block[b].v + lo * PANEL_COLS * dtype_bytes(s->t),
+        .w_panel = KV_BLOCK_TOKENS * PANEL_COLS * dtype_bytes(s->t),
+        .c = sums->out[0][r0 + r],
+        .c_panel = ROWS * PANEL_COLS,
+        .more = true,
+    };
+    tile_rows(s->t, end - r, a->kv.spec.head_dim_v / PANEL_COLS, &pv);
+    if (s->block[b].rest) {
+        pv.w = (const uint8_t *)(s->block[b].rest + lo * PANEL_COLS);
+        pv.c = sums->out[a->n_panels_v - 1][r0 + r];
+        tile_rows(DT_F32, end - r, 1, &pv);
+    }
+}
+
+/* within: a position counted from `first`, cut to [0, n]. */
+static uint32_t within(uint32_t pos, uint32_t first, uint32_t n) {
+    return pos > first ? MIN(pos - first, n) : 0;
+}
+
+/* tile_strip: rows [r0, r0 + n) against one strip. */
+static void tile_strip(const struct attn *a, struct room *room, struct sums *sums, uint32_t r0, uint32_t n,
+                       const struct strip *s) {
+    const struct keys *keys = room->keys + r0;
+    uint32_t hd = a->op->head_dim, lo = STRIP_TOKENS, hi = 0;
     for (uint32_t r = 0; r < n; r++) {
-        const struct keys *keys = &room->keys[r0 + r];
-        lo[r] = keys->lo > k->first ? MIN(keys->lo - k->first, KV_BLOCK_TOKENS) : 0;
-        hi[r] = keys->hi > k->first ? MIN(keys->hi - k->first, KV_BLOCK_TOKENS) : 0;
-        any |= lo[r] < hi[r];
+        lo = MIN(lo, within(keys[r].lo, s->first, STRIP_TOKENS));
+        hi = MAX(hi, within(keys[r].hi, s->first, STRIP_TOKENS));
     }
-    if (!any)
+    if (lo >= hi)
         return;
-    struct tile qk = {.x = room->q + (size_t)r0 * hd, .x_row = hd, .w = k->k, .c = room->s[0], .n_k = hd};
-    tile_run(k->k_type, n, &qk);
-    for (uint32_t r = 0; r < n; r++)
-        if (lo[r] < hi[r])
-            row_softmax(a, sums, r0 + r, room->s[r], room->p[r], lo[r], hi[r]);
-    for (uint32_t r = 0, end; r < n; r = end) { /* runs of rows that see the same keys */
-        for (end = r + 1; end < n && lo[end] == lo[r] && hi[end] == hi[r];)
-            end++;
-        if (lo[r] >= hi[r])
-            continue;
-        for (uint32_t d = 0; d < a->n_panels_v; d++) {
-            bool rest = k->rest && d + 1 == a->n_panels_v;
-            enum dtype t = rest ? DT_F32 : k->v_type;
-            struct tile pv = {
-                .x = room->p[r] + lo[r],
-                .x_row = KV_BLOCK_TOKENS,
-                .w = (rest ? (const uint8_t *)k->rest : k->v + d * v_panel) +
-                     lo[r] * PANEL_COLS * dtype_bytes(t),
-                .c = sums->out[d][r0 + r],
-                .n_k = hi[r] - lo[r],
-                .more = true,
-            };
-            tile_run(t, end - r, &pv);
-        }
+    uint32_t b0 = MAX(s->b0, lo / KV_BLOCK_TOKENS), b1 = MIN(s->b1, (hi - 1) / KV_BLOCK_TOKENS);
+    for (uint32_t b = b0; b <= b1; b++) {
+        struct tile qk = {.x = room->q + (size_t)r0 * hd, .w = s->block[b].k, .c = room->p[b][0], .n_k = hd};
+        tile_run(s->t, n, &qk);
     }
+    for (uint32_t r = 0; r < n; r++) {
+        uint32_t from = within(keys[r].lo, s->first, STRIP_TOKENS),
+                 to = within(keys[r].hi, s->first, STRIP_TOKENS);
+        if (from < to)
+            row_softmax(a, sums, r0 + r, room->p, r, (int)from, (int)to);
+    }
+    for (uint32_t b = b0; b <= b1; b++)
+        for (uint32_t r = 0, end; r < n; r = end) { /* runs of rows that see the same tokens of the block */
+            uint32_t at = s->first + b * KV_BLOCK_TOKENS;
+            lo = within(keys[r].lo, at, KV_BLOCK_TOKENS);
+            hi = within(keys[r].hi, at, KV_BLOCK_TOKENS);
+            for (end = r + 1; end < n && within(keys[end].lo, at, KV_BLOCK_TOKENS) == lo &&
+                              within(keys[end].hi, at, KV_BLOCK_TOKENS) == hi;)
+                end++;
+            if (lo < hi)
+                values_add(a, room, sums, s, b, r0, r, end, lo, hi);
+        }
 }
 
 /* rest_get: dims of V beyond the last whole panel, widened into a panel of their own. */
@@ -187,41 +236,64 @@ static const float *rest_get(const struct attn *a, float *dst, const uint8_t *re
     return dst;
 }
 
+static void sums_clear(const struct attn *a, struct sums *s, uint32_t n_rows) {
+    for (uint32_t r = 0; r < n_rows; r++) {
+        s->m[r] = -INFINITY;
+        s->l[r] = 0;
+    }
+    for (uint32_t d = 0; d < a->n_panels_v; d++)
+        memset(s->out[d], 0, n_rows * sizeof s->out[d][0]);
+}
+
+/* strip_get: block b of a strip, widened once if several tiles will read it. */
+static void strip_get(const struct attn *a, struct room *room, const struct piece *p, struct strip *s,
+                      uint32_t b) {
+    uint32_t hd = a->op->head_dim, hd_v = a->kv.spec.head_dim_v, n_whole = hd_v / PANEL_COLS;
+    enum dtype t = a->kv.spec.dtype;
+    size_t e = dtype_bytes(t);
+    uint32_t block = block_at(a, p->span.seq, s->first / KV_BLOCK_TOKENS + b);
+    const uint8_t *k = a->kv.data + kv_base(&a->kv, block, a->layer, p->kv_head) * e;
+    const uint8_t *v = k + (size_t)hd * KV_BLOCK_TOKENS * e;
+    s->block[b].k = k;
+    s->block[b].v = v;
+    s->block[b].rest = NULL;
+    if (hd_v % PANEL_COLS)
+        s->block[b].rest =
+            rest_get(a, room->v[b][n_whole], v + (size_t)n_whole * PANEL_COLS * KV_BLOCK_TOKENS * e,
+                     hd_v % PANEL_COLS);
+    if (s->t != t) {
+        panel_widen(t, k, hd, room->k[b]);
+        panel_widen(t, v, n_whole * KV_BLOCK_TOKENS, room->v[b][0]);
+        s->block[b].k = (const uint8_t *)room->k[b];
+        s->block[b].v = (const uint8_t *)room->v[b][0];
+    }
+}
+
 /* part_run: the keys of p within [lo, hi), which lies in one part, into fresh sums. */
 static void part_run(const struct attn *a, struct room *room, const struct piece *p, uint32_t lo, uint32_t hi,
                      struct sums *sums) {
-    uint32_t hd = a->op->head_dim, hd_v = a->kv.spec.head_dim_v, n_whole = hd_v / PANEL_COLS;
-    enum dtype t = a->kv.spec.dtype;
-    size_t e = dtype_bytes(t), v_at = (size_t)hd * KV_BLOCK_TOKENS * e;
-    for (uint32_t r = 0; r < p->n_rows; r++) {
-        sums->m[r] = -INFINITY;
-        sums->l[r] = 0;
-    }
-    for (uint32_t d = 0; d < a->n_panels_v; d++)
-        memset(sums->out[d], 0, p->n_rows * sizeof sums->out[d][0]);
-    uint32_t first = lo / KV_BLOCK_TOKENS, last = (hi - 1) / KV_BLOCK_TOKENS;
-    const uint8_t *next =
-        a->kv.data + kv_base(&a->kv, block_at(a, p->span.seq, first), a->layer, p->kv_head) * e;
-    for (uint32_t i = first; i <= last; i++) {
-        struct block k = {
-            .first = i * KV_BLOCK_TOKENS, .k = next, .v = next + v_at, .k_type = t, .v_type = t};
-        if (hd_v % PANEL_COLS)
-            k.rest = rest_get(a, room->v[n_whole], k.v + (size_t)n_whole * PANEL_COLS * KV_BLOCK_TOKENS * e,
-                              hd_v % PANEL_COLS);
-        if (t != DT_F32 && p->n_rows > TILE_ROWS) { /* widened once for all tiles */
-            panel_widen(t, k.k, hd, room->k);
-            panel_widen(t, k.v, n_whole * KV_BLOCK_TOKENS, room->v[0]);
-            k.k = (const uint8_t *)room->k;
-            k.v = (const uint8_t *)room->v[0];
-            k.k_type = k.v_type = DT_F32;
-        }
-        if (i < last) {
-            next = a->kv.data + kv_base(&a->kv, block_at(a, p->span.seq, i + 1), a->layer, p->kv_head) * e;
-            for (size_t at = 0; at < (size_t)(hd + hd_v) * KV_BLOCK_TOKENS * e; at += 64)
+    size_t bytes =
+        (size_t)(a->op->head_dim + a->kv.spec.head_dim_v) * KV_BLOCK_TOKENS * dtype_bytes(a->kv.spec.dtype);
+    sums_clear(a, sums, p->n_rows);
+    for (uint32_t first = lo / STRIP_TOKENS * STRIP_TOKENS; first < hi; first += STRIP_TOKENS) {
+        struct strip s = {
+            .first = first,
+            .b0 = within(lo, first, STRIP_TOKENS) / KV_BLOCK_TOKENS,
+            .b1 = (within(hi, first, STRIP_TOKENS) - 1) / KV_BLOCK_TOKENS,
+            .t = p->n_rows > TILE_ROWS ? DT_F32 : a->kv.spec.dtype,
+        };
+        for (uint32_t b = s.b0; b <= s.b1; b++) {
+            strip_get(a, room, p, &s, b);
+            if (first + (b + STRIP_BLOCKS) * KV_BLOCK_TOKENS >= hi)
+                continue;
+            uint32_t block = block_at(a, p->span.seq, first / KV_BLOCK_TOKENS + b + STRIP_BLOCKS);
+            const uint8_t *next =
+                a->kv.data + kv_base(&a->kv, block, a->layer, p->kv_head) * dtype_bytes(a->kv.spec.dtype);
+            for (size_t at = 0; at < bytes; at += 64)
                 _mm_prefetch((const char *)next + at, _MM_HINT_T1);
         }
         for (uint32_t r = 0; r < p->n_rows; r += TILE_ROWS)
-            tile_block(a, room, sums, r, MIN(TILE_ROWS, p->n_rows - r), &k);
+            tile_strip(a, room, sums, r, MIN(TILE_ROWS, p->n_rows - r), &s);
     }
 }
 
@@ -241,15 +313,6 @@ static void merge(const struct attn *a, struct sums *total, const struct sums *p
                 _mm256_storeu_ps(total->out[d][r] + j, sum);
             }
     }
-}
-
-static void sums_clear(const struct attn *a, struct sums *s, uint32_t n_rows) {
-    for (uint32_t r = 0; r < n_rows; r++) {
-        s->m[r] = -INFINITY;
-        s->l[r] = 0;
-    }
-    for (uint32_t d = 0; d < a->n_panels_v; d++)
-        memset(s->out[d], 0, n_rows * sizeof s->out[d][0]);
 }
 
 /* piece_finish: the sinks, the division, and the rows' way out. */
@@ -272,11 +335,17 @@ static void piece_finish(const struct attn *a, const struct piece *p, const stru
     }
 }
 
+/* q_get: the piece's queries in tiles, [tile][dim][row]. */
 static void q_get(const struct attn *a, struct room *room, const struct piece *p) {
     uint32_t hd = a->op->head_dim;
-    for (uint32_t r = 0; r < p->n_rows; r++) {
-        const float *row = a->qkv + (size_t)(p->span.t0 + r / p->n_heads) * a->cols;
-        memcpy(room->q + (size_t)r * hd, row + (size_t)(p->head0 + r % p->n_heads) * hd, hd * sizeof(float));
+    for (uint32_t r0 = 0; r0 < p->n_rows; r0 += TILE_ROWS) {
+        const float *rows[TILE_ROWS];
+        uint32_t n = MIN(TILE_ROWS, p->n_rows - r0);
+        for (uint32_t r = 0; r < n; r++) {
+            const float *row = a->qkv + (size_t)(p->span.t0 + (r0 + r) / p->n_heads) * a->cols;
+            rows[r] = row + (size_t)(p->head0 + (r0 + r) % p->n_heads) * hd;
+        }
+        rows_interleave(rows, n, hd, room->q + (size_t)r0 * hd);
     }
 }
 

@@ -12,7 +12,7 @@ void avx2_logits(struct be *b, const struct op_logits *op);
 void avx2_sample(struct be *b, const struct sample_row *rows, struct sample_out *out, uint32_t n);
 void avx2_row_logprobs(struct be *b, const struct op_row_logprobs *rows, uint32_t n);
 
-/* row_norm: y = norm(x); y may be x. In row_avx2.c, as are the next two. */
+/* row_norm: y = norm(x); y may be x. In row_avx2.c, as is all below. */
 struct row_norm {
     enum norm_kind kind;
     const float *weight, *bias; /* or NULL */
@@ -21,6 +21,9 @@ struct row_norm {
 };
 struct row_norm row_norm_of(const struct be_norm *norm, uint32_t cols);
 void row_norm_run(const struct row_norm *n, const float *x, float *y);
+
+/* rows_interleave: n <= 6 rows of n_k floats, k by k: dst [n_k][n], as a tile reads them. */
+void rows_interleave(const float *const *rows, uint32_t n, uint32_t n_k, float *dst);
 
 /* rope_prepare: the angles of the planned batch, once for all layers of one rope; by member 0, outside runs
  * of the team. rope_row: rope_store for token t. */

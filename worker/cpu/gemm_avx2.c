@@ -18,6 +18,8 @@ enum {
     STREAM_MAX = 32, /* panels taken at once when streaming */
 };
 
+_Static_assert(ROWS_MAX % TILE_ROWS == 0, "a block is whole tiles");
+
 /* room: of one member. */
 struct room {
     _Alignas(64) float w[KC * PANEL_COLS];
@@ -46,28 +48,6 @@ struct product {
     struct team_queue pack, units, tails;
 };
 
-/* interleave: n rows of n_k floats, k by k: dst [n_k][n]. Six rows are two transposes in registers. */
-static void interleave(const float *const *rows, uint32_t n, uint32_t n_k, float *dst) {
-    uint32_t k = 0;
-    for (; n == TILE_ROWS && k + 4 <= n_k; k += 4, dst += 4 * TILE_ROWS) {
-        __m128 a = _mm_loadu_ps(rows[0] + k), b = _mm_loadu_ps(rows[1] + k), c = _mm_loadu_ps(rows[2] + k);
-        __m128 d = _mm_loadu_ps(rows[3] + k), e = _mm_loadu_ps(rows[4] + k), f = _mm_loadu_ps(rows[5] + k);
-        __m128 lo = _mm_unpacklo_ps(e, f), hi = _mm_unpackhi_ps(e, f);
-        _MM_TRANSPOSE4_PS(a, b, c, d);
-        _mm_storeu_ps(dst, a);
-        _mm_storel_pi((__m64 *)(void *)(dst + 4), lo);
-        _mm_storeu_ps(dst + 6, b);
-        _mm_storeh_pi((__m64 *)(void *)(dst + 10), lo);
-        _mm_storeu_ps(dst + 12, c);
-        _mm_storel_pi((__m64 *)(void *)(dst + 16), hi);
-        _mm_storeu_ps(dst + 18, d);
-        _mm_storeh_pi((__m64 *)(void *)(dst + 22), hi);
-    }
-    for (; k < n_k; k++)
-        for (uint32_t r = 0; r < n; r++)
-            *dst++ = rows[r][k];
-}
-
 /* tile_pack: rows of one tile, normalised, k by k. room: [TILE_ROWS][n_in] */
 static void tile_pack(const struct product *p, uint32_t tile, float *room) {
     uint32_t n_in = p->w->n_in, r0 = tile * TILE_ROWS, n = MIN(TILE_ROWS, p->n_rows - r0);
@@ -80,7 +60,7 @@ static void tile_pack(const struct product *p, uint32_t tile, float *room) {
             rows[r] = room + (size_t)r * n_in;
         }
     }
-    interleave(rows, n, n_in, dst);
+    rows_interleave(rows, n, n_in, dst);
 }
 
 /* masked: a store or load of the columns that exist. */

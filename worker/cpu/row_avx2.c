@@ -59,6 +59,28 @@ void row_norm_run(const struct row_norm *n, const float *x, float *y) {
     }
 }
 
+/* Six rows, the usual case, are transposed in registers. */
+void rows_interleave(const float *const *rows, uint32_t n, uint32_t n_k, float *dst) {
+    uint32_t k = 0;
+    for (; n == 6 && k + 4 <= n_k; k += 4, dst += 4 * 6) {
+        __m128 a = _mm_loadu_ps(rows[0] + k), b = _mm_loadu_ps(rows[1] + k), c = _mm_loadu_ps(rows[2] + k);
+        __m128 d = _mm_loadu_ps(rows[3] + k), e = _mm_loadu_ps(rows[4] + k), f = _mm_loadu_ps(rows[5] + k);
+        __m128 lo = _mm_unpacklo_ps(e, f), hi = _mm_unpackhi_ps(e, f);
+        _MM_TRANSPOSE4_PS(a, b, c, d);
+        _mm_storeu_ps(dst, a);
+        _mm_storel_pi((__m64 *)(void *)(dst + 4), lo);
+        _mm_storeu_ps(dst + 6, b);
+        _mm_storeh_pi((__m64 *)(void *)(dst + 10), lo);
+        _mm_storeu_ps(dst + 12, c);
+        _mm_storel_pi((__m64 *)(void *)(dst + 16), hi);
+        _mm_storeu_ps(dst + 18, d);
+        _mm_storeh_pi((__m64 *)(void *)(dst + 22), hi);
+    }
+    for (; k < n_k; k++)
+        for (uint32_t r = 0; r < n; r++)
+            *dst++ = rows[r][k];
+}
+
 struct rows {
     struct be *b;
     const struct op_embed *embed;
@@ -198,6 +220,14 @@ static void head_rotate(float *x, const float *cosines, const float *sines, uint
     }
 }
 
+/* panel_row_store: up to 16 dims of V of one token, `at` being the first one's place in the pool; n below 16:
+ * the dims beyond the last whole panel, which lie in plain order. */
+static void panel_row_store(const struct be_kv *kv, size_t at, const float *v, uint32_t n) {
+    enum dtype t = kv->spec.dtype;
+    for (uint32_t j = 0; j < MIN(n, PANEL_COLS); j++)
+        f32_store(kv->data, t, at + (n >= PANEL_COLS ? panel_place(t, j) : j), v[j]);
+}
+
 void rope_row(const struct be *b, const struct rope_store *rope, uint32_t t, float *row) {
     const struct plan *p = &b->plan;
     const struct be_kv *kv = kv_group(b, rope->group, rope->layer);
@@ -217,10 +247,10 @@ void rope_row(const struct be *b, const struct rope_store *rope, uint32_t t, flo
     const float *k = row + (size_t)rope->n_heads * hd, *v = k + (size_t)rope->n_kv_heads * hd;
     uint32_t slot = p->group[rope->group].slot[t], blk = slot / KV_BLOCK_TOKENS, tok = slot % KV_BLOCK_TOKENS;
     for (uint32_t h = 0; h < rope->n_kv_heads; h++) {
+        size_t at = kv_k(kv, blk, rope->layer, h, tok, 0);
         for (uint32_t d = 0; d < hd; d++)
-            f32_store(kv->data, kv->spec.dtype, kv_k(kv, blk, rope->layer, h, tok, d), k[(size_t)h * hd + d]);
-        for (uint32_t d = 0; d < hd_v; d++)
-            f32_store(kv->data, kv->spec.dtype, kv_v(kv, blk, rope->layer, h, tok, d),
-                      v[(size_t)h * hd_v + d]);
+            f32_store(kv->data, kv->spec.dtype, at + (size_t)d * PANEL_COLS, k[(size_t)h * hd + d]);
+        for (uint32_t d = 0; d < hd_v; d += PANEL_COLS)
+            panel_row_store(kv, kv_v(kv, blk, rope->layer, h, tok, d), v + (size_t)h * hd_v + d, hd_v - d);
     }
 }

@@ -12,12 +12,12 @@
 enum { TILE_ROWS = 6 };
 
 struct tile {
-    const float *x; /* [k][n_rows], or for x_row > 0 x[row * x_row + k] */
-    uint32_t x_row;
+    const float *x; /* [k][n_rows]; for tile_rows [n_rows][16] */
     uint32_t n_k;
     const uint8_t *w;    /* panels of one type, [k][16] */
     size_t w_panel;      /* bytes from panel to panel */
     float *c;            /* [n_panels][n_rows][16] */
+    size_t c_panel;      /* tile_rows: floats from panel to panel of c, which need not lie close */
     bool more;           /* c holds the sum of earlier k */
     const uint8_t *next; /* what to prefetch, 64 bytes for every two k; NULL: nothing */
 };
@@ -25,8 +25,12 @@ struct tile {
 /* tile_run: n_rows in 1..6 of one panel. */
 void tile_run(enum dtype t, uint32_t n_rows, const struct tile *tile);
 
+/* tile_rows: any number of panels, one after the other, with at most 16 k: attention's weights times values.
+ */
+void tile_rows(enum dtype t, uint32_t n_rows, uint32_t n_panels, const struct tile *tile);
+
 /* tile_stream: for weights that come straight from memory: each panel is prefetched some way ahead, and after
- * its end the panel that is n_panels further. x_row is 0; n_panels 4, 2 or 1, at most tile_panels(n_rows). */
+ * its end the panel that is n_panels further. n_panels 4, 2 or 1, at most tile_panels(n_rows). */
 void tile_stream(enum dtype t, uint32_t n_rows, uint32_t n_panels, const struct tile *tile);
 
 static inline uint32_t tile_panels(uint32_t n_rows) {
