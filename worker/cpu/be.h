@@ -94,14 +94,15 @@ struct plan {
 
 /* scratch: working memory that grows to what an operation needs and stays. */
 enum scratch_id {
-    SCRATCH_X,      /* normalised input of a product */
-    SCRATCH_ROWS,   /* rows on their way: of logits' input, of a tile */
-    SCRATCH_THREAD, /* per member: tiles, scores, a row's processed logits */
-    SCRATCH_ROPE,   /* cosines and sines of the planned batch */
-    SCRATCH_SPLIT,  /* sums of attention's parts */
-    SCRATCH_KV,     /* keys and values of groups that keep nothing, in panels */
-    SCRATCH_PLAN,   /* the plan's fixed arrays */
-    SCRATCH_TABLE,  /* BE_GROUPS_MAX of them: block tables */
+    SCRATCH_X,       /* normalised input of a product */
+    SCRATCH_ROWS,    /* rows on their way: of logits' input, of a tile */
+    SCRATCH_THREAD,  /* per member: tiles, scores, a row's processed logits */
+    SCRATCH_ROPE,    /* cosines and sines of the planned batch */
+    SCRATCH_SEGMENT, /* which rows of a product meet which matrix */
+    SCRATCH_SPLIT,   /* sums of attention's parts */
+    SCRATCH_KV,      /* keys and values of groups that keep nothing, in panels */
+    SCRATCH_PLAN,    /* the plan's fixed arrays */
+    SCRATCH_TABLE,   /* BE_GROUPS_MAX of them: block tables */
     N_SCRATCH = SCRATCH_TABLE + BE_GROUPS_MAX
 };
 

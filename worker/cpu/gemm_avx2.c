@@ -1,58 +1,72 @@
 /* gemm_avx2.c: products with packed weights.
  *
- * x is first normalised and laid out in tiles of 6 rows, [tile][k][row]. Up to 6 rows then stream the weights
- * through registers once, straight from memory. More rows go in blocks: a chunk of KC k of a panel is widened
- * to f32 into the first-level cache and meets every tile of up to ROWS_MAX rows; the chunk after it is
- * prefetched meanwhile. Work is handed out by panels, so threads share the bandwidth whatever else runs on
- * their cores.
+ * x is first normalised and laid out in tiles of up to 6 rows, [tile][k][row]. One row passes four panels at
+ * once. 2 to 4 rows pass waves: a short run of k of four panels, one after the other, while the next run is
+ * prefetched in four streams: neither the memory nor the multiply-adds wait. 5 or 6 rows are bound by
+ * arithmetic and pass panel by panel. More rows go in segments: a chunk of k of a panel, from the first-level
+ * cache, meets every tile of up to SEGMENT_ROWS rows while the chunk after it is prefetched. Work is handed
+ * out by panels, so threads share the bandwidth whatever else runs on their cores.
  */
-#include "worker/cpu/cpu.h"
+#include "worker/cpu/gemm.h"
 
 #include "worker/cpu/simd.h"
 #include "worker/cpu/tile.h"
 
 enum {
-    KC = 256,        /* k of a chunk: 16 KiB widened */
-    ROWS_MAX = 192,  /* rows of a block: with KC, 192 KiB of x in the second-level cache */
-    GROUP_MAX = 8,   /* panels of a unit of work */
-    STREAM_MAX = 32, /* panels taken at once when streaming */
+    CHUNK_BYTES = 8192, /* of a panel; with as much prefetched and a tile's x, in the first-level cache */
+    WAVE_BYTES = 2048,  /* of each of four panels; likewise */
+    WAVE_ROWS = 4,
+    AHEAD_BYTES = 4096,  /* of 5 or 6 rows */
+    GROUP_MAX = 8,       /* panels of a unit of work */
+    STREAM_MAX = 32,     /* panels taken at once when streaming */
+    OWN_X_FLOATS = 4096, /* up to here each member makes its own x: cheaper than to wait for each other */
 };
 
-_Static_assert(ROWS_MAX % TILE_ROWS == 0, "a block is whole tiles");
+_Static_assert((int)SEGMENT_ROWS % (int)TILE_ROWS == 0, "a segment is whole tiles");
 
-/* room: of one member. */
 struct room {
-    _Alignas(64) float w[KC * PANEL_COLS];
-    float c[GROUP_MAX][ROWS_MAX * PANEL_COLS];
+    _Alignas(64) float c[GROUP_MAX][SEGMENT_ROWS * PANEL_COLS];
 };
 
-struct product {
-    const struct be_w *w;
-    const float *x; /* [n_rows][n_in], or by `rows` */
-    const uint32_t *rows;
-    struct row_norm norm;
-    float *packed; /* [n_tiles][n_in][rows of the tile] */
-    float *y;
-    size_t stride;     /* of y, and of add */
-    uint32_t cols;     /* of y */
-    const float *bias; /* padded to 16, or NULL */
-    const float *add;
-    enum act_kind act;
-    float scale, softcap;
-    uint32_t n_rows;
-    uint32_t rows_block, group; /* rows and panels of a unit */
-    const struct rope_store *rope;
-    struct be *b;
-    struct room *rooms;
-    float *wide_rows; /* [n_threads][TILE_ROWS][n_in], for rows on their way into a tile */
-    struct team_queue pack, units, tails;
-};
+/* tile_row: the first row of tile `tile` of a segment, counted from the segment's. */
+static uint32_t tile_row(const struct segment *s, uint32_t tile) {
+    return tile * (s->n_rows / s->n_tiles) + MIN(tile, s->n_rows % s->n_tiles);
+}
 
-/* tile_pack: rows of one tile, normalised, k by k. room: [TILE_ROWS][n_in] */
-static void tile_pack(const struct product *p, uint32_t tile, float *room) {
-    uint32_t n_in = p->w->n_in, r0 = tile * TILE_ROWS, n = MIN(TILE_ROWS, p->n_rows - r0);
-    float *dst = p->packed + (size_t)r0 * n_in;
+uint32_t segments_cut(struct segment *out, uint32_t n, uint32_t matrix, uint32_t row0, uint32_t n_rows) {
+    uint32_t n_tiles = (n_rows + TILE_ROWS - 1) / TILE_ROWS,
+             n_cuts = (n_rows + SEGMENT_ROWS - 1) / SEGMENT_ROWS;
+    uint32_t step = n_cuts ? (n_tiles + n_cuts - 1) / n_cuts * TILE_ROWS : 0;
+    uint32_t tile0 = out && n ? out[n - 1].tile0 + out[n - 1].n_tiles : 0;
+    for (uint32_t r = 0; r < n_rows; r += step, n++) {
+        uint32_t rows = MIN(step, n_rows - r), tiles = (rows + TILE_ROWS - 1) / TILE_ROWS;
+        if (out)
+            out[n] = (struct segment){
+                .row0 = row0 + r, .n_rows = rows, .tile0 = tile0, .n_tiles = tiles, .matrix = matrix};
+        tile0 += tiles;
+    }
+    return n;
+}
+
+/* segment_of: the segment that a tile belongs to. */
+static const struct segment *segment_of(const struct product *p, uint32_t tile) {
+    uint32_t lo = 0, hi = p->n_segments;
+    while (hi - lo > 1) {
+        uint32_t mid = (lo + hi) / 2;
+        if (p->segments[mid].tile0 <= tile)
+            lo = mid;
+        else
+            hi = mid;
+    }
+    return &p->segments[lo];
+}
+
+/* tile_pack: rows of one tile, normalised, k by k. room: [6][n_in] */
+static void tile_pack(const struct product *p, uint32_t tile, float *dst, float *room) {
+    const struct segment *s = segment_of(p, tile);
+    uint32_t n_in = p->w->n_in, i = tile - s->tile0, r0 = tile_row(s, i), n = tile_row(s, i + 1) - r0;
     const float *rows[TILE_ROWS];
+    r0 += s->row0;
     for (uint32_t r = 0; r < n; r++) {
         rows[r] = p->x + (size_t)(p->rows ? p->rows[r0 + r] : r0 + r) * n_in;
         if (p->norm.kind != NORM_NONE) {
@@ -63,7 +77,7 @@ static void tile_pack(const struct product *p, uint32_t tile, float *room) {
     rows_interleave(rows, n, n_in, dst);
 }
 
-/* masked: a store or load of the columns that exist. */
+/* load_cols, store_cols: of the columns that exist. */
 INLINE __m256 load_cols(const float *p, uint32_t n) {
     return n >= 8 ? _mm256_loadu_ps(p) : _mm256_maskload_ps(p, v_mask((int)n));
 }
@@ -117,97 +131,145 @@ static void finish(const struct product *p, uint32_t panel, uint32_t row0, uint3
     }
 }
 
-/* stream: up to 6 rows against panels [panel, panel + n). */
-static void stream(const struct product *p, struct room *room, uint32_t panel, uint32_t n) {
-    const struct be_w *w = p->w;
-    size_t panel_bytes = (size_t)w->n_in * PANEL_COLS * dtype_bytes(w->dtype);
-    uint32_t rows = p->n_rows, step = tile_panels(rows);
-    for (uint32_t i = 0; i < n; i += step) {
-        while (step > n - i)
-            step /= 2;
-        struct tile t = {
-            .x = p->packed,
-            .w = (const uint8_t *)w->data + (panel + i) * panel_bytes,
-            .w_panel = panel_bytes,
-            .c = room->c[0],
-            .n_k = w->n_in,
-        };
-        tile_stream(w->dtype, rows, step, &t);
-        for (uint32_t j = 0; j < step; j++)
-            finish(p, panel + i + j, 0, rows, room->c[0] + (size_t)j * rows * PANEL_COLS);
+/* panels: some panels of one matrix. */
+struct panels {
+    const uint8_t *w;
+    size_t bytes, k_bytes; /* of a panel, of one k */
+    uint32_t n_k;
+    enum dtype t;
+};
+
+static struct panels panels_at(const struct be_w *w, uint32_t matrix, uint32_t panel) {
+    struct panels p = {.k_bytes = PANEL_COLS * dtype_bytes(w->dtype), .n_k = w->n_in, .t = w->dtype};
+    p.bytes = p.k_bytes * p.n_k;
+    p.w = (const uint8_t *)w->data + ((size_t)matrix * w->n_panels + panel) * p.bytes;
+    return p;
+}
+
+/* wave: n_rows against four panels; `more`: four more follow. */
+static void wave(const struct panels *p, const float *x, uint32_t n_rows, bool more, float *c) {
+    uint32_t step = WAVE_BYTES / (uint32_t)p->k_bytes;
+    for (uint32_t k0 = 0; k0 < p->n_k; k0 += step) {
+        uint32_t n_k = MIN(step, p->n_k - k0);
+        size_t at = k0 * p->k_bytes, quarter = n_k * p->k_bytes / TILE_STREAMS;
+        const uint8_t *next = k0 + step < p->n_k ? p->w + at + WAVE_BYTES
+                              : more             ? p->w + TILE_STREAMS * p->bytes
+                                                 : NULL;
+        for (uint32_t i = 0; i < TILE_STREAMS; i++) {
+            struct tile t = {
+                .x = x + (size_t)k0 * n_rows,
+                .n_k = n_k,
+                .w = p->w + i * p->bytes + at,
+                .c = c + (size_t)i * n_rows * PANEL_COLS,
+                .more = k0 > 0,
+                .next = next ? next + i * quarter : NULL,
+                .next_near = (ptrdiff_t)p->bytes,
+                .next_far = (ptrdiff_t)(2 * p->k_bytes) - TILE_STREAMS * (ptrdiff_t)p->bytes,
+            };
+            tile_run(p->t, n_rows, &t);
+        }
     }
 }
 
-/* chunk: one chunk of one panel against all tiles of the block. */
-static void chunk(const struct product *p, struct room *room, const uint8_t *w, const uint8_t *next, float *c,
-                  uint32_t k0, uint32_t row0, uint32_t n_rows) {
-    enum dtype t = p->w->dtype;
-    uint32_t n_k = MIN(KC, p->w->n_in - k0);
-    const uint8_t *wide = w;
-    if (t != DT_F32) {
-        panel_widen(t, w, n_k, room->w);
-        wide = (const uint8_t *)room->w;
+/* stream: a segment of up to 6 rows against panels [panel, panel + n), read once. */
+static void stream(const struct product *p, struct room *room, const struct segment *s, const float *x,
+                   uint32_t panel, uint32_t n) {
+    struct panels w = panels_at(p->w, s->matrix, panel);
+    uint32_t rows = s->n_rows;
+    float *c = room->c[0];
+    while (n > 0) {
+        uint32_t step = n >= TILE_STREAMS && rows <= WAVE_ROWS ? TILE_STREAMS : 1;
+        struct tile t = {.x = x, .w = w.w, .w_panel = w.bytes, .c = c, .n_k = w.n_k};
+        if (step == 1) {
+            t.next = w.w + AHEAD_BYTES;
+            t.next_near = (ptrdiff_t)(2 * w.k_bytes);
+            tile_run(w.t, rows, &t);
+        } else if (rows == 1) {
+            tile_stream(w.t, &t);
+        } else {
+            wave(&w, x, rows, n >= 2 * TILE_STREAMS, c);
+        }
+        for (uint32_t i = 0; i < step; i++)
+            finish(p, panel + i, s->row0, rows, c + (size_t)i * rows * PANEL_COLS);
+        w.w += step * w.bytes;
+        panel += step;
+        n -= step;
     }
-    /* a chunk of a 16-bit type is 64 bytes for two k, which one tile prefetches; one of f32 takes two tiles
-     */
-    size_t left = (size_t)n_k * PANEL_COLS * dtype_bytes(t), per_tile = (size_t)n_k * 32;
-    for (uint32_t r = 0; r < n_rows; r += TILE_ROWS) {
-        uint32_t rows = MIN(TILE_ROWS, n_rows - r);
-        struct tile a = {
-            .x = p->packed + (size_t)(row0 + r) * p->w->n_in + (size_t)k0 * rows,
-            .w = wide,
-            .c = c + (size_t)r * PANEL_COLS,
+}
+
+/* chunk: n_k of one panel, from k0 on, against all tiles of a segment. next: what to prefetch meanwhile. */
+static void chunk(const struct segment *s, const struct panels *w, const float *x, uint32_t k0, uint32_t n_k,
+                  const uint8_t *next, float *c) {
+    for (uint32_t i = 0; i < s->n_tiles; i++) {
+        uint32_t r0 = tile_row(s, i), rows = tile_row(s, i + 1) - r0;
+        struct tile t = {
+            .x = x + (size_t)r0 * w->n_k + (size_t)k0 * rows,
+            .w = w->w + k0 * w->k_bytes,
+            .c = c + (size_t)r0 * PANEL_COLS,
             .n_k = n_k,
             .more = k0 > 0,
-            .next = left ? next : NULL,
+            .next = i == 0 ? next : NULL, /* one tile prefetches all of it */
+            .next_near = (ptrdiff_t)(2 * w->k_bytes),
         };
-        tile_run(DT_F32, rows, &a);
-        next = next ? next + per_tile : NULL;
-        left -= MIN(left, per_tile);
+        tile_run(w->t, rows, &t);
     }
 }
 
-/* block: rows [row0, row0 + n_rows) against panels [panel, panel + n). */
-static void block(const struct product *p, struct room *room, uint32_t row0, uint32_t n_rows, uint32_t panel,
-                  uint32_t n) {
-    const struct be_w *w = p->w;
-    size_t row_bytes = PANEL_COLS * dtype_bytes(w->dtype), panel_bytes = w->n_in * row_bytes;
-    const uint8_t *first = (const uint8_t *)w->data + panel * panel_bytes;
-    for (uint32_t k0 = 0; k0 < w->n_in; k0 += KC)
+/* block: a segment against panels [panel, panel + n). */
+static void block(const struct product *p, struct room *room, const struct segment *s, const float *x,
+                  uint32_t panel, uint32_t n) {
+    const struct panels first = panels_at(p->w, s->matrix, panel);
+    uint32_t step = CHUNK_BYTES / (uint32_t)first.k_bytes;
+    for (uint32_t k0 = 0; k0 < first.n_k; k0 += step)
         for (uint32_t i = 0; i < n; i++) {
-            const uint8_t *at = first + i * panel_bytes + k0 * row_bytes, *next = at + panel_bytes;
+            struct panels w = first;
+            w.w += i * w.bytes;
+            const uint8_t *next = w.w + w.bytes + k0 * w.k_bytes;
             if (i + 1 == n)
-                next = k0 + KC < w->n_in ? first + (k0 + KC) * row_bytes : NULL;
-            chunk(p, room, at, next, room->c[i], k0, row0, n_rows);
+                next = k0 + step < w.n_k ? first.w + (k0 + step) * w.k_bytes : NULL;
+            chunk(s, &w, x, k0, MIN(step, w.n_k - k0), next, room->c[i]);
         }
     for (uint32_t i = 0; i < n; i++)
-        finish(p, panel + i, row0, n_rows, room->c[i]);
+        finish(p, panel + i, s->row0, s->n_rows, room->c[i]);
 }
 
-/* take_stream: panels for one member: large pieces first, then smaller, so that all end together. */
-static uint32_t take_stream(struct product *p, uint32_t *n) {
-    uint32_t step = tile_panels(p->n_rows);
+/* unit_take: the next panels of a segment for one member; false: none left. When one segment streams: large
+ * pieces first, then smaller, so that all end together. */
+static bool unit_take(struct product *p, const struct segment **s, uint32_t *panel, uint32_t *n) {
+    uint32_t n_groups = (p->w->n_panels + p->group - 1) / p->group, i;
+    if (p->n_segments > 1 || p->segments->n_rows > TILE_ROWS) {
+        i = queue_take(&p->units, n);
+        *s = &p->segments[*n ? i / n_groups : 0];
+        *panel = i % n_groups * p->group;
+        *n = *n ? MIN(p->group, p->w->n_panels - *panel) : 0;
+        return *n > 0;
+    }
+    uint32_t step = p->n_rows <= WAVE_ROWS ? TILE_STREAMS : 1;
     uint32_t done = atomic_load_explicit(&p->units.next, memory_order_relaxed);
     uint32_t share = (p->units.n - MIN(done, p->units.n)) / (4 * (uint32_t)p->b->n_threads);
-    return queue_take_upto(&p->units, MIN(MAX(share / step * step, step), STREAM_MAX), n);
+    *s = p->segments;
+    *panel = queue_take_upto(&p->units, MIN(MAX(share / step * step, step), STREAM_MAX), n);
+    return *n > 0;
 }
 
-static void product_run(void *arg, int member) {
+static void member_run(void *arg, int member) {
     struct product *p = arg;
-    struct room *room = &p->rooms[member];
-    uint32_t n, i, n_groups = (p->w->n_panels + p->group - 1) / p->group;
-    while (i = queue_take(&p->pack, &n), n)
-        tile_pack(p, i, p->wide_rows + (size_t)member * TILE_ROWS * p->w->n_in);
-    team_barrier(p->b->team);
-    if (p->n_rows <= TILE_ROWS) {
-        while (i = take_stream(p, &n), n)
-            stream(p, room, i, n);
+    const struct segment *s;
+    uint32_t n, i, panel, n_in = p->w->n_in;
+    float *wide = p->wide_rows + (size_t)member * TILE_ROWS * n_in, *packed = p->packed;
+    if (p->own_x) {
+        packed += (size_t)member * p->n_rows * n_in;
+        tile_pack(p, 0, packed, wide);
     } else {
-        while (i = queue_take(&p->units, &n), n) {
-            uint32_t row0 = i / n_groups * p->rows_block, panel = i % n_groups * p->group;
-            block(p, room, row0, MIN(p->rows_block, p->n_rows - row0), panel,
-                  MIN(p->group, p->w->n_panels - panel));
+        while (i = queue_take(&p->pack, &n), n) {
+            s = segment_of(p, i);
+            tile_pack(p, i, packed + (size_t)(s->row0 + tile_row(s, i - s->tile0)) * n_in, wide);
         }
+        team_barrier(p->b->team);
+    }
+    while (unit_take(p, &s, &panel, &n)) {
+        const float *x = packed + (size_t)s->row0 * n_in;
+        (s->n_rows <= TILE_ROWS ? stream : block)(p, &p->rooms[member], s, x, panel, n);
     }
     if (!p->rope)
         return;
@@ -216,27 +278,33 @@ static void product_run(void *arg, int member) {
         rope_row(p->b, p->rope, i, p->y + i * p->stride);
 }
 
-static void product(struct be *b, struct product *p) {
+void product_run(struct be *b, struct product *p) {
     const struct be_w *w = p->w;
+    uint32_t n_threads = (uint32_t)b->n_threads;
     CHECK(w->panels);
     if (p->n_rows == 0 || w->n_out == 0)
         return;
-    uint32_t n_tiles = (p->n_rows + TILE_ROWS - 1) / TILE_ROWS;
-    uint32_t n_blocks = (p->n_rows + ROWS_MAX - 1) / ROWS_MAX;
+    if (!p->segments) {
+        uint32_t n = segments_cut(NULL, 0, 0, 0, p->n_rows);
+        struct segment *out = cpu_scratch(b, SCRATCH_SEGMENT, n * sizeof *out);
+        p->n_segments = segments_cut(out, 0, 0, 0, p->n_rows);
+        p->segments = out;
+    }
     p->b = b;
-    p->packed = cpu_scratch(b, SCRATCH_X, (size_t)n_tiles * TILE_ROWS * w->n_in * sizeof(float));
-    p->rooms = cpu_scratch(b, SCRATCH_THREAD, (size_t)b->n_threads * sizeof(struct room));
-    p->wide_rows = cpu_scratch(b, SCRATCH_ROWS, (size_t)b->n_threads * TILE_ROWS * w->n_in * sizeof(float));
-    p->rows_block = (n_tiles + n_blocks - 1) / n_blocks * TILE_ROWS;
-    n_blocks = (p->n_rows + p->rows_block - 1) / p->rows_block;
-    p->group = MAX(1u, MIN(GROUP_MAX, n_blocks * w->n_panels / (16 * (uint32_t)b->n_threads)));
-    queue_init(&p->pack, n_tiles, 1);
-    if (p->n_rows <= TILE_ROWS)
+    p->n_tiles = p->segments[p->n_segments - 1].tile0 + p->segments[p->n_segments - 1].n_tiles;
+    p->own_x = p->n_tiles == 1 && (size_t)p->n_rows * w->n_in <= OWN_X_FLOATS;
+    size_t packed = (size_t)p->n_rows * w->n_in * (p->own_x ? n_threads : 1);
+    p->packed = cpu_scratch(b, SCRATCH_X, packed * sizeof(float));
+    p->rooms = cpu_scratch(b, SCRATCH_THREAD, n_threads * sizeof(struct room));
+    p->wide_rows = cpu_scratch(b, SCRATCH_ROWS, (size_t)n_threads * TILE_ROWS * w->n_in * sizeof(float));
+    p->group = MAX(1u, MIN(GROUP_MAX, p->n_segments * w->n_panels / (16 * n_threads)));
+    queue_init(&p->pack, p->n_tiles, 1);
+    if (p->n_segments == 1 && p->n_rows <= TILE_ROWS)
         queue_init(&p->units, w->n_panels, 1);
     else
-        queue_init(&p->units, n_blocks * ((w->n_panels + p->group - 1) / p->group), 1);
+        queue_init(&p->units, p->n_segments * ((w->n_panels + p->group - 1) / p->group), 1);
     queue_init(&p->tails, p->n_rows, 1);
-    team_run(b->team, product_run, p);
+    team_run(b->team, member_run, p);
 }
 
 void avx2_gemm(struct be *b, const struct op_gemm *op) {
@@ -261,7 +329,7 @@ void avx2_gemm(struct be *b, const struct op_gemm *op) {
         CHECK(n == b->plan.n_tokens);
         rope_prepare(b, p.rope);
     }
-    product(b, &p);
+    product_run(b, &p);
 }
 
 void avx2_logits(struct be *b, const struct op_logits *op) {
@@ -280,6 +348,6 @@ void avx2_logits(struct be *b, const struct op_logits *op) {
         .softcap = op->softcap,
         .n_rows = plan->n_rows,
     };
-    product(b, &p);
+    product_run(b, &p);
     b->n_logits = plan->n_rows;
 }

@@ -59,24 +59,54 @@ void row_norm_run(const struct row_norm *n, const float *x, float *y) {
     }
 }
 
-/* Six rows, the usual case, are transposed in registers. */
+/* interleave_4: four k of n rows, one of 2 to 6. */
+INLINE void interleave_4(const float *const *rows, uint32_t n, uint32_t k, float *dst) {
+    __m128 a = _mm_loadu_ps(rows[0] + k), b = _mm_loadu_ps(rows[1] + k);
+    if (n == 2) {
+        _mm_storeu_ps(dst, _mm_unpacklo_ps(a, b));
+        _mm_storeu_ps(dst + 4, _mm_unpackhi_ps(a, b));
+        return;
+    }
+    __m128 c = _mm_loadu_ps(rows[2] + k), d = n > 3 ? _mm_loadu_ps(rows[3] + k) : _mm_setzero_ps();
+    _MM_TRANSPOSE4_PS(a, b, c, d);
+    _mm_storeu_ps(dst, a); /* of 3 rows the fourth float is overwritten by the next */
+    _mm_storeu_ps(dst + n, b);
+    _mm_storeu_ps(dst + 2 * n, c);
+    _mm_storeu_ps(dst + 3 * n, d);
+    for (uint32_t i = 0; n == 5 && i < 4; i++)
+        dst[5 * i + 4] = rows[4][k + i];
+    if (n < 6)
+        return;
+    __m128 e = _mm_loadu_ps(rows[4] + k), f = _mm_loadu_ps(rows[5] + k);
+    __m128 lo = _mm_unpacklo_ps(e, f), hi = _mm_unpackhi_ps(e, f);
+    _mm_storel_pi((__m64 *)(void *)(dst + 4), lo);
+    _mm_storeh_pi((__m64 *)(void *)(dst + 10), lo);
+    _mm_storel_pi((__m64 *)(void *)(dst + 16), hi);
+    _mm_storeh_pi((__m64 *)(void *)(dst + 22), hi);
+}
+
+/* The last k go one by one: what follows dst may be another member's. */
 void rows_interleave(const float *const *rows, uint32_t n, uint32_t n_k, float *dst) {
     uint32_t k = 0;
-    for (; n == 6 && k + 4 <= n_k; k += 4, dst += 4 * 6) {
-        __m128 a = _mm_loadu_ps(rows[0] + k), b = _mm_loadu_ps(rows[1] + k), c = _mm_loadu_ps(rows[2] + k);
-        __m128 d = _mm_loadu_ps(rows[3] + k), e = _mm_loadu_ps(rows[4] + k), f = _mm_loadu_ps(rows[5] + k);
-        __m128 lo = _mm_unpacklo_ps(e, f), hi = _mm_unpackhi_ps(e, f);
-        _MM_TRANSPOSE4_PS(a, b, c, d);
-        _mm_storeu_ps(dst, a);
-        _mm_storel_pi((__m64 *)(void *)(dst + 4), lo);
-        _mm_storeu_ps(dst + 6, b);
-        _mm_storeh_pi((__m64 *)(void *)(dst + 10), lo);
-        _mm_storeu_ps(dst + 12, c);
-        _mm_storel_pi((__m64 *)(void *)(dst + 16), hi);
-        _mm_storeu_ps(dst + 18, d);
-        _mm_storeh_pi((__m64 *)(void *)(dst + 22), hi);
+    CHECK(n >= 1 && n <= 6);
+    if (n == 1) {
+        memcpy(dst, rows[0], n_k * sizeof *dst);
+        return;
     }
-    for (; k < n_k; k++)
+#define FOURS(n_rows)                                                                                        \
+    case n_rows:                                                                                             \
+        for (; k + 4 < n_k; k += 4)                                                                          \
+            interleave_4(rows, n_rows, k, dst + (size_t)k * n_rows);                                         \
+        break
+    switch (n) {
+        FOURS(2);
+        FOURS(3);
+        FOURS(4);
+        FOURS(5);
+        FOURS(6);
+    }
+#undef FOURS
+    for (dst += (size_t)k * n; k < n_k; k++)
         for (uint32_t r = 0; r < n; r++)
             *dst++ = rows[r][k];
 }

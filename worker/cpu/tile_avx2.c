@@ -2,31 +2,35 @@
 
 #include "worker/cpu/simd.h"
 
-/* ahead_k: how far ahead of use a panel is prefetched, in k: with bf16 32 bytes each. Measured: four streams
- * at once keep the processor's own prefetchers busy and want little, one stream with much arithmetic wants
- * more. */
-INLINE uint32_t ahead_k(int n_panels) {
-    return n_panels == 4 ? 8 : n_panels == 2 ? 32 : 64;
-}
+/* Loops over rows and panels unroll, and the accumulators are registers. Under a sanitizer, which checks each
+ * access, they stay loops of one function, lest the compiler take a minute for this file. */
+#define PRAGMA(x) _Pragma(#x)
+#ifdef WEIR_SANITIZE
+#define UNROLL(n) PRAGMA(GCC unroll 1)
+#define SPECIALIZED static __attribute__((noinline))
+#else
+#define UNROLL(n) PRAGMA(GCC unroll n)
+#define SPECIALIZED INLINE
+#endif
 
-/* form: what the compiler knows of a tile. Every loop over rows and panels unrolls, and the accumulators are
- * registers. */
+/* How far ahead of use tile_stream prefetches each of its panels, in k. Measured: four streams keep the
+ * processor's own prefetchers busy and want little. */
+enum { STREAM_AHEAD_K = 8 };
+
+/* form: what the compiler knows of a tile. */
 struct form {
     enum dtype t;
     int n_rows, n_panels;
-    enum { PACKED, PREFETCHING, STREAM, ROWS } kind;
+    enum { PACKED, ROWS, STREAM } kind;
 };
 
-/* step: one k. ahead: bytes to what is prefetched, 0 for nothing. */
-INLINE void step(struct form f, const struct tile *a, const float *x, const uint8_t *w, __m256 acc[][6][2],
-                 size_t ahead) {
-#pragma GCC unroll 4
+/* step: one k. */
+INLINE void step(struct form f, const struct tile *a, const float *x, const uint8_t *w, __m256 acc[][6][2]) {
+    UNROLL(4)
     for (int p = 0; p < f.n_panels; p++) {
         __m256 lo, hi;
         panel_load(f.t, w + p * a->w_panel, &lo, &hi);
-        if (ahead)
-            _mm_prefetch((const char *)w + p * a->w_panel + ahead, _MM_HINT_T0);
-#pragma GCC unroll 6
+        UNROLL(6)
         for (int r = 0; r < f.n_rows; r++) {
             __m256 v = _mm256_broadcast_ss(f.kind == ROWS ? x + 16 * r : x + r);
             acc[p][r][0] = _mm256_fmadd_ps(v, lo, acc[p][r][0]);
@@ -35,55 +39,59 @@ INLINE void step(struct form f, const struct tile *a, const float *x, const uint
     }
 }
 
-/* body: k in [k0, k1). A line of 64 bytes holds two k of a 16-bit type, one of f32. */
-INLINE void body(struct form f, const struct tile *a, uint32_t k0, uint32_t k1, __m256 acc[][6][2],
-                 size_t ahead) {
+/* pair: two k, and the prefetch of as many bytes as they take: one line of 64 for a 16-bit type, two for f32.
+ */
+INLINE void pair(struct form f, const struct tile *a, const float *x, const uint8_t *w, const uint8_t *next,
+                 __m256 acc[][6][2]) {
     const size_t e = 16 * dtype_bytes(f.t), x_k = f.kind == ROWS ? 1 : (size_t)f.n_rows;
-    const float *x = a->x + k0 * x_k;
-    const uint8_t *w = a->w + k0 * e, *next = a->next;
-    uint32_t k = k0;
-    for (; k + 2 <= k1; k += 2) {
-        step(f, a, x, w, acc, ahead);
-        if (f.kind == PREFETCHING) {
-            _mm_prefetch((const char *)next, _MM_HINT_T1);
-            next += 64;
-        }
-        step(f, a, x + x_k, w + e, acc, e > 32 ? ahead : 0);
-        w += 2 * e;
-        x += 2 * x_k;
+    step(f, a, x, w, acc);
+    for (size_t line = 0; f.kind == PACKED && line < 2 * e; line += 64)
+        _mm_prefetch((const char *)next + line, _MM_HINT_T0);
+    if (f.kind == STREAM) {
+        UNROLL(4)
+        for (int p = 0; p < f.n_panels; p++)
+            for (size_t line = 0; line < 2 * e; line += 64)
+                _mm_prefetch((const char *)w + p * a->w_panel + STREAM_AHEAD_K * e + line, _MM_HINT_T0);
     }
-    if (k < k1)
-        step(f, a, x, w, acc, 0);
+    step(f, a, x + x_k, w + e, acc);
 }
 
-INLINE void run(struct form f, const struct tile *a) {
-    __m256 acc[4][6][2];
-    float *c = a->c;
-#pragma GCC unroll 4
-    for (int p = 0; p < f.n_panels; p++)
-#pragma GCC unroll 6
-        for (int r = 0; r < f.n_rows; r++) {
-            float *at = c + (p * f.n_rows + r) * 16;
-            acc[p][r][0] = a->more ? _mm256_loadu_ps(at) : _mm256_setzero_ps();
-            acc[p][r][1] = a->more ? _mm256_loadu_ps(at + 8) : _mm256_setzero_ps();
-        }
-    if (f.kind == STREAM) {
-        const uint32_t near = ahead_k(f.n_panels);
-        const size_t ahead = near * 16 * dtype_bytes(f.t);
-        uint32_t turn = a->n_k > near ? (a->n_k - near) & ~1u : 0;
-        body(f, a, 0, turn, acc, ahead);
-        body(f, a, turn, a->n_k, acc, ahead + (size_t)(f.n_panels - 1) * a->w_panel);
-    } else {
-        body(f, a, 0, a->n_k, acc, 0);
+/* body: all k. Two k a turn: longer turns were slower. */
+INLINE void body(struct form f, const struct tile *a, __m256 acc[][6][2]) {
+    const size_t e = 16 * dtype_bytes(f.t), x_k = f.kind == ROWS ? 1 : (size_t)f.n_rows;
+    const float *x = a->x;
+    const uint8_t *w = a->w, *next = a->next;
+    uint32_t k = 0;
+    while (k + 8 <= a->n_k) {
+        UNROLL(1)
+        for (const uint32_t end = k + 8; k < end; k += 2, x += 2 * x_k, w += 2 * e, next += a->next_near)
+            pair(f, a, x, w, next, acc);
+        next += a->next_far;
     }
-#pragma GCC unroll 4
+    UNROLL(1)
+    for (; k < a->n_k; k++, x += x_k, w += e)
+        step(f, a, x, w, acc);
+}
+
+SPECIALIZED void run(struct form f, const struct tile *a) {
+    __m256 acc[4][6][2];
+    UNROLL(4)
     for (int p = 0; p < f.n_panels; p++)
-#pragma GCC unroll 6
-        for (int r = 0; r < f.n_rows; r++) {
-            float *at = c + (p * f.n_rows + r) * 16;
-            _mm256_storeu_ps(at, acc[p][r][0]);
-            _mm256_storeu_ps(at + 8, acc[p][r][1]);
-        }
+        UNROLL(6)
+    for (int r = 0; r < f.n_rows; r++) {
+        float *at = a->c + (p * f.n_rows + r) * 16;
+        acc[p][r][0] = a->more ? _mm256_loadu_ps(at) : _mm256_setzero_ps();
+        acc[p][r][1] = a->more ? _mm256_loadu_ps(at + 8) : _mm256_setzero_ps();
+    }
+    body(f, a, acc);
+    UNROLL(4)
+    for (int p = 0; p < f.n_panels; p++)
+        UNROLL(6)
+    for (int r = 0; r < f.n_rows; r++) {
+        float *at = a->c + (p * f.n_rows + r) * 16;
+        _mm256_storeu_ps(at, acc[p][r][0]);
+        _mm256_storeu_ps(at + 8, acc[p][r][1]);
+    }
 }
 
 INLINE void run_panels(struct form f, const struct tile *a, uint32_t n_panels) {
@@ -99,30 +107,19 @@ INLINE void run_panels(struct form f, const struct tile *a, uint32_t n_panels) {
 typedef void tile_fn(const struct tile *a);
 typedef void rows_fn(const struct tile *a, uint32_t n_panels);
 // clang-format off
-#define TILE(t, kind, rows, panels)                                                                         \
-    static __attribute__((noinline)) void tile_##t##_##kind##_##rows##_##panels(const struct tile *a) {     \
-        run((struct form){DT_##t, rows, panels, kind}, a);                                                  \
-    }
-#define TILES_1(t, kind)                                                                                    \
-    TILE(t, kind, 1, 1) TILE(t, kind, 2, 1) TILE(t, kind, 3, 1)                                             \
-    TILE(t, kind, 4, 1) TILE(t, kind, 5, 1) TILE(t, kind, 6, 1)
-#define PANELS(t, rows)                                                                                     \
-    static __attribute__((noinline)) void rows_##t##_##rows(const struct tile *a, uint32_t n_panels) {      \
+#define FORM static __attribute__((noinline)) void
+#define TILE(t, rows)                                                                                       \
+    FORM tile_##t##_##rows(const struct tile *a) { run((struct form){DT_##t, rows, 1, PACKED}, a); }        \
+    FORM rows_##t##_##rows(const struct tile *a, uint32_t n_panels) {                                       \
         run_panels((struct form){DT_##t, rows, 1, ROWS}, a, n_panels);                                      \
     }
 #define TILES(t)                                                                                            \
-    PANELS(t, 1) PANELS(t, 2) PANELS(t, 3) PANELS(t, 4) PANELS(t, 5) PANELS(t, 6)                           \
-    TILES_1(t, PACKED) TILES_1(t, PREFETCHING) TILES_1(t, STREAM)                          \
-    TILE(t, STREAM, 1, 2) TILE(t, STREAM, 1, 4) TILE(t, STREAM, 2, 2)
+    TILE(t, 1) TILE(t, 2) TILE(t, 3) TILE(t, 4) TILE(t, 5) TILE(t, 6)                                       \
+    FORM stream_##t(const struct tile *a) { run((struct form){DT_##t, 1, 4, STREAM}, a); }
 TILES(F32)
 TILES(F16)
 TILES(BF16)
-
-#define NAMES(t, kind)                                                                                      \
-    {tile_##t##_##kind##_1_1, tile_##t##_##kind##_2_1, tile_##t##_##kind##_3_1,                             \
-     tile_##t##_##kind##_4_1, tile_##t##_##kind##_5_1, tile_##t##_##kind##_6_1}
-#define ROWS_OF(t) {rows_##t##_1, rows_##t##_2, rows_##t##_3, rows_##t##_4, rows_##t##_5, rows_##t##_6}
-#define ALL(t) {NAMES(t, PACKED), NAMES(t, PREFETCHING), NAMES(t, STREAM)}
+#define ALL(name) {name##_1, name##_2, name##_3, name##_4, name##_5, name##_6}
 // clang-format on
 
 /* type_index: f32, f16, bf16. */
@@ -130,28 +127,26 @@ static int type_index(enum dtype t) {
     return t == DT_F32 ? 0 : t == DT_F16 ? 1 : 2;
 }
 
-static tile_fn *const one_panel[3][3][TILE_ROWS] = {ALL(F32), ALL(F16), ALL(BF16)};
-
 void tile_run(enum dtype t, uint32_t n_rows, const struct tile *a) {
+    static tile_fn *const forms[3][TILE_ROWS] = {ALL(tile_F32), ALL(tile_F16), ALL(tile_BF16)};
+    struct tile idle;
     CHECK(n_rows >= 1 && n_rows <= TILE_ROWS);
-    one_panel[type_index(t)][a->next ? PREFETCHING : PACKED][n_rows - 1](a);
+    if (!a->next) { /* it prefetches what it has read */
+        idle = *a;
+        idle.next = a->w;
+        idle.next_near = idle.next_far = 0;
+        a = &idle;
+    }
+    forms[type_index(t)][n_rows - 1](a);
 }
 
 void tile_rows(enum dtype t, uint32_t n_rows, uint32_t n_panels, const struct tile *a) {
-    static rows_fn *const rows[3][TILE_ROWS] = {ROWS_OF(F32), ROWS_OF(F16), ROWS_OF(BF16)};
+    static rows_fn *const forms[3][TILE_ROWS] = {ALL(rows_F32), ALL(rows_F16), ALL(rows_BF16)};
     CHECK(n_rows >= 1 && n_rows <= TILE_ROWS && a->n_k <= 16);
-    rows[type_index(t)][n_rows - 1](a, n_panels);
+    forms[type_index(t)][n_rows - 1](a, n_panels);
 }
 
-void tile_stream(enum dtype t, uint32_t n_rows, uint32_t n_panels, const struct tile *a) {
-    static tile_fn *const more[3][3] = {
-        {tile_F32_STREAM_1_2, tile_F32_STREAM_1_4, tile_F32_STREAM_2_2},
-        {tile_F16_STREAM_1_2, tile_F16_STREAM_1_4, tile_F16_STREAM_2_2},
-        {tile_BF16_STREAM_1_2, tile_BF16_STREAM_1_4, tile_BF16_STREAM_2_2},
-    };
-    CHECK(n_rows >= 1 && n_rows <= TILE_ROWS && (n_panels == 1 || n_panels <= tile_panels(n_rows)));
-    if (n_panels == 1)
-        one_panel[type_index(t)][STREAM][n_rows - 1](a);
-    else
-        more[type_index(t)][n_rows == 2 ? 2 : n_panels / 4](a);
+void tile_stream(enum dtype t, const struct tile *a) {
+    static tile_fn *const forms[3] = {stream_F32, stream_F16, stream_BF16};
+    forms[type_index(t)](a);
 }
