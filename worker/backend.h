@@ -217,7 +217,7 @@ struct op_attn {
 };
 
 /* op_moe: y = add + sum over the top_k experts e of g_e * down_e(act(gate_e x) * up_e x). Router logits and
- * softmax in f32; renorm: the chosen weights are divided by their sum. */
+ * softmax in f32; renorm: the chosen weights are divided by their sum. y may be x and add. */
 struct op_moe {
     struct be_mem *y;
     const struct be_mem *x;

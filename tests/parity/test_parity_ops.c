@@ -332,8 +332,12 @@ static void what_it_cannot_hold_is_refused(void **state) {
     assert_null(r.ops->weight(r.b, BE_W_LINEAR, &src, 1, err));
     assert_non_null(strstr(err, "fp8"));
     src.dtype = DT_F32;
-    assert_null(r.ops->weight(r.b, BE_W_EXPERTS, &src, 1, err));
-    assert_non_null(strstr(err, "expert"));
+    struct be_weight_src uneven[2] = {src, src};
+    uneven[1].n_rows = 3;
+    assert_null(r.ops->weight(r.b, BE_W_EXPERTS, uneven, 2, err));
+    assert_non_null(strstr(err, "experts of 4 and 3 rows"));
+    assert_null(r.ops->weight(r.b, BE_W_EXPERTS_GATE_UP, &src, 1, err));
+    assert_non_null(strstr(err, "pairs"));
     src.n_rows = 5;
     assert_null(r.ops->weight(r.b, BE_W_LINEAR, &src, 1, err));
     assert_non_null(strstr(err, "outside"));

@@ -41,7 +41,8 @@ struct be_mem {
  *
  * In bf16 a panel's places are stored 0 8 1 9 .. 7 15, so that a 32-bit lane holds j below and j + 8 above:
  * shift and mask widen it. BE_W_GATE_UP: n_out counts gate and up; in panels, places 0..7 are gate and 8..15
- * the same columns of up.
+ * the same columns of up. Experts follow each other, each as a weight of its own; n_out, n_in and n_panels
+ * are those of one.
  */
 struct be_w {
     struct owned own;
@@ -50,9 +51,15 @@ struct be_w {
     bool panels;
     uint32_t n_out, n_in;
     uint32_t n_panels;
+    uint32_t n_experts; /* 1 unless they are experts' */
     void *data;
     uint64_t bytes;
 };
+
+/* w_gated: gate and up together. */
+static inline bool w_gated(const struct be_w *w) {
+    return w->kind == BE_W_GATE_UP || w->kind == BE_W_EXPERTS_GATE_UP;
+}
 
 /* be_kv: the pool of a cache group.
  *
@@ -100,6 +107,7 @@ enum scratch_id {
     SCRATCH_ROPE,    /* cosines and sines of the planned batch */
     SCRATCH_SEGMENT, /* which rows of a product meet which matrix */
     SCRATCH_SPLIT,   /* sums of attention's parts */
+    SCRATCH_MOE,     /* of a mixture of experts: choices, rows in between */
     SCRATCH_KV,      /* keys and values of groups that keep nothing, in panels */
     SCRATCH_PLAN,    /* the plan's fixed arrays */
     SCRATCH_TABLE,   /* BE_GROUPS_MAX of them: block tables */
@@ -165,7 +173,7 @@ struct be_w *cpu_weight(struct be *b, enum be_weight_kind kind, const struct be_
                         uint32_t n_src, char err[BE_ERR_BYTES]);
 void cpu_weight_free(struct be *b, struct be_w *w);
 uint64_t cpu_weight_bytes(const struct be_w *w);
-/* w_row_get: row `row` of a matrix, widened to f32 [n_in]. */
+/* w_row_get: row `row` of a matrix, widened to f32 [n_in]. Neither gated nor experts'. */
 void w_row_get(const struct be_w *w, uint32_t row, float *dst);
 
 /* kv.c */
@@ -241,9 +249,18 @@ void ref_embed(struct be *b, const struct op_embed *op);
 void ref_norm(struct be *b, const struct op_norm *op);
 void ref_gemm(struct be *b, const struct op_gemm *op);
 void ref_attn(struct be *b, const struct op_attn *op);
+void ref_moe(struct be *b, const struct op_moe *op);
 void ref_logits(struct be *b, const struct op_logits *op);
 void ref_sample(struct be *b, const struct sample_row *rows, struct sample_out *out, uint32_t n);
 void ref_row_logprobs(struct be *b, const struct op_row_logprobs *rows, uint32_t n);
+/* ref_dot: row `row` of w, of all its experts' rows, with x; K in order. ref_act: one activation. */
+float ref_dot(const struct be_w *w, uint32_t row, const float *x);
+float ref_act(enum act_kind kind, float x);
+/* moe_check: that the weights of an op_moe fit each other and rows of `cols`. */
+void moe_check(const struct op_moe *op, uint32_t cols);
+/* moe_choose: router logits [n_experts] of one row, which become its softmax and are spoilt, to the top_k
+ * experts, best first, lower id on ties, and their weights. */
+void moe_choose(const struct op_moe *op, float *logits, uint32_t *experts, float *weights);
 /* ref_norm_row: y = norm(x) of one row; y may be x. ref_rope_row: rope_store for token t, row in qkv. */
 void ref_norm_row(float *y, const float *x, uint32_t cols, const struct be_norm *norm);
 void ref_rope_row(struct be *b, const struct rope_store *rope, uint32_t t, float *row);

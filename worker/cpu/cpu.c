@@ -26,6 +26,7 @@ static int open_best(struct be **out, const struct be_config *cfg, char err[BE_E
 CHOOSE(embed, op_embed)
 CHOOSE(gemm, op_gemm)
 CHOOSE(norm, op_norm)
+CHOOSE(moe, op_moe)
 CHOOSE(logits, op_logits)
 
 static void attn(struct be *b, const struct op_attn *op) {
@@ -67,7 +68,7 @@ const struct be_ops cpu_ops = {
     .gemm = gemm,
     .norm = norm,
     .attn = attn,
-    .moe = NULL,
+    .moe = moe,
     .logits = logits,
     .logits_get = cpu_logits_get,
     .logits_put = cpu_logits_put,

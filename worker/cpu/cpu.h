@@ -8,6 +8,7 @@ void avx2_embed(struct be *b, const struct op_embed *op);
 void avx2_norm(struct be *b, const struct op_norm *op);
 void avx2_gemm(struct be *b, const struct op_gemm *op);
 void avx2_attn(struct be *b, const struct op_attn *op);
+void avx2_moe(struct be *b, const struct op_moe *op);
 void avx2_logits(struct be *b, const struct op_logits *op);
 void avx2_sample(struct be *b, const struct sample_row *rows, struct sample_out *out, uint32_t n);
 void avx2_row_logprobs(struct be *b, const struct op_row_logprobs *rows, uint32_t n);

@@ -90,7 +90,7 @@ INLINE void store_cols(float *p, __m256 v, uint32_t n) {
 
 /* finish: bias, activation, gate, cap and residual of n_rows x 16 sums of one panel, into y. */
 static void finish(const struct product *p, uint32_t panel, uint32_t row0, uint32_t n_rows, const float *c) {
-    bool glu = p->w->kind == BE_W_GATE_UP;
+    bool glu = w_gated(p->w);
     uint32_t width = glu ? 8 : 16, col = panel * width, n = MIN(width, p->cols - col), half = p->w->n_out / 2;
     uint32_t n_lo = MIN(n, 8), n_hi = n > 8 ? n - 8 : 0;
     __m256 b_lo = _mm256_setzero_ps(), b_hi = b_lo, scale = v_set(p->scale);
@@ -309,8 +309,8 @@ void product_run(struct be *b, struct product *p) {
 
 void avx2_gemm(struct be *b, const struct op_gemm *op) {
     uint32_t n = op->n_rows ? op->n_rows : b->plan.n_tokens;
-    uint32_t cols = op->w->kind == BE_W_GATE_UP ? op->w->n_out / 2 : op->w->n_out;
-    CHECK(op->y != op->x);
+    uint32_t cols = w_gated(op->w) ? op->w->n_out / 2 : op->w->n_out;
+    CHECK(op->y != op->x && op->w->n_experts == 1);
     struct product p = {
         .w = op->w,
         .x = cpu_f32(op->x, n, op->w->n_in),
@@ -334,7 +334,7 @@ void avx2_gemm(struct be *b, const struct op_gemm *op) {
 
 void avx2_logits(struct be *b, const struct op_logits *op) {
     const struct plan *plan = &b->plan;
-    CHECK(op->w->n_out == b->n_vocab && op->w->kind != BE_W_GATE_UP);
+    CHECK(op->w->n_out == b->n_vocab && !w_gated(op->w) && op->w->n_experts == 1);
     struct product p = {
         .w = op->w,
         .x = cpu_f32(op->x, plan->n_tokens, op->w->n_in),

@@ -27,7 +27,7 @@ void ref_norm_row(float *y, const float *x, uint32_t cols, const struct be_norm 
     }
 }
 
-static float act(enum act_kind kind, float x) {
+float ref_act(enum act_kind kind, float x) {
     switch (kind) {
     case ACT_NONE:
         return x;
@@ -92,8 +92,7 @@ void ref_norm(struct be *b, const struct op_norm *op) {
     }
 }
 
-/* dot: row `row` of w with x, K in order. */
-static float dot(const struct be_w *w, uint32_t row, const float *x) {
+float ref_dot(const struct be_w *w, uint32_t row, const float *x) {
     size_t at = (size_t)row * w->n_in;
     float s = 0;
     switch (w->dtype) { /* the type is tested once, not per element */
@@ -128,17 +127,17 @@ struct product {
 static void product_run(void *arg, int member) {
     (void)member;
     struct product *p = arg;
-    bool glu = p->w->kind == BE_W_GATE_UP;
+    bool glu = w_gated(p->w);
     uint32_t half = p->w->n_out / 2, n, i;
     while (i = queue_take(&p->queue, &n), n) {
         for (uint32_t c = i; c < i + n; c++)
             for (uint32_t r = 0; r < p->n_rows; r++) {
                 const float *x = p->x + (size_t)r * p->w->n_in;
                 size_t at = r * p->stride + c;
-                float v = p->scale * dot(p->w, c, x) + (p->bias ? p->bias[c] : 0.0f);
-                v = act(p->act, v);
+                float v = p->scale * ref_dot(p->w, c, x) + (p->bias ? p->bias[c] : 0.0f);
+                v = ref_act(p->act, v);
                 if (glu)
-                    v *= dot(p->w, half + c, x) + (p->bias ? p->bias[half + c] : 0.0f);
+                    v *= ref_dot(p->w, half + c, x) + (p->bias ? p->bias[half + c] : 0.0f);
                 if (p->softcap > 0)
                     v = p->softcap * tanhf(v / p->softcap);
                 p->y[at] = (p->add ? p->add[at] : 0.0f) + v;
@@ -147,7 +146,7 @@ static void product_run(void *arg, int member) {
 }
 
 static void product(struct be *b, struct product *p) {
-    bool glu = p->w->kind == BE_W_GATE_UP;
+    bool glu = w_gated(p->w);
     queue_init(&p->queue, glu ? p->w->n_out / 2 : p->w->n_out, 16);
     team_run(b->team, product_run, p);
 }
@@ -206,8 +205,8 @@ void ref_rope_row(struct be *b, const struct rope_store *rope, uint32_t t, float
 
 void ref_gemm(struct be *b, const struct op_gemm *op) {
     uint32_t n = op->n_rows ? op->n_rows : b->plan.n_tokens, n_in = op->w->n_in;
-    uint32_t cols = op->w->kind == BE_W_GATE_UP ? op->w->n_out / 2 : op->w->n_out;
-    CHECK(op->y != op->x && !op->w->panels);
+    uint32_t cols = w_gated(op->w) ? op->w->n_out / 2 : op->w->n_out;
+    CHECK(op->y != op->x && !op->w->panels && op->w->n_experts == 1);
     struct product p = {
         .w = op->w,
         .x = normed(b, cpu_f32(op->x, n, n_in), n, n_in, &op->norm),
@@ -232,7 +231,7 @@ void ref_logits(struct be *b, const struct op_logits *op) {
     uint32_t n_in = op->w->n_in, n = plan->n_rows;
     const float *x = cpu_f32(op->x, plan->n_tokens, n_in);
     float *rows = cpu_scratch(b, SCRATCH_ROWS, (size_t)n * n_in * sizeof *rows);
-    CHECK(op->w->n_out == b->n_vocab && op->w->kind != BE_W_GATE_UP && !op->w->panels);
+    CHECK(op->w->n_out == b->n_vocab && !w_gated(op->w) && !op->w->panels && op->w->n_experts == 1);
     for (uint32_t r = 0; r < n; r++)
         ref_norm_row(rows + (size_t)r * n_in, x + (size_t)plan->rows[r] * n_in, n_in, &op->norm);
     struct product p = {

@@ -28,8 +28,7 @@ static int src_check(const struct be_weight_src *s, char err[BE_ERR_BYTES]) {
 
 static int kind_check(enum be_weight_kind kind, const struct be_weight_src *src, uint32_t n_src,
                       char err[BE_ERR_BYTES]) {
-    if (kind == BE_W_EXPERTS || kind == BE_W_EXPERTS_GATE_UP)
-        return cpu_err(err, "expert weights: the CPU backend of this build has no mixture of experts");
+    bool experts = kind == BE_W_EXPERTS || kind == BE_W_EXPERTS_GATE_UP;
     if (n_src == 0)
         return cpu_err(err, "a weight without sources");
     for (uint32_t i = 0; i < n_src; i++) {
@@ -38,7 +37,11 @@ static int kind_check(enum be_weight_kind kind, const struct be_weight_src *src,
         if (kind != BE_W_VECTOR && taken_cols(&src[i]) != taken_cols(&src[0]))
             return cpu_err(err, "stacked weights of %u and %u columns", taken_cols(&src[0]),
                            taken_cols(&src[i]));
+        if (experts && taken_rows(&src[i]) != taken_rows(&src[0]))
+            return cpu_err(err, "experts of %u and %u rows", taken_rows(&src[0]), taken_rows(&src[i]));
     }
+    if (kind == BE_W_EXPERTS_GATE_UP && n_src % 2 != 0)
+        return cpu_err(err, "experts' gate and up: %u sources are not pairs", n_src);
     if (kind == BE_W_GATE_UP && (n_src != 2 || taken_rows(&src[0]) != taken_rows(&src[1])))
         return cpu_err(err, "gate and up must be two weights of equal shape");
     return 0;
@@ -55,7 +58,7 @@ static const struct be_weight_src *row_at(const struct be_weight_src *src, uint3
 
 /* w_column: the output column at place j of a panel; n_out or more: padding. */
 static uint32_t w_column(const struct be_w *w, uint32_t panel, uint32_t j) {
-    if (w->kind != BE_W_GATE_UP)
+    if (!w_gated(w))
         return panel * PANEL_COLS + j;
     uint32_t half = w->n_out / 2, col = panel * (PANEL_COLS / 2) + j % (PANEL_COLS / 2);
     if (col >= half)
@@ -66,6 +69,7 @@ static uint32_t w_column(const struct be_w *w, uint32_t panel, uint32_t j) {
 struct pack {
     struct be_w *w;
     const struct be_weight_src *src;
+    uint32_t n_each; /* sources of one expert; of a weight without experts, all */
     struct team_queue queue;
 };
 
@@ -91,16 +95,17 @@ static void pack_run(void *arg, int member) {
     struct pack *p = arg;
     struct be_w *w = p->w;
     uint32_t n, i;
+    uint32_t n_items = w->panels ? w->n_panels : w->n_out, n_places = w->panels ? PANEL_COLS : 1;
     while (i = queue_take(&p->queue, &n), n) {
         for (uint32_t item = i; item < i + n; item++) {
-            uint32_t n_places = w->panels ? PANEL_COLS : 1;
+            const struct be_weight_src *src = p->src + item / n_items * p->n_each;
             for (uint32_t j = 0; j < n_places; j++) {
-                uint32_t row = w->panels ? w_column(w, item, j) : item;
+                uint32_t row = w->panels ? w_column(w, item % n_items, j) : item % n_items;
                 if (row >= w->n_out)
                     continue;
                 size_t at = w->panels ? (size_t)item * w->n_in * PANEL_COLS + panel_place(w->dtype, j)
                                       : (size_t)item * w->n_in;
-                const struct be_weight_src *s = row_at(p->src, &row);
+                const struct be_weight_src *s = row_at(src, &row);
                 column_pack(w, at, w->panels ? PANEL_COLS : 1, s, row);
             }
         }
@@ -116,6 +121,7 @@ static struct be_w *vector_new(struct be *b, const struct be_weight_src *src, ui
         return NULL;
     memset((float *)w->own.data + n, 0, PANEL_COLS * sizeof(float)); /* read by whole vectors */
     *w = (struct be_w){.own = w->own, .kind = BE_W_VECTOR, .dtype = DT_F32, .n_out = 1, .n_in = (uint32_t)n};
+    w->n_experts = 1;
     w->data = w->own.data;
     w->bytes = n * sizeof(float);
     float *d = w->data;
@@ -131,35 +137,32 @@ static struct be_w *matrix_new(struct be *b, enum be_weight_kind kind, const str
                                uint32_t n_src) {
     uint64_t n_out = 0, bytes;
     enum dtype t = src[0].dtype;
+    uint32_t n_each = kind == BE_W_EXPERTS ? 1 : kind == BE_W_EXPERTS_GATE_UP ? 2 : n_src;
     for (uint32_t i = 0; i < n_src; i++) {
-        n_out += taken_rows(&src[i]);
+        n_out += i < n_each ? taken_rows(&src[i]) : 0;
         if (src[i].dtype != t)
             t = DT_F32; /* mixed: all become f32 */
     }
-    uint64_t n_panels = kind == BE_W_GATE_UP ? (n_out / 2 + 7) / 8 : (n_out + PANEL_COLS - 1) / PANEL_COLS;
-    uint64_t n_stored = b->avx2 ? n_panels * PANEL_COLS : n_out;
+    struct be_w is = {.kind = kind, .dtype = t, .panels = b->avx2, .n_in = taken_cols(src)};
+    is.n_experts = n_src / n_each;
+    uint64_t n_panels = w_gated(&is) ? (n_out / 2 + 7) / 8 : (n_out + PANEL_COLS - 1) / PANEL_COLS;
+    uint64_t n_stored = is.n_experts * (b->avx2 ? n_panels * PANEL_COLS : n_out);
     struct be_w *w;
     if (n_stored > UINT32_MAX ||
-        __builtin_mul_overflow(n_stored * dtype_bytes(t), (uint64_t)taken_cols(src), &bytes) ||
+        __builtin_mul_overflow(n_stored * dtype_bytes(t), (uint64_t)is.n_in, &bytes) ||
         !(w = owned_new(b, sizeof *w, bytes)))
         return NULL;
-    *w = (struct be_w){
-        .own = w->own,
-        .kind = kind,
-        .dtype = t,
-        .panels = b->avx2,
-        .n_out = (uint32_t)n_out,
-        .n_in = taken_cols(src),
-        .n_panels = b->avx2 ? (uint32_t)n_panels : 0,
-        .data = w->own.data,
-        .bytes = bytes,
-    };
-    struct pack p = {.w = w, .src = src};
-    if (w->panels && w->n_panels) { /* what the last panel has no columns for */
-        size_t last = (size_t)(w->n_panels - 1) * w->n_in * PANEL_COLS * dtype_bytes(t);
-        memset((uint8_t *)w->data + last, 0, bytes - last);
-    }
-    queue_init(&p.queue, w->panels ? w->n_panels : w->n_out, 1);
+    is.own = w->own;
+    is.data = w->own.data;
+    is.bytes = bytes;
+    is.n_out = (uint32_t)n_out;
+    is.n_panels = b->avx2 ? (uint32_t)n_panels : 0;
+    *w = is;
+    size_t panel_bytes = (size_t)w->n_in * PANEL_COLS * dtype_bytes(t);
+    for (size_t x = 1; w->n_panels && x <= w->n_experts; x++) /* what a last panel has no columns for */
+        memset((uint8_t *)w->data + (x * w->n_panels - 1) * panel_bytes, 0, panel_bytes);
+    struct pack p = {.w = w, .src = src, .n_each = n_each};
+    queue_init(&p.queue, w->n_experts * (w->panels ? w->n_panels : w->n_out), 1);
     team_run(b->team, pack_run, &p);
     return w;
 }
@@ -189,7 +192,7 @@ uint64_t cpu_weight_bytes(const struct be_w *w) {
 }
 
 void w_row_get(const struct be_w *w, uint32_t row, float *dst) {
-    CHECK(row < w->n_out && w->kind != BE_W_GATE_UP);
+    CHECK(row < w->n_out && !w_gated(w) && w->n_experts == 1);
     size_t at = (size_t)row * w->n_in, step = 1;
     if (w->panels) {
         at = (size_t)(row / PANEL_COLS) * w->n_in * PANEL_COLS + panel_place(w->dtype, row % PANEL_COLS);
