@@ -66,6 +66,7 @@ struct shape {
     uint32_t n_kv, n_heads, hd, hd_v, cols, window, rotary;
     enum dtype t;
     float softcap;
+    uint32_t rel_span; /* 0: no bias by distance */
     bool sink, norms, cached, group_window;
     enum rope_kind rope;
     uint32_t sections[2];
@@ -85,6 +86,7 @@ static struct shape shape_make(struct rng *g, int i) {
     s.group_window = s.cached && i % 7 == 2;
     s.softcap = i % 6 == 4 ? 4.0f : 0;
     s.sink = i % 8 == 6;
+    s.rel_span = i % 9 == 7 ? rng_range(g, 1, 40) : 0;
     s.norms = i % 3 == 1;
     s.rope = (enum rope_kind)(i % 3);
     s.rotary = s.rope ? (i % 4 == 1 ? s.hd / 2 : s.hd) / 2 * 2 : 0;
@@ -111,7 +113,7 @@ struct result {
 
 static struct result layer_run(struct rig r, const struct scene *sc, const struct shape *s, const float *x,
                                const float *eye, const float *inv_freq, const float *norm, const float *sinks,
-                               const uint8_t *past) {
+                               const float *rel, const uint8_t *past) {
     struct result res = {0};
     char err[BE_ERR_BYTES];
     struct cache_group_spec spec = {.kind = s->group_window ? CACHE_WINDOW : CACHE_FULL,
@@ -122,6 +124,7 @@ static struct result layer_run(struct rig r, const struct scene *sc, const struc
                                     .window = 33,
                                     .dtype = s->t};
     struct be_kv *kv = NULL;
+    uint32_t n_rel = s->n_heads * (2 * s->rel_span + 1);
     uint32_t *blocks = malloc(sc->n_blocks * sizeof *blocks);
     CHECK(blocks);
     for (uint32_t i = 0; i < sc->n_blocks; i++)
@@ -163,7 +166,9 @@ static struct result layer_run(struct rig r, const struct scene *sc, const struc
                                        .scale = 1 / sqrtf((float)s->hd),
                                        .softcap = s->softcap,
                                        .window = s->window,
-                                       .sinks = s->sink ? rig_vector(r, sinks, s->n_heads) : NULL});
+                                       .sinks = s->sink ? rig_vector(r, sinks, s->n_heads) : NULL,
+                                       .rel_bias = s->rel_span ? rig_vector(r, rel, n_rel) : NULL,
+                                       .rel_span = s->rel_span});
     r.ops->end(r.b);
     assert_int_equal(r.ops->wait(r.b, err), 0);
     res.qkv = rig_get(r, qkv, sc->n_tokens, s->cols);
@@ -187,7 +192,8 @@ static void layer_case(struct rng *g, const struct scene *sc, const struct shape
     float *x = rng_floats(g, (size_t)sc->n_tokens * s->cols, 1),
           *eye = calloc((size_t)s->cols * s->cols, sizeof *eye);
     float *inv_freq = rng_floats(g, 128, 0.2f), *norm = rng_floats(g, s->hd, 1),
-          *sinks = rng_floats(g, s->n_heads, 1);
+          *sinks = rng_floats(g, s->n_heads, 1),
+          *rel = rng_floats(g, (size_t)s->n_heads * (2 * s->rel_span + 1), 1);
     uint8_t *past = past_make(g, sc, s);
     struct be_config cfg = {.n_tokens_max = TOKENS_MAX, .n_seqs_max = N_SEQS_MAX, .n_threads = n_threads};
     struct rig rig[2] = {rig_open(&ref_ops, cfg), rig_open(&cpu_ops, cfg)};
@@ -196,7 +202,7 @@ static void layer_case(struct rng *g, const struct scene *sc, const struct shape
     for (uint32_t i = 0; i < s->cols; i++)
         eye[(size_t)i * s->cols + i] = 1;
     for (int i = 0; i < 2; i++)
-        res[i] = layer_run(rig[i], sc, s, x, eye, inv_freq, norm, sinks, past);
+        res[i] = layer_run(rig[i], sc, s, x, eye, inv_freq, norm, sinks, rel, past);
     size_t q_cols = (size_t)s->n_heads * s->hd;
     for (uint32_t t = 0; t < sc->n_tokens; t++)
         for (size_t c = 0; c < (s->cached ? q_cols : s->cols); c++) {
@@ -217,7 +223,7 @@ static void layer_case(struct rng *g, const struct scene *sc, const struct shape
          * on each side, and move weights and sum by as much; the weighted sum adds LEN_MAX u, values are
          * below 5. K and V that round to another 16-bit neighbour move the result by up to two steps of that
          * type. */
-        double score = s->norms ? 12.0 * sqrt(s->hd) : 6.0 * sqrt(s->hd);
+        double score = (s->rel_span ? 5 : 0) + (s->norms ? 12.0 * sqrt(s->hd) : 6.0 * sqrt(s->hd));
         double bound =
             (4 * (s->hd + 24.0) * score + 2 * LEN_MAX + 64) * U * 5 + step * 0.5 * (s->t != DT_F32);
         expect_near(res[1].out[i], res[0].out[i], bound, "out", i);
@@ -226,7 +232,7 @@ static void layer_case(struct rng *g, const struct scene *sc, const struct shape
     rig[1].ops->close(rig[1].b);
     result_free(&res[0]);
     result_free(&res[1]);
-    free(x), free(eye), free(inv_freq), free(norm), free(sinks), free(past);
+    free(x), free(eye), free(inv_freq), free(norm), free(sinks), free(rel), free(past);
 }
 
 static void layers_equal_reference(void **state) {
@@ -260,8 +266,31 @@ static void long_contexts_equal_reference(void **state) {
     }
 }
 
+/* Encoders: whole sequences of their own rows, one K and V head for each query head, windows to both sides,
+ * biases by distance; a batch of several tiles of each, and of single tokens. */
+static void encoders_equal_reference(void **state) {
+    (void)state;
+    struct rng g = {.seed = 33};
+    static struct scene sc;
+    for (int i = 0; i < 16; i++) {
+        struct shape s = {.hd = i % 2 ? 64 : 32, .n_kv = 2 + (uint32_t)i % 3, .t = DT_F32};
+        s.n_heads = s.n_kv;
+        s.hd_v = s.hd;
+        s.cols = 3 * s.n_heads * s.hd;
+        s.window = i % 4 == 2 ? rng_range(&g, 1, 40) : 0;
+        s.rel_span = i % 4 == 3 ? rng_range(&g, 1, 200) : 0;
+        s.rope = i % 4 == 1 ? ROPE_NEOX : ROPE_NONE;
+        s.rotary = s.rope ? s.hd : 0;
+        scene_make(&g, &sc, i % 8 == 0 ? 1 : N_SEQS_MAX, 0, i % 8 == 0 ? 390 : i % 8 == 5 ? 1 : 80, false);
+        memset(sc.kind, ATTN_BIDIRECTIONAL, sizeof sc.kind);
+        layer_case(&g, &sc, &s, 1 + i % 3);
+        free(sc.table);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(encoders_equal_reference),
         cmocka_unit_test(layers_equal_reference),
         cmocka_unit_test(long_contexts_equal_reference),
     };

@@ -37,6 +37,10 @@ struct room {
     float k[STRIP_BLOCKS][DIM_MAX * KV_BLOCK_TOKENS];  /* widened blocks */
     float v[STRIP_BLOCKS][DIM_PANELS][KV_BLOCK_TOKENS * PANEL_COLS];
     struct keys keys[ROWS];
+    struct {
+        const float *bias; /* of distance 0, or NULL */
+        int at;            /* the query's place among the keys */
+    } rel[ROWS];
     struct sums part, total;
 };
 
@@ -51,7 +55,7 @@ struct attn {
     struct be_kv kv; /* the pool, or rows packed as one */
     uint32_t layer;
     bool cached;
-    const float *qkv, *sinks;
+    const float *qkv, *sinks, *rel_bias;
     float *out;
     uint32_t cols, n_panels_v;           /* of qkv rows; of head_dim_v */
     uint32_t group, chunk, n_chunks;     /* query heads of a K and V head, and of a piece */
@@ -107,6 +111,14 @@ INLINE __m256 scores(const struct op_attn *op, const float *s) {
     return v;
 }
 
+/* biased: eight scores of a row, from key j on, with what their distances add. */
+INLINE __m256 biased(const struct op_attn *op, __m256 v, const float *bias, int distance) {
+    __m256i span = _mm256_set1_epi32((int)op->rel_span);
+    __m256i d = _mm256_add_epi32(_mm256_set1_epi32(distance), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+    d = _mm256_max_epi32(_mm256_sub_epi32(_mm256_setzero_si256(), span), _mm256_min_epi32(d, span));
+    return _mm256_add_ps(v, _mm256_i32gather_ps(bias, d, sizeof(float)));
+}
+
 /* masked: lanes of a block outside [lo, hi) become minus infinity. first: the lane of v's first in the block.
  */
 INLINE __m256 masked(__m256 v, int first, int lo, int hi) {
@@ -125,14 +137,21 @@ static void row_shrink(const struct attn *a, struct sums *sums, uint32_t row, fl
     }
 }
 
-/* row_softmax: one row's scores of a strip into weights, in place; its keys are [lo, hi) of the strip. */
-static void row_softmax(const struct attn *a, struct sums *sums, uint32_t row, float (*p)[TILE_ROWS][16],
-                        uint32_t r, int lo, int hi) {
+/* row_softmax: one row's scores of a strip, which begins at position `first`, into weights, in place; its
+ * keys are [lo, hi) of the strip. r: its place in the tile. */
+static void row_softmax(const struct attn *a, struct room *room, struct sums *sums, uint32_t row, uint32_t r,
+                        uint32_t first, int lo, int hi) {
+    float(*p)[TILE_ROWS][KV_BLOCK_TOKENS] = room->p;
     int b0 = lo / KV_BLOCK_TOKENS, b1 = (hi - 1) / KV_BLOCK_TOKENS;
     __m256 top = v_set(-INFINITY), sum = _mm256_setzero_ps();
     for (int b = b0; b <= b1; b++) {
         int from = lo - b * KV_BLOCK_TOKENS, to = hi - b * KV_BLOCK_TOKENS;
         __m256 s0 = scores(a->op, p[b][r]), s1 = scores(a->op, p[b][r] + 8);
+        if (a->rel_bias) {
+            int distance = (int)first + b * KV_BLOCK_TOKENS - room->rel[row].at;
+            s0 = biased(a->op, s0, room->rel[row].bias, distance);
+            s1 = biased(a->op, s1, room->rel[row].bias, distance + 8);
+        }
         if (from > 0 || to < KV_BLOCK_TOKENS) {
             s0 = masked(s0, 0, from, to);
             s1 = masked(s1, 8, from, to);
@@ -213,7 +232,7 @@ static void tile_strip(const struct attn *a, struct room *room, struct sums *sum
         uint32_t from = within(keys[r].lo, s->first, STRIP_TOKENS),
                  to = within(keys[r].hi, s->first, STRIP_TOKENS);
         if (from < to)
-            row_softmax(a, sums, r0 + r, room->p, r, (int)from, (int)to);
+            row_softmax(a, room, sums, r0 + r, r, s->first, (int)from, (int)to);
     }
     for (uint32_t b = b0; b <= b1; b++)
         for (uint32_t r = 0, end; r < n; r = end) { /* runs of rows that see the same tokens of the block */
@@ -335,9 +354,14 @@ static void piece_finish(const struct attn *a, const struct piece *p, const stru
     }
 }
 
-/* q_get: the piece's queries in tiles, [tile][dim][row]. */
+/* q_get: the piece's queries in tiles, [tile][dim][row], and where they lie. */
 static void q_get(const struct attn *a, struct room *room, const struct piece *p) {
-    uint32_t hd = a->op->head_dim;
+    uint32_t hd = a->op->head_dim, span = a->op->rel_span;
+    for (uint32_t r = 0; a->rel_bias && r < p->n_rows; r++) {
+        uint32_t t = p->span.t0 + r / p->n_heads, head = p->head0 + r % p->n_heads;
+        room->rel[r].bias = a->rel_bias + (size_t)head * (2 * span + 1) + span;
+        room->rel[r].at = a->cached ? a->b->plan.pos[t] : (int)(t - a->b->plan.seq_start[p->span.seq]);
+    }
     for (uint32_t r0 = 0; r0 < p->n_rows; r0 += TILE_ROWS) {
         const float *rows[TILE_ROWS];
         uint32_t n = MIN(TILE_ROWS, p->n_rows - r0);
@@ -385,19 +409,52 @@ static void piece_merge(const struct attn *a, struct room *room, uint32_t piece)
     piece_finish(a, &p, &room->total);
 }
 
-/* rows_pack: K and V of one token of a group that keeps nothing, into the pool made of scratch. */
-static void rows_pack(const struct attn *a, uint32_t t) {
+/* turned: n rows of n_k floats into the columns of dst [n_k][16]; n is at most 4, and lanes beyond it get
+ * what the last row has. */
+static void turned(const float *x, size_t stride, uint32_t n, uint32_t n_k, float *dst) {
+    const float *r[4];
+    uint32_t k = 0;
+    for (uint32_t i = 0; i < 4; i++)
+        r[i] = x + MIN(i, n - 1) * stride;
+    for (; k + 4 <= n_k; k += 4) {
+        __m128 v0 = _mm_loadu_ps(r[0] + k), v1 = _mm_loadu_ps(r[1] + k);
+        __m128 v2 = _mm_loadu_ps(r[2] + k), v3 = _mm_loadu_ps(r[3] + k);
+        _MM_TRANSPOSE4_PS(v0, v1, v2, v3);
+        _mm_storeu_ps(dst + (size_t)k * PANEL_COLS, v0);
+        _mm_storeu_ps(dst + (size_t)(k + 1) * PANEL_COLS, v1);
+        _mm_storeu_ps(dst + (size_t)(k + 2) * PANEL_COLS, v2);
+        _mm_storeu_ps(dst + (size_t)(k + 3) * PANEL_COLS, v3);
+    }
+    for (; k < n_k; k++)
+        for (uint32_t i = 0; i < 4; i++)
+            dst[(size_t)k * PANEL_COLS + i] = r[i][k];
+}
+
+/* rows_pack: K and V of the tokens of one block of a group that keeps nothing, into the pool made of scratch.
+ */
+static void rows_pack(const struct attn *a, uint32_t block) {
     const struct plan *plan = &a->b->plan;
-    uint32_t seq = plan->seq_of[t], at = t - plan->seq_start[seq], hd = a->op->head_dim;
-    uint32_t block = a->first_block[seq] + at / KV_BLOCK_TOKENS, tok = at % KV_BLOCK_TOKENS;
-    const float *k = a->qkv + (size_t)t * a->cols + (size_t)a->op->n_heads * hd;
-    const float *v = k + (size_t)a->op->n_kv_heads * hd;
+    uint32_t seq = 0, end = plan->n_seqs, hd = a->op->head_dim;
+    while (end - seq > 1) { /* the last sequence whose blocks begin here or before; empty ones have none */
+        uint32_t mid = (seq + end) / 2;
+        if (a->first_block[mid] <= block)
+            seq = mid;
+        else
+            end = mid;
+    }
+    uint32_t t0 = plan->seq_start[seq] + (block - a->first_block[seq]) * KV_BLOCK_TOKENS;
+    uint32_t n = MIN(KV_BLOCK_TOKENS, plan->seq_start[seq + 1] - t0);
+    const float *first = a->qkv + (size_t)t0 * a->cols + (size_t)a->op->n_heads * hd;
     float *pool = (float *)(void *)a->kv.data;
-    for (uint32_t h = 0; h < a->op->n_kv_heads; h++)
-        for (uint32_t d = 0; d < hd; d++) {
-            pool[kv_k(&a->kv, block, 0, h, tok, d)] = k[(size_t)h * hd + d];
-            pool[kv_v(&a->kv, block, 0, h, tok, d)] = v[(size_t)h * hd + d];
-        }
+    for (uint32_t h = 0; h < a->op->n_kv_heads; h++) {
+        const float *k = first + (size_t)h * hd, *v = k + (size_t)a->op->n_kv_heads * hd;
+        for (uint32_t i = 0; i < n; i += 4)
+            turned(k + i * a->cols, a->cols, MIN(4, n - i), hd, pool + kv_k(&a->kv, block, 0, h, i, 0));
+        for (uint32_t i = 0; i < n; i++)
+            for (uint32_t d = 0; d < hd; d += PANEL_COLS)
+                memcpy(pool + kv_v(&a->kv, block, 0, h, i, d), v + i * a->cols + d,
+                       MIN(PANEL_COLS, hd - d) * sizeof *pool);
+    }
 }
 
 static void attn_run(void *arg, int member) {
@@ -406,8 +463,8 @@ static void attn_run(void *arg, int member) {
     uint32_t n, i;
     if (!a->cached) {
         while (i = queue_take(&a->pack, &n), n)
-            for (uint32_t t = i; t < i + n; t++)
-                rows_pack(a, t);
+            for (uint32_t block = i; block < i + n; block++)
+                rows_pack(a, block);
         team_barrier(a->b->team);
     }
     while (i = queue_take(&a->pieces, &n), n)
@@ -469,6 +526,7 @@ void avx2_attn(struct be *b, const struct op_attn *op) {
     a.qkv = cpu_f32(op->qkv, p->n_tokens, a.cols);
     a.out = cpu_f32(op->out, p->n_tokens, op->n_heads * hd_v);
     a.sinks = cpu_vector(op->sinks, op->n_heads);
+    a.rel_bias = cpu_vector(op->rel_bias, op->n_heads * (2 * op->rel_span + 1));
     a.n_panels_v = (hd_v + PANEL_COLS - 1) / PANEL_COLS;
     a.group = op->n_heads / op->n_kv_heads;
     a.chunk = MIN(a.group, ROWS);
@@ -482,7 +540,7 @@ void avx2_attn(struct be *b, const struct op_attn *op) {
         a.n_parts = n_parts; /* few rows, long contexts: members share the keys of one piece */
         a.split = cpu_scratch(b, SCRATCH_SPLIT, (size_t)a.n_pieces * n_parts * sizeof *a.split);
     }
-    queue_init(&a.pack, p->n_tokens, 16);
+    queue_init(&a.pack, n_blocks, 1);
     queue_init(&a.pieces, a.n_pieces * a.n_parts, 1);
     queue_init(&a.merges, a.n_pieces, 1);
     team_run(b->team, attn_run, &a);

@@ -6,7 +6,8 @@
 /* has_avx2: the processor and the system have what files named *_avx2.c are compiled for. */
 static bool has_avx2(void) {
 #if defined(__x86_64__)
-    unsigned eax, ebx, ecx, edx; /* F16C by hand: not every compiler's __builtin_cpu_supports knows the word */
+    unsigned eax, ebx, ecx, edx;
+    /* F16C by hand: not every compiler's __builtin_cpu_supports knows the word */
     bool f16c = __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & bit_F16C);
     return f16c && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 #else
@@ -26,12 +27,9 @@ static int open_best(struct be **out, const struct be_config *cfg, char err[BE_E
 CHOOSE(embed, op_embed)
 CHOOSE(gemm, op_gemm)
 CHOOSE(norm, op_norm)
+CHOOSE(attn, op_attn)
 CHOOSE(moe, op_moe)
 CHOOSE(logits, op_logits)
-
-static void attn(struct be *b, const struct op_attn *op) {
-    (b->avx2 && !op->rel_bias ? avx2_attn : ref_attn)(b, op);
-}
 
 static void sample(struct be *b, const struct sample_row *rows, struct sample_out *out, uint32_t n) {
     (b->avx2 ? avx2_sample : ref_sample)(b, rows, out, n);
