@@ -22,6 +22,9 @@ WARN += -Werror
 endif
 # Sanitized code compiles in half the time with -O1, and runs as fast: the checks take the time.
 OPT_LEVEL := $(if $(filter asan ubsan tsan fuzz,$(MODE)),-O1 -g1,-O2 -g)
+ifneq ($(filter asan ubsan tsan,$(MODE)),)
+WARN += -Wno-maybe-uninitialized # gcc sees ghosts in sanitized code; the plain build checks it
+endif
 OPT := $(OPT_LEVEL) -fno-omit-frame-pointer -fno-math-errno
 # asan brings UBSan along: one build, both checks. ubsan alone runs where ASan's memory is too much.
 SAN_asan := -fsanitize=address,undefined -fno-sanitize-recover=all -DWEIR_SANITIZE=1
