@@ -41,6 +41,12 @@ if [ "$what" = test ] || [ "$what" = venv ]; then
         [ -x build/venv/bin/python ] || /usr/bin/python3 -m venv build/venv
         build/venv/bin/python -m pip install -q --disable-pip-version-check -r tests/requirements.txt
         build/venv/bin/python -m pip install -q --disable-pip-version-check --no-deps -r tests/requirements-models.txt
+        rm -rf build/schema-suite build/schema-suite.d
+        build/venv/bin/python -m pip download -q --disable-pip-version-check --no-deps --no-binary jsonschema \
+            -r tests/requirements-suite.txt -d build/schema-suite.d
+        mkdir -p build/schema-suite
+        tar -xzf build/schema-suite.d/jsonschema-*.tar.gz -C build/schema-suite --strip-components=3 \
+            --wildcards '*/json/tests'
         cat tests/requirements*.txt >"$stamp"
     fi
 fi

@@ -79,6 +79,7 @@ build() { # name, "MODE TARGETS"...
 }
 units() { make --no-print-directory -s MODE="$1" unit; }
 e2e() { scripts/run_e2e.sh "$@"; }
+grammars() { WEIR_BUILD="build/$1" build/venv/bin/python -m pytest -q -p no:cacheprovider tests/gram; }
 
 lint() { scripts/lint.sh && echo "1 passed, 0 failed"; }
 tsan() { scripts/run_units.sh $(scripts/threaded_tests.sh build/tsan); }
@@ -96,10 +97,12 @@ fi
 if want asan || want e2e-asan; then build "build asan" "asan programs tests-bin"; fi
 ! want plain || stage "units, plain" units plain
 ! want e2e && ! want e2e-asan || ready venv
+! want e2e || stage "grammars, plain" grammars plain
 ! want e2e || stage "end to end, plain" e2e plain
 if want asan || want e2e-asan; then ready "build asan"; fi
 ! want tsan || build "build tsan" "tsan $(scripts/threaded_tests.sh build/tsan | tr '\n' ' ')"
 ! want asan || stage "units, ASan and UBSan" units asan
+! want e2e-asan || stage "grammars, ASan and UBSan" grammars asan
 ! want e2e-asan || stage "end to end, ASan and UBSan" e2e asan -m "not slow_sanitized"
 ! want tsan || ready "build tsan"
 ! want ubsan || build "build ubsan" "ubsan tests-bin"

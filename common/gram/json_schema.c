@@ -24,7 +24,7 @@ void schema_hint(struct schema *s, uint32_t node, const char *keyword, const cha
     (void)schema_fail(s, node, keyword, &s->hint, "%s", why);
 }
 
-/* ---- conjunctions --------------------------------------------------------------------------------------------------------- */
+/* ---- conjunctions ------------------------------------------------------------------------------- */
 
 static int by_id(const void *a, const void *b) {
     uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
@@ -115,8 +115,8 @@ static void grow(struct schema *s) {
     free(old);
 }
 
-/* make: the symbol of a new conjunction: a terminal if its values are scalars, or else a rule whose productions
- * come later, from the work list. */
+/* make: the symbol of a new conjunction: a terminal if its values are scalars, or else a rule whose
+ * productions come later, from the work list. */
 static enum rc make(struct schema *s, struct schema_conj *c, struct err *e) {
     enum rc rc = schema_scalar_all(s, c->lits, c->n, &c->scalar, e);
     const struct scalar *sc = &c->scalar;
@@ -207,7 +207,7 @@ static enum rc fill(struct schema *s, const struct schema_conj *c, struct err *e
     return rc ? rc : schema_step(s, 1, e);
 }
 
-/* ---- whitespace ---------------------------------------------------------------------------------------------------------- */
+/* ---- whitespace --------------------------------------------------------------------------------- */
 
 static enum rc whitespace(struct schema *s, uint32_t *rx, struct err *e) {
     static const struct rx_range chars[] = {{' ', ' '}, {'\t', '\n'}, {'\r', '\r'}};
@@ -255,7 +255,7 @@ static enum rc punctuation(struct schema *s, struct err *e) {
     return RC_OK;
 }
 
-/* ---- entry --------------------------------------------------------------------------------------------------------------- */
+/* ---- entry -------------------------------------------------------------------------------------- */
 
 static enum rc build(struct schema *s, const json_t *doc, uint32_t *sym, struct err *e) {
     uint32_t root;

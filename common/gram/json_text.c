@@ -5,7 +5,7 @@
 
 #define CODE_MAX 0x10FFFFu
 
-/* ---- characters -------------------------------------------------------------------------------------- */
+/* ---- characters --------------------------------------------------------------------------------- */
 
 static bool needs_escape(uint32_t c) {
     return c < 0x20 || c == '"' || c == '\\';
@@ -13,8 +13,8 @@ static bool needs_escape(uint32_t c) {
 
 /* escape: of a code point that needs one; returns its length, at most 6. */
 static size_t escape(uint32_t c, char out[8]) {
-    static const char shorts[] = {['\b'] = 'b', ['\t'] = 't', ['\n'] = 'n', ['\f'] = 'f', ['\r'] = 'r',
-                                  ['"'] = '"',  ['\\'] = '\\'};
+    static const char shorts[] = {
+        ['\b'] = 'b', ['\t'] = 't', ['\n'] = 'n', ['\f'] = 'f', ['\r'] = 'r', ['"'] = '"', ['\\'] = '\\'};
     if (c < sizeof shorts && shorts[c]) {
         out[0] = '\\';
         out[1] = shorts[c];
@@ -120,7 +120,7 @@ uint32_t jt_one_of(struct gram *g, const struct rx_range *ranges, size_t n, bool
     return rx_alt_n(g, alt, n_alt);
 }
 
-/* ---- strings ----------------------------------------------------------------------------------------- */
+/* ---- strings ------------------------------------------------------------------------------------ */
 
 uint32_t jt_length(struct gram *g, uint32_t min, uint32_t max) {
     return rx_repeat(g, jt_one_of(g, NULL, 0, true), min, max);
@@ -155,12 +155,12 @@ uint32_t jt_free_string(struct gram *g) {
     uint32_t pair = rx_cat(g, high, rx_cat(g, jt_lit(g, "\\u"), low));
     uint32_t coded = rx_cat(g, jt_lit(g, "u"), rx_alt(g, single, pair));
     uint32_t behind = rx_alt(g, class_of(g, "\"\"\\\\//bbffnnrrtt"), coded);
-    uint32_t one = rx_alt(g, rx_class(g, controls, ARRAY_LEN(controls), true),
-                          rx_cat(g, jt_lit(g, "\\"), behind));
+    uint32_t one =
+        rx_alt(g, rx_class(g, controls, ARRAY_LEN(controls), true), rx_cat(g, jt_lit(g, "\\"), behind));
     return jt_quoted(g, rx_repeat(g, one, 0, RX_INF));
 }
 
-/* ---- numbers ----------------------------------------------------------------------------------------- */
+/* ---- numbers ------------------------------------------------------------------------------------ */
 
 uint32_t jt_digits(struct gram *g, char first, char last, uint32_t lo, uint32_t hi) {
     struct rx_range r = {(unsigned char)first, (unsigned char)last};

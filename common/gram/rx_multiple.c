@@ -1,8 +1,8 @@
 #include "common/gram/engine.h"
 
-/* Multiples of step / 10^scale, read digit by digit: K_MULTIPLE is what may follow. The state is the remainder
- * of the digits so far by step, and the place: before the number, in its whole part, or behind the point with
- * `left` digits of the scale to come. Behind those, only zeros keep it a multiple. */
+/* Multiples of step / 10^scale, read digit by digit: K_MULTIPLE is what may follow. The state is the
+ * remainder of the digits so far by step, and the place: before the number, in its whole part, or behind the
+ * point with `left` digits of the scale to come. Behind those, only zeros keep it a multiple. */
 
 enum { PLACE_START = 0, PLACE_WHOLE = 1, PLACE_FRACTION = 2 };
 

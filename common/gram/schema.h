@@ -3,13 +3,12 @@
  * How a schema becomes a grammar:
  *   schema_doc.c    the document: subschemas by place, their checks, $id, $anchor and $ref
  *   schema_vset.c   sets of strings and of numbers, closed under and, or, not: exact
- *   schema_scalar.c for each subschema the null, booleans, numbers and strings it accepts, as sets; and whether
- *                   it accepts no, some or all arrays and objects
- *   schema_expand.c, schema_deny.c   for arrays and objects: a conjunction of subschemas, some negated, as a
- *                   list of branches without in-place keywords; each branch is a list of facts
- *   schema_array.c, schema_object.c   a branch as productions
- *   schema_prod.c   the productions, and which rules derive a text at all
- *   json_schema.c   conjunctions with memo, a work list instead of recursion
+ *   schema_scalar.c for each subschema the null, booleans, numbers and strings it accepts, as sets; and
+ * whether it accepts no, some or all arrays and objects schema_expand.c, schema_deny.c   for arrays and
+ * objects: a conjunction of subschemas, some negated, as a list of branches without in-place keywords; each
+ * branch is a list of facts schema_array.c, schema_object.c   a branch as productions schema_prod.c   the
+ * productions, and which rules derive a text at all json_schema.c   conjunctions with memo, a work list
+ * instead of recursion
  *
  * A literal is a node (a subschema, or a value of enum or const) or its negation. A value's rule is made once
  * per set of literals, so recursive schemas are recursive rules.
@@ -26,19 +25,20 @@
 #include "common/json.h"
 
 enum {
-    SCHEMA_DEPTH_MAX = 256,      /* of in-place keywords and $ref behind one another */
-    SCHEMA_BRANCHES_MAX = 2048,  /* of one conjunction */
-    SCHEMA_STEPS_MAX = 4000000,  /* of one schema; a step is well below a microsecond */
-    SCHEMA_COUNT_MAX = 1 << 16,  /* minItems, minLength, minProperties: more is beyond any output */
-    SCHEMA_STATES_MAX = 16384,   /* of counting: contains, minProperties beside optional properties ... */
+    SCHEMA_DEPTH_MAX = 256,     /* of in-place keywords and $ref behind one another */
+    SCHEMA_BRANCHES_MAX = 4096, /* of one conjunction */
+    SCHEMA_STEPS_MAX = 4000000, /* of one schema; a step is well below a microsecond */
+    SCHEMA_COUNT_MAX = 1 << 16, /* minItems, minLength, minProperties: more is beyond any output */
+    SCHEMA_STATES_MAX = 16384,  /* of counting: contains, minProperties beside optional properties ... */
     SCHEMA_ONE_OF_MAX = 256,
-    SCHEMA_FEW_MAX = 256,        /* values of a set that is counted */
-    SCHEMA_CELLS_MAX = 64,       /* kinds of extra keys that patternProperties tell apart */
+    SCHEMA_NAMES_MAX = 4096, /* of one object */
+    SCHEMA_FEW_MAX = 256,    /* values of a set that is counted */
+    SCHEMA_CELLS_MAX = 64,   /* kinds of extra keys that patternProperties tell apart */
 };
-#define SCHEMA_ARENA_MAX (32 * MIB)
+#define SCHEMA_ARENA_MAX (16 * MIB)
 #define SCHEMA_INF UINT32_MAX
 
-/* ---- the document (schema_doc.c) ---------------------------------------------------------------------- */
+/* ---- the document (schema_doc.c) ---------------------------------------------------------------- */
 
 enum { LIT_TRUE = 0, LIT_FALSE = 1 }; /* node 0 accepts everything */
 static inline uint32_t lit_not(uint32_t lit) {
@@ -130,7 +130,8 @@ void schema_hint(struct schema *s, uint32_t node, const char *keyword, const cha
 MUST_USE enum rc schema_step(struct schema *s, uint64_t n, struct err *e);
 /* schema_count: a keyword's non-negative whole number, at most SCHEMA_INF - 1; false if it is absent. */
 bool schema_count(const struct schema_node *n, const char *keyword, uint32_t *out);
-/* schema_ref_of: the node's reference, or NULL: $ref, and $recursiveRef and $dynamicRef where they mean it. */
+/* schema_ref_of: the node's reference, or NULL: $ref, and $recursiveRef and $dynamicRef where they mean it.
+ */
 const json_t *schema_ref_of(const struct schema_node *n);
 /* schema_ref_static: a reference that leads to the same place from wherever it is met. */
 bool schema_ref_static(const struct schema *s, const struct schema_node *n, const char *keyword);
@@ -139,7 +140,7 @@ static inline bool schema_only_ref(const struct schema *s, const struct schema_n
     return s->old_refs && json_object_get(n->j, "$ref");
 }
 
-/* ---- sets (schema_vset.c) ------------------------------------------------------------------------------ */
+/* ---- sets (schema_vset.c) ----------------------------------------------------------------------- */
 
 enum vset_kind { SET_NONE, SET_ALL, SET_LIST, SET_RX };
 
@@ -153,7 +154,7 @@ struct vset_item {
 struct vset {
     enum vset_kind kind;
     bool number;
-    bool whole; /* numbers: every member is whole and may be written without a fraction */
+    bool whole; /* numbers: every member is whole, and is written without a fraction */
     uint32_t rx;
     const struct vset_item *item;
     size_t n;
@@ -170,7 +171,7 @@ struct vset vset_not(struct schema *s, struct vset a);
 bool vset_has(struct schema *s, const struct vset *a, struct str key);
 /* vset_settle: a set whose expression matches nothing becomes SET_NONE. */
 MUST_USE enum rc vset_settle(struct schema *s, struct vset *a, uint32_t node, const char *keyword,
-                            struct err *e);
+                             struct err *e);
 /* vset_rx_of: the members as an expression: all canonical spellings. */
 uint32_t vset_rx_of(struct schema *s, const struct vset *a);
 /* vset_output: what may be written, quotes included; RX_NONE for none. unique: one spelling per member. */
@@ -178,14 +179,16 @@ uint32_t vset_output(struct schema *s, const struct vset *a, bool unique);
 /* vset_of_value: the one string or number. */
 struct vset vset_of_value(struct schema *s, const json_t *j);
 
-/* ---- leaves of strings and numbers (schema_leaf.c, schema_number.c, schema_format.c) -------------------- */
+/* ---- leaves of strings and numbers (schema_leaf.c, schema_number.c, schema_format.c) --------------------
+ */
 
-/* number_range: numbers from lo to hi (plain spellings; NULL p: no bound), which may be left out themselves. */
+/* number_range: numbers from lo to hi (plain spellings; NULL p: no bound), which may be left out themselves.
+ */
 struct vset number_range(struct schema *s, struct str lo, bool lo_open, struct str hi, bool hi_open);
 /* number_whole: the whole numbers. */
 struct vset number_whole(struct schema *s);
 /* number_multiple: of m, which is above 0; RC_INVALID if its digits are more than these. */
-enum { NUMBER_STEP_MAX = 65536, NUMBER_SCALE_MAX = 30 };
+enum { NUMBER_STEP_MAX = 10000, NUMBER_SCALE_MAX = 30 };
 MUST_USE enum rc number_multiple(struct schema *s, uint32_t node, const json_t *m, struct vset *out,
                                  struct err *e);
 /* number_plain: a JSON number without exponent, its shortest; in the arena. */
@@ -195,7 +198,7 @@ struct str number_text(struct schema *s, const json_t *j);
 /* format_rx: canonical bodies of a format; false if it is not known. */
 bool format_rx(struct gram *g, const char *name, uint32_t *rx);
 
-/* ---- scalars (schema_scalar.c) ------------------------------------------------------------------------ */
+/* ---- scalars (schema_scalar.c) ------------------------------------------------------------------ */
 
 enum part { PART_NONE, PART_SOME, PART_ALL };
 
@@ -213,28 +216,32 @@ uint32_t scalar_output(struct schema *s, const struct scalar *sc, bool unique);
 /* scalar_size: how many values there are; SCHEMA_INF: more than SCHEMA_FEW_MAX. Arrays and objects count as
  * infinitely many. */
 MUST_USE enum rc scalar_size(struct schema *s, const struct scalar *sc, uint32_t *n, struct err *e);
+/* set_members: the members of a set of strings, as bodies in the arena, if they are at most SCHEMA_FEW_MAX;
+ * else *n is SCHEMA_INF. */
+MUST_USE enum rc set_members(struct schema *s, uint32_t rx, struct str **out, uint32_t *n, struct err *e);
 /* schema_scalar_all: of all literals at once. */
 MUST_USE enum rc schema_scalar_all(struct schema *s, const uint32_t *lits, size_t n, struct scalar *out,
                                    struct err *e);
 
-/* ---- branches (schema_expand.c, schema_deny.c) ---------------------------------------------------------- */
+/* ---- branches (schema_expand.c, schema_deny.c) ----------------------------------------------------------
+ */
 
 enum want { WANT_ARRAY, WANT_OBJECT };
 
 enum fact_kind {
-    FACT_SHAPE,       /* node: its array or object keywords that look at members, or its value */
-    FACT_MIN,         /* count: members at least; node: who says so */
-    FACT_MAX,         /* count: members at most */
-    FACT_REQUIRED,    /* key; node */
-    FACT_ABSENT,      /* key */
-    FACT_KEY_IS,      /* key, lit: its value, if it is there */
-    FACT_NAMES,       /* lit: every key */
-    FACT_UNIQUE,      /* node */
-    FACT_ITEM_IS,     /* count, lit: the item at that index, if it is there */
-    FACT_ITEMS_ARE,   /* lit: every item */
-    FACT_CONTAINS,    /* lit, count to most: how many items; from: the first index that counts */
-    FACT_UNSAID,      /* node, keyword: cannot be put in a grammar: an error if the branch has values */
-    FACT_EXTRA,       /* node, keyword: some key that the node does not declare breaks it */
+    FACT_SHAPE,     /* node: its array or object keywords that look at members, or its value */
+    FACT_MIN,       /* count: members at least; node: who says so */
+    FACT_MAX,       /* count: members at most */
+    FACT_REQUIRED,  /* key; node */
+    FACT_ABSENT,    /* key */
+    FACT_KEY_IS,    /* key, lit: its value, if it is there */
+    FACT_NAMES,     /* lit: every key */
+    FACT_UNIQUE,    /* node */
+    FACT_ITEM_IS,   /* count, lit: the item at that index, if it is there */
+    FACT_ITEMS_ARE, /* lit: every item */
+    FACT_CONTAINS,  /* lit, count to most: how many items; from: the first index that counts */
+    FACT_UNSAID,    /* node, keyword: cannot be put in a grammar: an error if the branch has values */
+    FACT_EXTRA,     /* node, keyword: some key that the node does not declare breaks it */
 };
 
 struct fact {
@@ -280,7 +287,8 @@ const struct todo *todo_fact(struct schema *s, struct fact f, const struct todo 
 const struct todo *todo_choice(struct schema *s, const struct option *o, const struct todo *next);
 const struct option *option_add(struct schema *s, const struct todo *todo, const struct option *next);
 
-/* ---- rules (json_schema.c, schema_array.c, schema_object.c) --------------------------------------------- */
+/* ---- rules (json_schema.c, schema_array.c, schema_object.c) ---------------------------------------------
+ */
 
 #define SYM_NONE UINT32_MAX /* no value */
 
@@ -297,7 +305,7 @@ MUST_USE enum rc schema_object(struct schema *s, uint32_t rule, const struct bra
 MUST_USE enum rc array_dead(struct schema *s, const struct branch *b, bool *dead, struct err *e);
 MUST_USE enum rc object_dead(struct schema *s, const struct branch *b, bool *dead, struct err *e);
 
-/* ---- productions (schema_prod.c): as of ir.h, and remembered ------------------------------------------ */
+/* ---- productions (schema_prod.c): as of ir.h, and remembered ------------------------------------ */
 
 uint32_t schema_rule(struct schema *s, const char *name, unsigned flags);
 void schema_prod(struct schema *s, uint32_t rule, const uint32_t *parts, size_t n);

@@ -134,7 +134,7 @@ enum rc array_dead(struct schema *s, const struct branch *b, bool *dead, struct 
     return RC_OK;
 }
 
-/* ---- plain arrays -------------------------------------------------------------------------------------------------- */
+/* ---- plain arrays ------------------------------------------------------------------------------- */
 
 /* sequence: items by position, then the rest, between the brackets. */
 static enum rc sequence(struct array *a, uint32_t rule, struct err *e) {
@@ -166,7 +166,8 @@ static enum rc sequence(struct array *a, uint32_t rule, struct err *e) {
         return RC_OK;
     uint32_t more = UINT32_MAX;
     if (a->max > n)
-        more = schema_repeat(s, rest, a->min > n ? a->min - n : 1, a->max == SCHEMA_INF ? RX_INF : a->max - n);
+        more =
+            schema_repeat(s, rest, a->min > n ? a->min - n : 1, a->max == SCHEMA_INF ? RX_INF : a->max - n);
     if (n == 0) {
         schema_prod(s, rule, (uint32_t[]){s->t_open_arr, more, s->t_close_arr}, 3);
         return RC_OK;
@@ -188,7 +189,7 @@ static enum rc sequence(struct array *a, uint32_t rule, struct err *e) {
     return schema_step(s, n, e);
 }
 
-/* ---- arrays with counts: contains, uniqueItems ------------------------------------------------------------------------- */
+/* ---- arrays with counts: contains, uniqueItems -------------------------------------------------- */
 
 /* A state is how many items there are, up to n_items where that no longer matters, and how many met each
  * `contains`, up to cap where that no longer matters. */
@@ -265,9 +266,9 @@ static enum rc fit_unique(struct array *a, struct err *e) {
     if (a->n_prefix == 0 || size == 0)
         a->max = MAX(a->n_prefix, size);
     else
-        return schema_fail(a->s, a->unique_node, "uniqueItems", e,
-                           "is not supported where the items behind prefixItems have only %u different values",
-                           size);
+        return schema_fail(
+            a->s, a->unique_node, "uniqueItems", e,
+            "is not supported where the items behind prefixItems have only %u different values", size);
     return RC_OK;
 }
 

@@ -1,5 +1,5 @@
-/* The ways to break a schema: one keyword fails. Keywords of other types cannot fail; a `type` that leaves out
- * arrays or objects never comes here, as every such value breaks it. */
+/* The ways to break a schema: one keyword fails. Keywords of other types cannot fail; a `type` that leaves
+ * out arrays or objects never comes here, as every such value breaks it. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -45,7 +45,7 @@ static const struct todo *item_breaks(struct deny *d, size_t i, uint32_t lit) {
     return todo_fact(d->s, there, todo_fact(d->s, is, NULL));
 }
 
-/* ---- keywords in place ------------------------------------------------------------------------------------------ */
+/* ---- keywords in place -------------------------------------------------------------------------- */
 
 static enum rc deny_one_of(struct deny *d, enum want want, struct err *e) {
     size_t n = json_array_size(json_object_get(d->j, "oneOf"));
@@ -121,7 +121,7 @@ static void deny_values(struct deny *d, enum want want) {
         way(d, todo_lit(d->s, lit_not(schema_value(d->s, d->node, value)), NULL));
 }
 
-/* ---- arrays -------------------------------------------------------------------------------------------------------- */
+/* ---- arrays ------------------------------------------------------------------------------------- */
 
 static void deny_counts(struct deny *d, const char *min, const char *max) {
     const struct schema_node *n = d->s->nodes[d->node];
@@ -148,8 +148,10 @@ static enum rc deny_items(struct deny *d, struct err *e) {
     if (rc || !v || (json_is_array(items) && strcmp(list, "prefixItems") == 0))
         return rc;
     rc = sub(d, v, rest, NULL, &lit, e);
-    way_fact(d, (struct fact){.kind = FACT_CONTAINS, .lit = lit_not(lit), .count = 1, .most = SCHEMA_INF,
-                              .from = (uint32_t)n});
+    way_fact(
+        d,
+        (struct fact){
+            .kind = FACT_CONTAINS, .lit = lit_not(lit), .count = 1, .most = SCHEMA_INF, .from = (uint32_t)n});
     return rc;
 }
 
@@ -164,15 +166,15 @@ static enum rc deny_array(struct deny *d, struct err *e) {
         if (min)
             way_fact(d, (struct fact){.kind = FACT_CONTAINS, .lit = lit, .most = min - 1});
         if (schema_count(n, "maxContains", &max))
-            way_fact(d, (struct fact){
-                            .kind = FACT_CONTAINS, .lit = lit, .count = max + 1, .most = SCHEMA_INF});
+            way_fact(d,
+                     (struct fact){.kind = FACT_CONTAINS, .lit = lit, .count = max + 1, .most = SCHEMA_INF});
     }
     if (json_is_true(json_object_get(d->j, "uniqueItems")))
         way_fact(d, (struct fact){.kind = FACT_UNSAID, .text = "uniqueItems"});
     return rc;
 }
 
-/* ---- objects -------------------------------------------------------------------------------------------------------- */
+/* ---- objects ------------------------------------------------------------------------------------ */
 
 static enum rc deny_dependents(struct deny *d, const char *keyword, struct err *e) {
     const char *key;
@@ -220,7 +222,7 @@ static enum rc deny_object(struct deny *d, struct err *e) {
     return rc;
 }
 
-/* ---- entry ---------------------------------------------------------------------------------------------------------- */
+/* ---- entry -------------------------------------------------------------------------------------- */
 
 enum rc schema_deny(struct schema *s, enum want want, uint32_t node, const struct option **out,
                     struct err *e) {
@@ -261,7 +263,6 @@ const struct option *schema_deny_value(struct schema *s, enum want want, uint32_
     way_fact(&d, (struct fact){.kind = FACT_MIN, .count = (uint32_t)n + 1});
     if (n)
         way_fact(&d, (struct fact){.kind = FACT_MAX, .count = (uint32_t)n - 1});
-    json_array_foreach(d.j, i, v)
-        way(&d, item_breaks(&d, i, schema_value(s, node, v)));
+    json_array_foreach(d.j, i, v) way(&d, item_breaks(&d, i, schema_value(s, node, v)));
     return d.out;
 }

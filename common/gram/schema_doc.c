@@ -5,7 +5,7 @@
 #include "common/gram/schema.h"
 #include "common/gram/schema_keyword.h"
 
-/* ---- errors and budget --------------------------------------------------------------------------------- */
+/* ---- errors and budget -------------------------------------------------------------------------- */
 
 /* add_pointer: the node's JSON pointer. */
 static void add_pointer(const struct schema *s, uint32_t node, struct buf *b) {
@@ -48,7 +48,7 @@ enum rc schema_step(struct schema *s, uint64_t n, struct err *e) {
     return RC_OK;
 }
 
-/* ---- nodes --------------------------------------------------------------------------------------------- */
+/* ---- nodes -------------------------------------------------------------------------------------- */
 
 static size_t slot_of(const struct schema *s, const json_t *j, enum node_kind kind) {
     uint64_t h = ((uint64_t)(uintptr_t)j >> 4) * 2 + (uint64_t)kind;
@@ -146,7 +146,8 @@ uint32_t schema_value(struct schema *s, uint32_t parent, const json_t *j) {
     return node * 2;
 }
 
-/* ---- the walk over the document -------------------------------------------------------------------------- */
+/* ---- the walk over the document --------------------------------------------------------------------------
+ */
 
 static enum rc walk(struct schema *s, uint32_t node, unsigned depth, struct err *e);
 
@@ -297,14 +298,16 @@ enum rc schema_load(struct schema *s, const json_t *doc, uint32_t *root, struct 
         return err_set(e, RC_INVALID, NULL, "JSON Schema: must be an object or a boolean, not %s",
                        json_kind(doc));
     const char *draft = json_string_value(json_object_get(doc, "$schema"));
-    s->old_refs = draft && (strstr(draft, "draft-07") || strstr(draft, "draft-06") || strstr(draft, "draft-04"));
+    s->old_refs =
+        draft && (strstr(draft, "draft-07") || strstr(draft, "draft-06") || strstr(draft, "draft-04"));
     uint32_t node = node_add(s, doc, NODE_SCHEMA, UINT32_MAX, 0, (struct str){NULL, 0});
     add_resource(s, node, (struct str){"", 0});
     *root = json_object_size(doc) ? node * 2 : LIT_TRUE;
     return walk(s, node, 0, e);
 }
 
-/* ---- references ------------------------------------------------------------------------------------------ */
+/* ---- references ------------------------------------------------------------------------------------------
+ */
 
 static int hex_of(char c) {
     if (c >= '0' && c <= '9')
@@ -396,8 +399,10 @@ enum rc schema_ref(struct schema *s, uint32_t node, const json_t *ref, uint32_t 
         while (i < s->n_resources && !str_eq(s->resources[i].uri, whole))
             i++;
         if (i == s->n_resources)
-            return schema_fail(s, node, "$ref", e, "\"%.100s\" is outside of this schema; only local "
-                                                   "references are supported", uri.p);
+            return schema_fail(s, node, "$ref", e,
+                               "\"%.100s\" is outside of this schema; only local "
+                               "references are supported",
+                               uri.p);
         base = (uint32_t)i;
     }
     struct buf fragment = {0};

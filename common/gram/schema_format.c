@@ -13,7 +13,8 @@ static uint32_t pattern(struct gram *g, const char *p) {
     return rx;
 }
 
-/* ---- RFC 3339 -------------------------------------------------------------------------------------------- */
+/* ---- RFC 3339 --------------------------------------------------------------------------------------------
+ */
 
 /* Days of each month; 29 February in years that divide by 4, not by 100 unless by 400. The year 0000 is left
  * out: most calendars have none. */
@@ -41,7 +42,7 @@ static uint32_t duration(struct gram *g) {
                       "?)");
 }
 
-/* ---- names and addresses ----------------------------------------------------------------------------------- */
+/* ---- names and addresses ------------------------------------------------------------------------ */
 
 #define OCTET "(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
 #define IPV4 OCTET "(\\." OCTET "){3}"
@@ -50,14 +51,14 @@ static uint32_t ipv4(struct gram *g) {
     return pattern(g, IPV4);
 }
 
-/* RFC 4291 2.2, as RFC 3986 writes it: groups of 16 bits, one run of zeros as "::", the last two groups may be
- * an IPv4 address. */
+/* RFC 4291 2.2, as RFC 3986 writes it: groups of 16 bits, one run of zeros as "::", the last two groups may
+ * be an IPv4 address. */
 #define H16 "[0-9A-Fa-f]{1,4}"
 #define LS32 "(" H16 ":" H16 "|" IPV4 ")"
-#define IPV6                                                                                                   \
-    "((" H16 ":){6}" LS32 "|::(" H16 ":){5}" LS32 "|(" H16 ")?::(" H16 ":){4}" LS32 "|((" H16 ":)?" H16        \
-    ")?::(" H16 ":){3}" LS32 "|((" H16 ":){0,2}" H16 ")?::(" H16 ":){2}" LS32 "|((" H16 ":){0,3}" H16          \
-    ")?::" H16 ":" LS32 "|((" H16 ":){0,4}" H16 ")?::" LS32 "|((" H16 ":){0,5}" H16 ")?::" H16 "|((" H16       \
+#define IPV6                                                                                                 \
+    "((" H16 ":){6}" LS32 "|::(" H16 ":){5}" LS32 "|(" H16 ")?::(" H16 ":){4}" LS32 "|((" H16 ":)?" H16      \
+    ")?::(" H16 ":){3}" LS32 "|((" H16 ":){0,2}" H16 ")?::(" H16 ":){2}" LS32 "|((" H16 ":){0,3}" H16        \
+    ")?::" H16 ":" LS32 "|((" H16 ":){0,4}" H16 ")?::" LS32 "|((" H16 ":){0,5}" H16 ")?::" H16 "|((" H16     \
     ":){0,6}" H16 ")?::)"
 
 static uint32_t ipv6(struct gram *g) {
@@ -82,7 +83,7 @@ static uint32_t email(struct gram *g) {
                   rx_cat(g, pattern(g, "@"), rx_alt(g, hostname(g), literal)));
 }
 
-/* ---- RFC 3986 and others -------------------------------------------------------------------------------------- */
+/* ---- RFC 3986 and others ------------------------------------------------------------------------ */
 
 #define PCT "%[0-9A-Fa-f]{2}"
 #define PCHAR "([A-Za-z0-9._~!$&'()*+,;=:@-]|" PCT ")"
@@ -108,9 +109,17 @@ static const struct format {
     const char *name;
     uint32_t (*rx)(struct gram *g);
 } formats[] = {
-    {"date-time", date_time}, {"date", date}, {"time", time_of_day}, {"duration", duration},
-    {"email", email},         {"ipv4", ipv4}, {"ipv6", ipv6},        {"hostname", hostname},
-    {"uri", uri},             {"uuid", uuid}, {"json-pointer", json_pointer},
+    {"date-time", date_time},
+    {"date", date},
+    {"time", time_of_day},
+    {"duration", duration},
+    {"email", email},
+    {"ipv4", ipv4},
+    {"ipv6", ipv6},
+    {"hostname", hostname},
+    {"uri", uri},
+    {"uuid", uuid},
+    {"json-pointer", json_pointer},
 };
 
 bool format_rx(struct gram *g, const char *name, uint32_t *rx) {

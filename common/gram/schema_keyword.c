@@ -95,8 +95,7 @@ static bool is_count(const json_t *j) {
 }
 
 static bool is_type(const json_t *j) {
-    static const char *const names[] = {"null",    "boolean", "string", "number",
-                                        "integer", "object",  "array"};
+    static const char *const names[] = {"null", "boolean", "string", "number", "integer", "object", "array"};
     for (size_t i = 0; i < ARRAY_LEN(names); i++)
         if (json_is_string(j) && strcmp(json_string_value(j), names[i]) == 0)
             return true;

@@ -3,7 +3,8 @@
 
 #include "common/gram/schema.h"
 
-/* ---- numbers as text ------------------------------------------------------------------------------------- */
+/* ---- numbers as text -------------------------------------------------------------------------------------
+ */
 
 struct str number_text(struct schema *s, const json_t *j) {
     struct buf b = {0};
@@ -62,7 +63,8 @@ struct str number_plain(struct schema *s, const json_t *j) {
     return plain;
 }
 
-/* ---- comparison with a bound ------------------------------------------------------------------------------ */
+/* ---- comparison with a bound ------------------------------------------------------------------------------
+ */
 
 /* A bound's digits: whole part without zeros in front (or "0"), fraction without zeros at the end. */
 struct bound {
@@ -132,8 +134,8 @@ static uint32_t beyond(struct gram *g, const struct bound *b, bool above, bool e
     uint32_t fraction = any_fraction(g);
     for (size_t i = b->n; i-- > 0;) {
         char low = i == 0 && b->n > 1 ? '1' : '0';
-        uint32_t rest = rx_cat(g, jt_digits(g, '0', '9', (uint32_t)(b->n - 1 - i), (uint32_t)(b->n - 1 - i)),
-                               fraction);
+        uint32_t rest =
+            rx_cat(g, jt_digits(g, '0', '9', (uint32_t)(b->n - 1 - i), (uint32_t)(b->n - 1 - i)), fraction);
         uint32_t decided = above ? digit_then(g, (char)(b->d[i] + 1), '9', rest)
                                  : digit_then(g, low, (char)(b->d[i] - 1), rest);
         e = rx_alt(g, decided, digit_then(g, b->d[i], b->d[i], e));
@@ -214,30 +216,37 @@ struct vset number_whole(struct schema *s) {
     return out;
 }
 
-/* ---- multiples --------------------------------------------------------------------------------------------- */
+/* ---- multiples ---------------------------------------------------------------------------------- */
+
+/* multiples: of step / 10^scale. A step that ends in zeros asks for zeros at the end of the whole part, which
+ * needs no remainder. */
+static uint32_t multiples(struct gram *g, uint32_t step, uint32_t zeros, uint32_t scale) {
+    uint32_t fraction = scale || !zeros ? RX_INF : 0;
+    uint32_t e = rx_and(g, jt_plain(g, RX_INF, fraction), rx_multiple(g, step, scale));
+    if (!zeros)
+        return e;
+    uint32_t none = rx_cat(g, jt_opt(g, jt_lit(g, "-")), jt_lit(g, "0"));
+    e = rx_alt(g, none, rx_cat(g, e, jt_digits(g, '0', '0', zeros, zeros)));
+    return rx_cat(g, e, jt_opt(g, rx_cat(g, jt_lit(g, "."), jt_digits(g, '0', '0', 1, RX_INF))));
+}
 
 enum rc number_multiple(struct schema *s, uint32_t node, const json_t *m, struct vset *out, struct err *e) {
     struct str plain = number_plain(s, m);
     struct bound b = bound_of(plain);
-    uint64_t step = 0;
-    /* step / 10^scale is the number. */
-    size_t scale = b.m, n_digits = 0;
-    for (size_t i = 0; i < plain.n; i++) {
-        if (plain.p[i] == '.')
-            continue;
-        if (step || plain.p[i] != '0')
-            n_digits++;
-        if (n_digits <= 18)
-            step = step * 10 + (uint64_t)(plain.p[i] - '0');
-    }
-    if (n_digits > 18 || step > NUMBER_STEP_MAX || scale > NUMBER_SCALE_MAX)
+    uint32_t zeros = 0, step = 0, scale = (uint32_t)b.m;
+    while (!scale && zeros + 1 < b.n && b.d[b.n - 1 - zeros] == '0')
+        zeros++;
+    /* The digits without the point and the zeros at either end are step. */
+    for (size_t i = 0; i < plain.n - zeros && step <= NUMBER_STEP_MAX; i++)
+        if (plain.p[i] != '.')
+            step = step * 10 + (uint32_t)(plain.p[i] - '0');
+    if (step > NUMBER_STEP_MAX || scale > NUMBER_SCALE_MAX || zeros > NUMBER_SCALE_MAX)
         return schema_fail(s, node, "multipleOf", e,
-                           "%.60s has too many digits: at most %d behind the point, and %d without the point",
+                           "%.60s has too many digits: at most %d behind the point, and at most %d without "
+                           "the point and zeros at either end",
                            plain.p, NUMBER_SCALE_MAX, NUMBER_STEP_MAX);
-    struct vset r = vset_rx(true, rx_and(s->g, jt_plain(s->g, RX_INF, RX_INF),
-                                         rx_multiple(s->g, (uint32_t)step, (uint32_t)scale)));
-    r.whole = scale == 0;
-    r.n_frac = (uint32_t)scale > JT_FRAC_DIGITS ? (uint32_t)scale : 0;
+    struct vset r = vset_rx(true, multiples(s->g, step, zeros, scale));
+    r.n_frac = scale > JT_FRAC_DIGITS ? scale : 0;
     *out = r;
     return RC_OK;
 }

@@ -1,10 +1,11 @@
-/* A branch of facts about objects as productions: declared keys in order, then extra keys that do not repeat. */
+/* A branch of facts about objects as productions: declared keys in order, then extra keys that do not repeat.
+ */
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "common/gram/schema_object.h"
 
-/* ---- names ------------------------------------------------------------------------------------------------------------- */
+/* ---- names -------------------------------------------------------------------------------------- */
 
 static size_t slot_of(const struct object *o, struct str body) {
     uint64_t h = 0xCBF29CE484222325u;
@@ -18,9 +19,9 @@ static size_t slot_of(const struct object *o, struct str body) {
 
 static struct name *add_body(struct object *o, struct str body, const char *key) {
     if (o->n_names * 2 >= o->n_table) {
-        o->n_table = MAX(32, o->n_table * 2);
+        o->n_table = MAX(8, o->n_table * 2);
         o->table = arena_zalloc(&o->s->mem, o->n_table, sizeof *o->table);
-        struct name *more = arena_zalloc(&o->s->mem, o->n_table, sizeof *more);
+        struct name *more = arena_zalloc(&o->s->mem, o->n_table / 2 + 1, sizeof *more);
         if (o->n_names)
             memcpy(more, o->name, o->n_names * sizeof *more);
         o->name = more;
@@ -46,11 +47,10 @@ static struct name *add_name(struct object *o, const char *key) {
 static void declare(struct object *o, const json_t *map) {
     const char *key;
     json_t *v;
-    json_object_foreach((json_t *)(uintptr_t)map, key, v)
-        add_name(o, key)->declared = true;
+    json_object_foreach((json_t *)(uintptr_t)map, key, v) add_name(o, key)->declared = true;
 }
 
-/* ---- facts -------------------------------------------------------------------------------------------------------------- */
+/* ---- facts -------------------------------------------------------------------------------------- */
 
 static void gather_shape(struct object *o, uint32_t node) {
     const struct schema_node *n = o->s->nodes[node];
@@ -116,18 +116,19 @@ enum rc object_gather(struct schema *s, const struct branch *b, struct object *o
         rc = vset_settle(s, &o->keys, o->names_node, "propertyNames", e);
     for (size_t i = 0; !rc && o->keys.kind == SET_LIST && i < o->keys.n; i++)
         (void)add_body(o, o->keys.item[i].key, NULL);
+    if (!rc && o->n_names > SCHEMA_NAMES_MAX)
+        return schema_fail(s, b->facts ? b->facts->node : 0, "properties", e,
+                           "%zu names on one object; at most %d are supported", o->n_names, SCHEMA_NAMES_MAX);
     return rc ? rc : schema_step(s, o->n_names, e);
 }
 
-/* ---- what the value of a key must meet --------------------------------------------------------------------------------------- */
+/* ---- what the value of a key must meet ---------------------------------------------------------- */
 
 enum rc object_pattern(struct object *o, uint32_t node, const char *pattern, uint32_t *rx, struct err *e) {
     struct err why;
-    struct buf at = {0};
     enum rc rc = rx_parse_in(o->s->g, str_of(pattern), true, jt_one_of, rx, &why);
     if (rc)
         rc = schema_fail(o->s, node, "patternProperties", e, "\"%.60s\": %.300s", pattern, why.msg);
-    buf_fini(&at);
     return rc;
 }
 
@@ -214,7 +215,7 @@ enum rc object_dead(struct schema *s, const struct branch *b, bool *dead, struct
     return RC_OK;
 }
 
-/* ---- extra keys ------------------------------------------------------------------------------------------------------------------ */
+/* ---- extra keys --------------------------------------------------------------------------------- */
 
 /* A pattern of a node, numbered over all nodes of the branch. */
 struct pattern {
@@ -274,8 +275,8 @@ static enum rc patterns_of(struct object *o, struct pattern *p, size_t *n, struc
 }
 
 /* cell_lits: what values of a cell's keys must meet. */
-static enum rc cell_lits(struct object *o, const struct cell *cell, const struct pattern *p, size_t n_patterns,
-                         struct lits *out, struct err *e) {
+static enum rc cell_lits(struct object *o, const struct cell *cell, const struct pattern *p,
+                         size_t n_patterns, struct lits *out, struct err *e) {
     struct schema *s = o->s;
     bool closed = o->closed && !cell->patterns;
     *out = (struct lits){0};
@@ -306,6 +307,17 @@ static enum rc cell_lits(struct object *o, const struct cell *cell, const struct
     return schema_step(s, n_patterns, e);
 }
 
+/* name_cell: a cell of few keys becomes names, so that it cannot run out of keys unnoticed. */
+static enum rc name_cell(struct object *o, const struct cell *cell, bool *few, struct err *e) {
+    struct str *members;
+    uint32_t n;
+    enum rc rc = set_members(o->s, cell->rx, &members, &n, e);
+    *few = !rc && n != SCHEMA_INF;
+    for (uint32_t i = 0; *few && i < n; i++)
+        (void)add_body(o, members[i], NULL);
+    return rc;
+}
+
 enum rc object_cells(struct object *o, struct cell *cell, size_t *n, struct err *e) {
     struct schema *s = o->s;
     struct pattern *p = arena_alloc(&s->mem, 64 * sizeof *p);
@@ -326,8 +338,14 @@ enum rc object_cells(struct object *o, struct cell *cell, size_t *n, struct err 
     all[0].rx = rx;
     for (size_t i = 0; i < n_patterns && !rc; i++)
         rc = split(o, all, &n_all, &p[i], i, e);
+    bool special = n_patterns || o->keys.kind == SET_RX;
     for (size_t i = 0; i < n_all && !rc; i++) {
         struct lits l;
+        bool few = false;
+        if (special)
+            rc = name_cell(o, &all[i], &few, e);
+        if (rc || few)
+            continue;
         rc = cell_lits(o, &all[i], p, n_patterns, &l, e);
         if (!rc)
             rc = schema_sym(s, l.v, l.n, &all[i].value, e);

@@ -1,15 +1,15 @@
-/* schema_object.h: between schema_object.c, which reads a branch of facts about objects, and schema_members.c,
- * which writes its members as productions. */
+/* schema_object.h: between schema_object.c, which reads a branch of facts about objects, and
+ * schema_members.c, which writes its members as productions. */
 #ifndef WEIR_COMMON_GRAM_SCHEMA_OBJECT_H
 #define WEIR_COMMON_GRAM_SCHEMA_OBJECT_H
 
 #include "common/gram/schema.h"
 
 struct name {
-    struct str body;  /* as spelled between quotes */
-    const char *key;  /* NULL: no keyword names it by itself */
-    uint32_t node;    /* that requires it */
-    bool declared;    /* in `properties`, or in a const */
+    struct str body; /* as spelled between quotes */
+    const char *key; /* NULL: no keyword names it by itself */
+    uint32_t node;   /* that requires it */
+    bool declared;   /* in `properties`, or in a const */
     bool required, absent;
 };
 

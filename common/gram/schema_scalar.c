@@ -4,7 +4,7 @@
 #include "common/gram/schema.h"
 #include "common/gram/schema_keyword.h"
 
-/* ---- three-valued parts ------------------------------------------------------------------------------------- */
+/* ---- three-valued parts ------------------------------------------------------------------------- */
 
 static enum part part_and(enum part a, enum part b) {
     if (a == PART_NONE || b == PART_NONE)
@@ -27,14 +27,13 @@ static const struct scalar nothing = {.num = {.kind = SET_NONE, .number = true, 
                                       .str = {.kind = SET_NONE, .whole = true}};
 
 static struct scalar not_of(struct schema *s, const struct scalar *a) {
-    return (struct scalar){!a->null_,           !a->true_,           !a->false_,       vset_not(s, a->num),
+    return (struct scalar){!a->null_,           !a->true_,        !a->false_,      vset_not(s, a->num),
                            vset_not(s, a->str), part_not(a->arr), part_not(a->obj)};
 }
 
 struct scalar scalar_and(struct schema *s, const struct scalar *a, const struct scalar *b) {
-    return (struct scalar){a->null_ && b->null_,        a->true_ && b->true_,
-                           a->false_ && b->false_,      vset_and(s, a->num, b->num),
-                           vset_and(s, a->str, b->str), part_and(a->arr, b->arr),
+    return (struct scalar){a->null_ && b->null_,        a->true_ && b->true_,        a->false_ && b->false_,
+                           vset_and(s, a->num, b->num), vset_and(s, a->str, b->str), part_and(a->arr, b->arr),
                            part_and(a->obj, b->obj)};
 }
 
@@ -48,7 +47,7 @@ static struct scalar or_of(struct schema *s, const struct scalar *a, const struc
                            part_not(part_and(part_not(a->obj), part_not(b->obj)))};
 }
 
-/* ---- leaves -------------------------------------------------------------------------------------------------- */
+/* ---- leaves ------------------------------------------------------------------------------------- */
 
 static struct scalar of_type(struct schema *s, const char *type) {
     struct scalar out = nothing;
@@ -203,8 +202,8 @@ static void members_of(const json_t *j, struct scalar *out) {
     static const char *const of_arrays[] = {"items",    "prefixItems", "contains",
                                             "minItems", "maxItems",    "uniqueItems"};
     static const char *const of_objects[] = {
-        "properties",        "patternProperties", "additionalProperties", "propertyNames", "required",
-        "minProperties",     "maxProperties",     "dependentRequired",    "dependentSchemas", "dependencies"};
+        "properties",    "patternProperties", "additionalProperties", "propertyNames",    "required",
+        "minProperties", "maxProperties",     "dependentRequired",    "dependentSchemas", "dependencies"};
     for (size_t i = 0; i < ARRAY_LEN(of_arrays); i++) {
         const json_t *v = json_object_get(j, of_arrays[i]);
         if (v && !idle(of_arrays[i], v))
@@ -217,7 +216,7 @@ static void members_of(const json_t *j, struct scalar *out) {
     }
 }
 
-/* ---- keywords in place ------------------------------------------------------------------------------------------ */
+/* ---- keywords in place -------------------------------------------------------------------------- */
 
 static enum rc sub_of(struct schema *s, uint32_t node, const json_t *j, const char *keyword, const char *key,
                       struct scalar *out, struct err *e) {
@@ -393,7 +392,8 @@ enum rc schema_scalar(struct schema *s, uint32_t lit, struct scalar *out, struct
     return RC_OK;
 }
 
-enum rc schema_scalar_all(struct schema *s, const uint32_t *lits, size_t n, struct scalar *out, struct err *e) {
+enum rc schema_scalar_all(struct schema *s, const uint32_t *lits, size_t n, struct scalar *out,
+                          struct err *e) {
     *out = everything;
     for (size_t i = 0; i < n; i++) {
         struct scalar one;

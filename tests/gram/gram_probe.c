@@ -1,11 +1,12 @@
-/* gram_probe: constraints for scripts. Reads one JSON object per line of standard input and writes one per line:
+/* gram_probe: constraints for scripts. Reads one JSON object per line of standard input and writes one per
+ * line:
  *
- *   in   {"schema": S, "texts": [T], "options": {..}, "walks": N, "seed": M}   (all but schema may be missing)
- *   out  {"accept": [bool per text], "taken": [bytes per text], "walks": [string or null]}
- *   or   {"error": "why the schema was refused", "at": "JSON pointer"}
+ *   in   {"schema": S, "texts": [T], "options": {..}, "walks": N, "seed": M}   (all but schema may be
+ * missing) out  {"accept": [bool per text], "taken": [bytes per text], "walks": [string or null]} or
+ * {"error": "why the schema was refused", "at": "JSON pointer"}
  *
- * A walk goes through the grammar byte by byte, in random order; null: it had not ended after 3,000 bytes. One
- * that cannot go on and may not end ends the program: grammars have no dead ends. */
+ * A walk goes through the grammar byte by byte, in random order; null: it had not ended after 3,000 bytes, or
+ * a budget was passed. One that cannot go on and may not end ends the program: grammars have no dead ends. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -30,8 +31,9 @@ static bool accepts(struct gram *g, struct str text, size_t *taken) {
     return yes;
 }
 
-/* one_byte: takes a byte that may come next: most often one that ends something once the text is long. */
-static bool one_byte(struct gram_run *r, struct buf *out) {
+/* one_byte: takes a byte that may come next: most often one that ends something once the text is long.
+ * RC_INVALID: there is none; RC_OVERLOAD: a budget was passed. */
+static enum rc one_byte(struct gram_run *r, struct buf *out) {
     static const char closing[] = "\"}]", usual[] = "abcz0123456789-.,:\"{}[]tfn \\/@TZ";
     struct err e;
     unsigned char order[256 + sizeof closing + sizeof usual];
@@ -53,12 +55,13 @@ static bool one_byte(struct gram_run *r, struct buf *out) {
         order[n++] = (unsigned char)(first + c);
     for (size_t i = 0; i < n; i++) {
         char c = (char)order[i];
-        if (gram_run_bytes(r, (struct str){&c, 1}, NULL, &e) == RC_OK) {
+        enum rc rc = gram_run_bytes(r, (struct str){&c, 1}, NULL, &e);
+        if (rc == RC_OK)
             buf_addc(out, c);
-            return true;
-        }
+        if (rc != RC_INVALID)
+            return rc;
     }
-    return false;
+    return RC_INVALID;
 }
 
 static json_t *walk(struct gram *g) {
@@ -70,7 +73,10 @@ static json_t *walk(struct gram *g) {
             text = json_stringn(out.data ? out.data : "", out.len);
             break;
         }
-        if (!one_byte(r, &out)) {
+        enum rc rc = one_byte(r, &out);
+        if (rc == RC_OVERLOAD)
+            break;
+        if (rc) {
             fprintf(stderr, "gram_probe: stuck behind %s\n", buf_cstr(&out));
             exit(1);
         }
@@ -86,9 +92,8 @@ static json_t *answer(const json_t *in, struct gram *g) {
     size_t i;
     json_array_foreach(json_object_get(in, "texts"), i, v) {
         size_t n = 0;
-        json_array_append_new(accept,
-                              json_boolean(accepts(g, (struct str){json_string_value(v),
-                                                                   json_string_length(v)}, &n)));
+        json_array_append_new(
+            accept, json_boolean(accepts(g, (struct str){json_string_value(v), json_string_length(v)}, &n)));
         json_array_append_new(taken, json_integer((json_int_t)n));
     }
     seed = (uint64_t)json_integer_value(json_object_get(in, "seed")) * 2 + 1;

@@ -1,5 +1,5 @@
-/* JSON Schema: for each keyword texts that its grammar accepts and texts that it does not. In the tables ' stands
- * for ". */
+/* JSON Schema: for each keyword texts that its grammar accepts and texts that it does not. In the tables '
+ * stands for ". */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -64,10 +64,14 @@ static void check(const struct expect *x, size_t n, const char *options) {
 static void test_types(void **state) {
     (void)state;
     static const struct expect x[] = {
-        {"true", {"1", "null", "{}", "[]", "'x'", "{'a':[{}]}"}, {"", "nul", "{'a':1,'a':2}", "01", "+1", "'\x01'"}},
+        {"true",
+         {"1", "null", "{}", "[]", "'x'", "{'a':[{}]}"},
+         {"", "nul", "{'a':1,'a':2}", "01", "+1", "'\x01'"}},
         {"{'type':'null'}", {"null"}, {"0", "''"}},
         {"{'type':'boolean'}", {"true", "false"}, {"0", "True"}},
-        {"{'type':'integer'}", {"0", "-7", "12345678901234567890"}, {"1.5", "'1'", "1e2", "123456789012345678901"}},
+        {"{'type':'integer'}",
+         {"0", "-7", "12345678901234567890"},
+         {"1.5", "'1'", "1e2", "123456789012345678901"}},
         {"{'type':'number'}",
          {"0", "-0.5", "1e3", "1E-3", "2.5e+10"},
          {".5", "1.", "1e", "--1", "1e1234", "0x1"}},
@@ -87,7 +91,9 @@ static void test_values(void **state) {
         {"{'enum':['a','b',3,null,[1],{'k':'v'}]}",
          {"'a'", "3", "null", "[1]", "[ 1 ]", "{'k':'v'}", "{ 'k' : 'v' }"},
          {"'c'", "[2]", "{'k':'w'}", "{}", "3.0"}},
-        {"{'const':{'a':[1,2],'b':{}}}", {"{'a':[1,2],'b':{}}"}, {"{'b':{},'a':[1,2]}", "{'a':[1,2]}", "{'a':[1]}"}},
+        {"{'const':{'a':[1,2],'b':{}}}",
+         {"{'a':[1,2],'b':{}}"},
+         {"{'b':{},'a':[1,2]}", "{'a':[1,2]}", "{'a':[1]}"}},
         {"{'const':1.5}", {"1.5"}, {"1.50", "1"}},
         {"{'enum':[1,2,3,4,5],'minimum':2,'exclusiveMaximum':5}", {"2", "4"}, {"1", "5"}},
         {"{'enum':['ab','abc','x'],'pattern':'^a','maxLength':2}", {"'ab'"}, {"'abc'", "'x'"}},
@@ -128,15 +134,23 @@ static void test_numbers(void **state) {
         {"{'type':'number','maximum':0}", {"0", "-0", "-0.0", "-5", "0.0"}, {"0.1", "1"}},
         {"{'type':'number','maximum':-3}", {"-3", "-3.5", "-10"}, {"-2.9", "0", "3"}},
         {"{'type':'number','minimum':0.5,'maximum':0.5}", {"0.5", "0.50"}, {"0.51", "0.49", "0"}},
-        {"{'minimum':1e-25,'type':'number'}", {"0.0000000000000000000000001", "1"}, {"0", "0.00000000000000000000000001"}},
+        {"{'minimum':1e-25,'type':'number'}",
+         {"0.0000000000000000000000001", "1"},
+         {"0", "0.00000000000000000000000001"}},
         {"{'minimum':1e25,'type':'integer'}", {"10000000000000000000000000"}, {"9999999999999999999999999"}},
         {"{'type':'integer','multipleOf':7}", {"0", "7", "-14", "700", "1001"}, {"1", "8", "-15"}},
+        {"{'type':'integer','multipleOf':864000}", {"0", "864000", "-1728000"}, {"86400", "864001"}},
+        {"{'type':'number','multipleOf':100}", {"0", "0.0", "100", "200.0", "-1700"}, {"10", "150", "100.5"}},
         {"{'type':'integer','multipleOf':2.5}", {"0", "5", "10", "-15"}, {"2", "7", "2.5"}},
         {"{'type':'number','multipleOf':0.01}", {"0.01", "1.2", "1.230", "5"}, {"0.001", "1.234"}},
         {"{'type':'number','multipleOf':1.5}", {"1.5", "3", "4.50", "-1.5"}, {"1", "2.5", "4"}},
-        {"{'type':'integer','allOf':[{'multipleOf':4},{'multipleOf':6}],'minimum':1}", {"12", "24"}, {"4", "6", "0"}},
+        {"{'type':'integer','allOf':[{'multipleOf':4},{'multipleOf':6}],'minimum':1}",
+         {"12", "24"},
+         {"4", "6", "0"}},
         {"{'type':'integer','not':{'multipleOf':3}}", {"1", "2", "4"}, {"0", "3", "-6"}},
-        {"{'oneOf':[{'type':'integer'},{'minimum':2,'type':'number'}]}", {"1", "2.5", "-7"}, {"2", "3", "1.5"}},
+        {"{'oneOf':[{'type':'integer'},{'minimum':2,'type':'number'}]}",
+         {"1", "2.5", "-7"},
+         {"2", "3", "1.5"}},
         {"{'type':'number','not':{'type':'integer'}}", {"1.5"}, {"1", "1.0"}},
     };
     check(x, ARRAY_LEN(x), "");
@@ -151,22 +165,28 @@ static void test_formats(void **state) {
         {"{'type':'string','format':'time'}",
          {"'23:59:59Z'", "'00:00:00.123+14:00'", "'23:59:60Z'"},
          {"'24:00:00Z'", "'12:60:00Z'", "'12:00:00'", "'12:00:60Z'"}},
-        {"{'type':'string','format':'date-time'}", {"'1990-12-31T15:59:50.1-08:00'"}, {"'1990-12-31 15:59:50Z'"}},
+        {"{'type':'string','format':'date-time'}",
+         {"'1990-12-31T15:59:50.1-08:00'"},
+         {"'1990-12-31 15:59:50Z'"}},
         {"{'type':'string','format':'duration'}",
          {"'P1Y2M3DT4H5M6S'", "'P2W'", "'PT36H'", "'P1D'", "'P4DT12H30M5S'"},
          {"'P'", "'PT'", "'P1'", "'P1YT'", "'P1Y2W'", "'P1D2H'", "'PT1D'", "'P1Y3D'"}},
         {"{'type':'string','format':'email'}",
-         {"'joe.bloggs@example.com'", "'te~st@example.com'", "'a@[127.0.0.1]'", "'\\'joe bloggs\\'@example.com'"},
+         {"'joe.bloggs@example.com'", "'te~st@example.com'", "'a@[127.0.0.1]'",
+          "'\\'joe bloggs\\'@example.com'"},
          {"'2962'", "'.test@example.com'", "'te..st@example.com'", "'a@[127.0.0.300]'", "'a@b=c'"}},
         {"{'type':'string','format':'hostname'}",
          {"'www.example.com'", "'a'", "'1host'"},
          {"'-a'", "'a-'", "'a..b'", "''", "'a_b'", "'xn--a'"}},
-        {"{'type':'string','format':'ipv4'}", {"'192.168.0.1'", "'0.0.0.0'"}, {"'256.1.1.1'", "'01.1.1.1'", "'1.1.1'"}},
+        {"{'type':'string','format':'ipv4'}",
+         {"'192.168.0.1'", "'0.0.0.0'"},
+         {"'256.1.1.1'", "'01.1.1.1'", "'1.1.1'"}},
         {"{'type':'string','format':'ipv6'}",
          {"'::1'", "'::'", "'1:2:3:4:5:6:7:8'", "'::ffff:192.168.0.1'", "'1::8'", "'fe80::a'"},
          {"'12345::'", "'1:1:1:1:1:1:1:1:1'", "':1'", "'1:2:3:4:5:6:7:8::'", "'1::2::3'", "'::%1'"}},
         {"{'type':'string','format':'uri'}",
-         {"'http://foo.bar/?baz=qux#quux'", "'urn:a:b'", "'http://[::1]:80/'", "'tel:+1-816'", "'mailto:a@b.c'"},
+         {"'http://foo.bar/?baz=qux#quux'", "'urn:a:b'", "'http://[::1]:80/'", "'tel:+1-816'",
+          "'mailto:a@b.c'"},
          {"'//foo'", "'/abs'", "'foo'", "'http:// x'", "'http://a/<>'", "'bar,baz:a%zz'"}},
         {"{'type':'string','format':'uuid'}",
          {"'2eb8aa08-aa98-11ea-b4aa-73b441d16380'"},
@@ -180,36 +200,57 @@ static void test_formats(void **state) {
 static void test_objects(void **state) {
     (void)state;
     static const struct expect x[] = {
-        {"{'properties':{'a':{'type':'integer'},'b':{},'c':{'type':'null'}},'required':['b'],'type':'object'}",
+        {"{'properties':{'a':{'type':'integer'},'b':{},'c':{'type':'null'}},'required':['b'],'type':'object'"
+         "}",
          {"{'b':1}", "{'a':1,'b':2}", "{'b':[],'c':null}", "{'a':1,'b':{},'c':null}"},
          {"{}", "{'a':1}", "{'b':1,'a':1}", "{'b':1,'d':1}", "{'a':'x','b':1}", "{'b':1,}"}},
         {"{'type':'object','properties':{'a':{}},'additionalProperties':{'type':'integer'}}",
          {"{}", "{'a':'x','b':1,'c':2}", "{'z':1}"},
          {"{'b':'x'}", "{'b':1,'a':1}", "{'b':1,'b':2}", "{'a':1,'a':2}"}},
-        {"{'type':'object','properties':{'a':{}},'additionalProperties':true}", {"{'a':1,'b':[]}"}, {"{'b':1,'a':1}"}},
+        {"{'type':'object','properties':{'a':{}},'additionalProperties':true}",
+         {"{'a':1,'b':[]}"},
+         {"{'b':1,'a':1}"}},
         {"{'type':'object','additionalProperties':false}", {"{}"}, {"{'a':1}"}},
         {"{'type':'object','required':['x','y']}",
-         {"{'x':1,'y':2}", "{'x':1,'y':2,'c':0}"},
+         {"{'x':1,'y':2}", "{'y':1,'x':2}", "{'a':0,'y':1,'b':0,'x':2,'c':0}"},
          {"{'x':1}", "{'y':1,'a':1}", "{'x':1,'y':1,'x':2}"}},
         {"{'type':'object','patternProperties':{'^x':{'type':'integer'},'y$':{'minimum':3}}}",
          {"{'xa':1}", "{'xy':3}", "{'by':'s'}", "{'q':null}"},
          {"{'xa':'s'}", "{'xy':2}", "{'xy':'s'}", "{'ay':2}"}},
-        {"{'type':'object','patternProperties':{'^x':{}},'additionalProperties':false}", {"{'xa':1}"}, {"{'a':1}"}},
-        {"{'type':'object','propertyNames':{'pattern':'^[a-c]{2}$'}}", {"{'ab':1,'cc':2}"}, {"{'a':1}", "{'ad':1}"}},
-        {"{'type':'object','propertyNames':{'enum':['a','b']}}", {"{}", "{'a':1,'b':2}", "{'b':1}"}, {"{'c':1}"}},
+        {"{'type':'object','patternProperties':{'^x':{}},'additionalProperties':false}",
+         {"{'xa':1}"},
+         {"{'a':1}"}},
+        {"{'type':'object','propertyNames':{'pattern':'^[a-c]{2}$'}}",
+         {"{'ab':1,'cc':2}"},
+         {"{'a':1}", "{'ad':1}"}},
+        {"{'type':'object','patternProperties':{'^[ab]$':{}},'additionalProperties':false}",
+         {"{}", "{'a':1,'b':2}", "{'b':2}"},
+         {"{'a':1,'a':1}", "{'c':1}"}},
+        {"{'type':'object','propertyNames':{'enum':['a','b']}}",
+         {"{}", "{'a':1,'b':2}", "{'b':1}"},
+         {"{'c':1}"}},
         {"{'type':'object','minProperties':2,'maxProperties':3}",
          {"{'a':1,'b':2}", "{'a':1,'b':2,'c':3}"},
          {"{}", "{'a':1}", "{'a':1,'b':2,'c':3,'d':4}"}},
         {"{'type':'object','properties':{'a':{},'b':{},'c':{}},'minProperties':2}",
          {"{'a':1,'b':2}", "{'b':1,'c':2}", "{'a':1,'b':2,'c':3}"},
          {"{'a':1}", "{}"}},
-        {"{'type':'object','properties':{'a':{},'b':{},'c':{}},'maxProperties':1}", {"{}", "{'c':2}"}, {"{'a':1,'c':2}"}},
-        {"{'type':'object','dependentRequired':{'a':['b']}}", {"{}", "{'b':1}", "{'a':1,'b':2}", "{'a':2,'b':1,'c':0}"}, {"{'a':1}"}},
-        {"{'type':'object','properties':{'a':{},'b':{}},'dependentSchemas':{'a':{'properties':{'b':{'type':'null'}}}}}",
+        {"{'type':'object','properties':{'a':{},'b':{},'c':{}},'maxProperties':1}",
+         {"{}", "{'c':2}"},
+         {"{'a':1,'c':2}"}},
+        {"{'type':'object','dependentRequired':{'a':['b']}}",
+         {"{}", "{'b':1}", "{'a':1,'b':2}", "{'b':2,'q':1,'a':0}"},
+         {"{'a':1}"}},
+        {"{'type':'object','properties':{'a':{},'b':{}},'dependentSchemas':{'a':{'properties':{'b':{'type':'"
+         "null'}}}}}",
          {"{'b':1}", "{'a':1,'b':null}"},
          {"{'a':1,'b':1}"}},
-        {"{'type':'object','dependencies':{'a':['b'],'c':{'required':['d']}}}", {"{'a':1,'b':1}"}, {"{'a':1}", "{'c':1}"}},
-        {"{'properties':{'\\n/~':{'const':1}},'type':'object'}", {"{'\\n/~':1}"}, {"{'\\u000a/~':1}", "{'\\n/~':2}"}},
+        {"{'type':'object','dependencies':{'a':['b'],'c':{'required':['d']}}}",
+         {"{'a':1,'b':1}"},
+         {"{'a':1}", "{'c':1}"}},
+        {"{'properties':{'\\n/~':{'const':1}},'type':'object'}",
+         {"{'\\n/~':1}"},
+         {"{'\\u000a/~':1}", "{'\\n/~':2}"}},
     };
     check(x, ARRAY_LEN(x), "");
 }
@@ -224,21 +265,30 @@ static void test_arrays(void **state) {
          {"[]", "[1]", "[1,'a']", "[1,'a',null,[]]"},
          {"['a']", "[1,2]"}},
         {"{'type':'array','prefixItems':[{'type':'integer'}],'items':false}", {"[]", "[1]"}, {"[1,2]"}},
-        {"{'type':'array','items':[{'type':'integer'}],'additionalItems':{'type':'null'}}", {"[1,null]"}, {"[1,2]"}},
-        {"{'type':'array','prefixItems':[{},{},{}],'minItems':2,'maxItems':2}", {"[1,2]"}, {"[1]", "[1,2,3]"}},
+        {"{'type':'array','items':[{'type':'integer'}],'additionalItems':{'type':'null'}}",
+         {"[1,null]"},
+         {"[1,2]"}},
+        {"{'type':'array','prefixItems':[{},{},{}],'minItems':2,'maxItems':2}",
+         {"[1,2]"},
+         {"[1]", "[1,2,3]"}},
         {"{'type':'array','contains':{'type':'integer'}}", {"[1]", "['a',1,'b']", "[1,2]"}, {"[]", "['a']"}},
         {"{'type':'array','contains':{'type':'integer'},'minContains':2,'maxContains':3}",
          {"[1,2]", "[1,'a',2,3]"},
          {"[1]", "[1,2,3,4]", "['a','b']"}},
-        {"{'type':'array','contains':{'type':'integer'},'maxContains':0,'minContains':0}", {"[]", "['a']"}, {"[1]"}},
+        {"{'type':'array','contains':{'type':'integer'},'maxContains':0,'minContains':0}",
+         {"[]", "['a']"},
+         {"[1]"}},
         {"{'type':'array','items':{'enum':['a','b','c']},'uniqueItems':true}",
          {"[]", "['a']", "['c','a','b']"},
          {"['a','a']", "['a','b','a']"}},
         {"{'type':'array','items':{'type':['integer','string','boolean']},'uniqueItems':true}",
          {"[1,'1',true]", "[10,1]"},
          {"[1,2,1]", "['a','a']", "[-0]"}},
-        {"{'type':'array','items':{'type':'number'},'uniqueItems':true,'maxItems':3}", {"[1,1.5,15]"}, {"[1,1]", "[1.0]", "[1.50]"}},
-        {"{'type':'array','prefixItems':[{'type':'boolean'},{'type':'boolean'}],'items':false,'uniqueItems':true}",
+        {"{'type':'array','items':{'type':'number'},'uniqueItems':true,'maxItems':3}",
+         {"[1,1.5,15]"},
+         {"[1,1]", "[1.0]", "[1.50]"}},
+        {"{'type':'array','prefixItems':[{'type':'boolean'},{'type':'boolean'}],'items':false,'uniqueItems':"
+         "true}",
          {"[true,false]", "[false]"},
          {"[true,true]"}},
     };
@@ -248,19 +298,25 @@ static void test_arrays(void **state) {
 static void test_combinations(void **state) {
     (void)state;
     static const struct expect x[] = {
-        {"{'allOf':[{'properties':{'a':{'type':'integer'}},'required':['a']},{'properties':{'b':{}},'required':['b']}]}",
+        {"{'allOf':[{'properties':{'a':{'type':'integer'}},'required':['a']},{'properties':{'b':{}},'"
+         "required':['b']}]}",
          {"{'a':1,'b':2}", "1"},
          {"{'a':1}", "{'b':1}", "{'a':1,'b':2,'c':3}"}},
         {"{'type':'integer','allOf':[{'minimum':3},{'maximum':5}]}", {"3", "5"}, {"2", "6"}},
-        {"{'anyOf':[{'type':'integer'},{'type':'object','properties':{'a':{}}}]}", {"1", "{'a':1}"}, {"'x'", "{'b':1}"}},
-        {"{'oneOf':[{'type':'object','properties':{'k':{'const':'a'},'x':{'type':'integer'}},'required':['k']},"
+        {"{'anyOf':[{'type':'integer'},{'type':'object','properties':{'a':{}}}]}",
+         {"1", "{'a':1}"},
+         {"'x'", "{'b':1}"}},
+        {"{'oneOf':[{'type':'object','properties':{'k':{'const':'a'},'x':{'type':'integer'}},'required':['k']"
+         "},"
          "{'type':'object','properties':{'k':{'const':'b'},'y':{}},'required':['k']}]}",
          {"{'k':'a','x':1}", "{'k':'b','y':2}"},
          {"{'k':'a','y':1}", "{'k':'c'}", "{}"}},
         {"{'type':'object','properties':{'a':{},'b':{}},'oneOf':[{'required':['a']},{'required':['b']}]}",
          {"{'a':1}", "{'b':1}"},
          {"{}", "{'a':1,'b':2}"}},
-        {"{'not':{'type':'object','properties':{'foo':{'type':'string'}}}}", {"1", "{'foo':1}"}, {"{'foo':'x'}", "{}"}},
+        {"{'not':{'type':'object','properties':{'foo':{'type':'string'}}}}",
+         {"1", "{'foo':1}"},
+         {"{'foo':'x'}", "{}"}},
         {"{'type':'object','not':{'required':['a']}}", {"{}", "{'b':1}"}, {"{'a':1}", "{'b':1,'a':2}"}},
         {"{'type':'array','not':{'items':{'type':'integer'}}}", {"['a']", "[1,'a']"}, {"[]", "[1,2]"}},
         {"{'type':'array','not':{'contains':{'type':'integer'}}}", {"[]", "['a']"}, {"[1]", "['a',1]"}},
@@ -269,7 +325,9 @@ static void test_combinations(void **state) {
          "'else':{'properties':{'z':{'type':'string'}},'required':['z']}}",
          {"{'c':'x'}", "{'c':'x','z':1}", "{'c':'y','z':'q'}"},
          {"{'c':'x','z':'q'}", "{'c':'y'}", "{'c':'y','z':1}"}},
-        {"{'if':{'type':'integer'},'then':{'minimum':5},'else':{'type':'string'}}", {"5", "'x'"}, {"4", "null"}},
+        {"{'if':{'type':'integer'},'then':{'minimum':5},'else':{'type':'string'}}",
+         {"5", "'x'"},
+         {"4", "null"}},
     };
     check(x, ARRAY_LEN(x), "");
 }
@@ -277,7 +335,9 @@ static void test_combinations(void **state) {
 static void test_references(void **state) {
     (void)state;
     static const struct expect x[] = {
-        {"{'$ref':'#/$defs/t','$defs':{'t':{'type':'object','properties':{'c':{'type':'array','items':{'$ref':'#/$defs/t'}}}}}}",
+        {"{'$ref':'#/$defs/"
+         "t','$defs':{'t':{'type':'object','properties':{'c':{'type':'array','items':{'$ref':'#/$defs/"
+         "t'}}}}}}",
          {"{}", "{'c':[{},{'c':[]}]}"},
          {"{'c':[1]}", "[]"}},
         {"{'type':'array','items':{'$ref':'#'}}", {"[]", "[[],[[]]]"}, {"[1]"}},
@@ -288,11 +348,15 @@ static void test_references(void **state) {
          "'properties':{'a':{'$ref':'#/definitions/x','minimum':3}}}",
          {"{'a':1}"},
          {"{'a':'x'}"}},
-        {"{'$id':'http://h/root','$defs':{'a':{'$id':'inner','$defs':{'b':{'type':'null'}},'items':{'$ref':'#/$defs/b'}}},"
+        {"{'$id':'http://h/"
+         "root','$defs':{'a':{'$id':'inner','$defs':{'b':{'type':'null'}},'items':{'$ref':'#/$defs/b'}}},"
          "'$ref':'inner'}",
          {"[null]"},
          {"[1]"}},
-        {"{'$defs':{'a':{'$ref':'#/$defs/b'},'b':{'$ref':'#/$defs/c'},'c':{'type':'null'}},'$ref':'#/$defs/a'}", {"null"}, {"1"}},
+        {"{'$defs':{'a':{'$ref':'#/$defs/b'},'b':{'$ref':'#/$defs/c'},'c':{'type':'null'}},'$ref':'#/$defs/"
+         "a'}",
+         {"null"},
+         {"1"}},
         /* A value without end has no finite text: what needs one is left out. */
         {"{'$defs':{'l':{'type':'object','properties':{'n':{'$ref':'#/$defs/l'}},'required':['n']}},"
          "'anyOf':[{'type':'null'},{'$ref':'#/$defs/l'}]}",
@@ -315,7 +379,9 @@ static void test_whitespace(void **state) {
          {"{ 'a':[1]}", "{'a' :[1]}", "{'a':  [1]}", "{'a':[1 ]}"}},
     };
     static const struct expect two[] = {
-        {"{'type':'object','properties':{'a':{}}}", {"{'a':1}", "{  'a'  :  1  }"}, {"{ 'a':1}", "{\t\t'a':1}"}},
+        {"{'type':'object','properties':{'a':{}}}",
+         {"{'a':1}", "{  'a'  :  1  }"},
+         {"{ 'a':1}", "{\t\t'a':1}"}},
     };
     struct err e;
     check(any, 1, "");
@@ -329,7 +395,9 @@ static void test_whitespace(void **state) {
 static void test_closed(void **state) {
     (void)state;
     static const struct expect x[] = {
-        {"{'type':'object','properties':{'a':{}},'additionalProperties':true}", {"{'a':1}", "{}"}, {"{'b':1}"}},
+        {"{'type':'object','properties':{'a':{}},'additionalProperties':true}",
+         {"{'a':1}", "{}"},
+         {"{'b':1}"}},
         {"{'type':'object','properties':{'a':{}},'patternProperties':{'^x':{}}}", {"{'xy':1}"}, {"{'b':1}"}},
         {"{'type':'object'}", {"{}", "{'free':1}"}, {0}},
     };
@@ -367,9 +435,11 @@ static void test_refused(void **state) {
         {"{'$ref':'#/'}", "\"$ref\"", "/$ref"},
         {"{'$ref':'#/$defs/x'}", "leads nowhere", "/$ref"},
         {"{'$ref':'http://example.com/x'}", "\"$ref\"", "/$ref"},
-        {"{'$defs':{'a':{'$ref':'#/$defs/b'},'b':{'$ref':'#/$defs/a'}},'$ref':'#/$defs/a'}", "\"$ref\"", "/$ref"},
+        {"{'$defs':{'a':{'$ref':'#/$defs/b'},'b':{'$ref':'#/$defs/a'}},'$ref':'#/$defs/a'}", "\"$ref\"",
+         "/$ref"},
         {"{'allOf':[{'$ref':'#'}]}", "leads back to itself", "/$ref"},
-        {"{'not':{'type':'object','additionalProperties':{'type':'null'}}}", "negated", "/not/additionalProperties"},
+        {"{'not':{'type':'object','additionalProperties':{'type':'null'}}}", "negated",
+         "/not/additionalProperties"},
         {"{'not':{'uniqueItems':true},'type':'array'}", "negated", "/not/uniqueItems"},
         /* No value. */
         {"false", "no value", ""},
@@ -402,8 +472,10 @@ static void test_refused(void **state) {
 static void test_annotations(void **state) {
     (void)state;
     static const struct expect x[] = {
-        {"{'title':'t','description':'d','default':3,'examples':[1],'deprecated':true,'readOnly':true,'$comment':'c',"
-         "'x-note':{},'contentEncoding':'base64','unevaluatedProperties':true,'nullable':true,'discriminator':{},'type':'null'}",
+        {"{'title':'t','description':'d','default':3,'examples':[1],'deprecated':true,'readOnly':true,'$"
+         "comment':'c',"
+         "'x-note':{},'contentEncoding':'base64','unevaluatedProperties':true,'nullable':true,'discriminator'"
+         ":{},'type':'null'}",
          {"null"},
          {"1"}},
     };
@@ -412,10 +484,12 @@ static void test_annotations(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_types),       cmocka_unit_test(test_values),       cmocka_unit_test(test_strings),
-        cmocka_unit_test(test_numbers),     cmocka_unit_test(test_formats),      cmocka_unit_test(test_objects),
-        cmocka_unit_test(test_arrays),      cmocka_unit_test(test_combinations), cmocka_unit_test(test_references),
-        cmocka_unit_test(test_whitespace),  cmocka_unit_test(test_closed),       cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_types),       cmocka_unit_test(test_values),
+        cmocka_unit_test(test_strings),     cmocka_unit_test(test_numbers),
+        cmocka_unit_test(test_formats),     cmocka_unit_test(test_objects),
+        cmocka_unit_test(test_arrays),      cmocka_unit_test(test_combinations),
+        cmocka_unit_test(test_references),  cmocka_unit_test(test_whitespace),
+        cmocka_unit_test(test_closed),      cmocka_unit_test(test_refused),
         cmocka_unit_test(test_annotations),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
