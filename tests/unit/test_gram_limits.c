@@ -11,6 +11,7 @@
 #include "tests/support/gram_json.h"
 #include "tests/support/gram_oracle.h"
 #include "tests/support/gram_vocab.h"
+#include "tests/support/tok_golden.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -249,10 +250,51 @@ static void test_large(void **state) {
     free(mask);
 }
 
+/* test_tokenizer: the same with a trained tokenizer: special tokens are never allowed but the end's at an
+ * end. */
+static void test_tokenizer(void **state) {
+    (void)state;
+    static const char *const text[] = {"", "[\"", "[\"abc\",", "{\"", "{\"the\":12", "12", "[]"};
+    struct tok *t = tok_golden("llama3");
+    uint32_t n = tok_vocab_size(t) + 7, eos, n_special = 0; /* as a model whose logits are padded */
+    for (eos = 0; !tok_is_special(t, eos); eos++)
+        assert_true(eos < n);
+    struct gram_vocab *v = gram_vocab_new(t, n, &eos, 1);
+    uint32_t *mask = xcalloc(gram_mask_words(n), sizeof *mask);
+    struct gram *g = gram_json(NULL), *fresh = gram_json(NULL);
+    for (size_t i = 0; i < ARRAY_LEN(text); i++) {
+        struct gram_run *r = gram_run_new(g, v);
+        struct err e = {0};
+        assert_int_equal(gram_run_bytes(r, str_of(text[i]), NULL, &e), RC_OK);
+        assert_int_equal(gram_run_mask(r, mask, &e), RC_OK);
+        for (uint32_t id = 0; id < n; id++) {
+            bool special = id < tok_vocab_size(t) && tok_is_special(t, id),
+                 want = id == eos && gram_run_may_end(r);
+            struct str s = id < tok_vocab_size(t) ? tok_bytes(t, id) : (struct str){NULL, 0};
+            n_special += special;
+            if (s.n && !special) {
+                struct gram_run *probe = gram_run_new(fresh, NULL);
+                want = gram_run_bytes(probe, str_of(text[i]), NULL, &e) == RC_OK &&
+                       gram_run_bytes(probe, s, NULL, &e) == RC_OK;
+                gram_run_free(probe);
+            }
+            if (want != (mask[id / 32] >> (id % 32) & 1))
+                fail_msg("after %s: token %u \"%.*s\"", text[i], id, (int)s.n, s.p);
+        }
+        gram_run_free(r);
+    }
+    assert_true(n_special > ARRAY_LEN(text)); /* others than the end's were looked at */
+    gram_drop(g);
+    gram_drop(fresh);
+    gram_vocab_free(v);
+    tok_free(t);
+    free(mask);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_hostile), cmocka_unit_test(test_deep),  cmocka_unit_test(test_flat),
-        cmocka_unit_test(test_collect), cmocka_unit_test(test_large),
+        cmocka_unit_test(test_collect), cmocka_unit_test(test_large), cmocka_unit_test(test_tokenizer),
     };
     return cmocka_run_group_tests_name("gram_limits", tests, NULL, NULL);
 }
