@@ -84,8 +84,12 @@ void bpe_chars_init(struct bpe_chars *c, struct bpe *m, const struct bpe_merge *
     /* Only a mark that has a token parts what stands around it; and where whole pre-tokens need no merging,
      * a part of one is not one. */
     for (size_t i = 0; i < BPE_CUTS_MAX && !whole_words; i++)
-        if (char_slot(c, marks[i])->cp != BPE_NONE && may_cut(m, merges, marks[i]))
+        if (char_slot(c, marks[i])->cp != BPE_NONE && may_cut(m, merges, marks[i])) {
+            char text[4];
+            (void)utf8_encode(marks[i], text);
+            c->cut_first[(uint8_t)text[0]] = true;
             c->cuts[c->n_cuts++] = marks[i];
+        }
 }
 
 void bpe_chars_fini(struct bpe_chars *c) {
@@ -150,7 +154,12 @@ static void encode_word(const struct bpe *m, const char *p, size_t n, struct tok
 /* word_end: the first place behind at where the text may be cut: before a mark that no mark precedes. */
 static size_t word_end(const struct bpe_chars *c, const char *p, size_t at, size_t n) {
     uint32_t before = 0;
-    for (size_t i = at, len; i < n; i += len) {
+    for (size_t i = at, len = 1; i < n; i += len) {
+        if (!c->cut_first[(uint8_t)p[i]]) { /* also inside a character */
+            before = 0;
+            len = 1;
+            continue;
+        }
         uint32_t cp = uni_decode(p + i, &len);
         for (size_t k = 0; k < c->n_cuts && i > at; k++)
             if (cp == c->cuts[k] && before != cp)

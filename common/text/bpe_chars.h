@@ -22,6 +22,7 @@ struct bpe_chars {
     uint32_t byte_id[256];       /* BPE_NONE: no such token */
     uint32_t cuts[BPE_CUTS_MAX]; /* characters before which words may be cut */
     size_t n_cuts;
+    bool cut_first[256]; /* bytes that one of them starts with */
 };
 
 /* bpe_chars_init: m's raw, pairs and unk_id must be set; the rest is as in bpe_init_chars. */

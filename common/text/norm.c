@@ -55,17 +55,23 @@ static void made(struct pass *x, size_t begin, size_t end, size_t before) {
 /* ---- a character at a time ---- */
 
 static void pass_lower(struct pass *x) {
-    for (size_t i = 0, len; i < x->n; i += len) {
-        uint32_t cp = uni_decode(x->p + i, &len), to[2];
-        size_t before = x->out->len;
-        if (cp < 0x80) {
-            buf_addc(x->out, (char)(cp >= 'A' && cp <= 'Z' ? cp + 32 : cp));
+    for (size_t i = 0, len; i < x->n;) {
+        size_t begin = i, before = x->out->len;
+        char *at = buf_reserve(x->out, x->n - i);
+        for (; i < x->n && (uint8_t)x->p[i] < 0x80; i++)
+            *at++ = (char)(x->p[i] >= 'A' && x->p[i] <= 'Z' ? x->p[i] + 32 : x->p[i]);
+        nf_map_same(x->map, begin, i, before);
+        x->out->len += i - begin;
+        if (begin < x->front)
+            x->out_front += MIN(i, x->front) - begin;
+        for (; i < x->n && (uint8_t)x->p[i] >= 0x80; i += len) {
+            uint32_t to[2];
+            before = x->out->len;
+            size_t n_to = uni_lower_of(uni_decode(x->p + i, &len), to);
+            for (size_t k = 0; k < n_to; k++)
+                put_cp(x->out, to[k]);
             made(x, i, i + len, before);
-            continue;
         }
-        for (size_t k = 0, n_to = uni_lower_of(cp, to); k < n_to; k++)
-            put_cp(x->out, to[k]);
-        made(x, i, i + len, before);
     }
 }
 
@@ -159,24 +165,24 @@ static bool run_char(const struct pass *x, size_t i, size_t *len) {
 }
 
 static void pass_replace_run(struct pass *x) {
-    for (size_t i = 0, len; i < x->n;) {
-        size_t end = i, n_chars = 0;
-        while (end < x->n && run_char(x, end, &len)) {
-            end += len;
-            n_chars++;
+    const struct norm_step *s = x->step;
+    size_t done = 0;
+    for (size_t i = 0, len = 0; i < x->n;) {
+        if (s->n_pattern) { /* to where one may start */
+            const char *hit = memchr(x->p + i, s->pattern[0], x->n - i);
+            i = hit ? (size_t)(hit - x->p) : x->n;
         }
-        if (n_chars >= x->step->run_min) {
-            replace(x, i, end);
-            i = end;
-            continue;
+        size_t begin = i, n_chars = 0;
+        for (; i < x->n && run_char(x, i, &len); n_chars++)
+            i += len;
+        if (n_chars >= s->run_min) {
+            keep(x, done, begin);
+            replace(x, begin, i);
+            done = i;
         }
-        if (end == i) { /* to the next of the kind */
-            while (end < x->n && !run_char(x, end, &len))
-                end += len;
-        }
-        keep(x, i, end);
-        i = end;
+        i += i < x->n ? len : 0; /* no character of the kind */
     }
+    keep(x, done, x->n);
 }
 
 /* ---- BERT ---- */
