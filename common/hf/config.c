@@ -15,8 +15,9 @@ static const struct family {
     uint32_t max_positions, window;
     bool qkv_bias, qk_norm;
     bool reads_attention_bias, reads_mlp_bias;
+    const char *act_key;  /* NULL: hidden_act, silu */
     bool window_by_layer; /* use_sliding_window, max_window_layers, layer_types */
-} families[HF_BERT] = {
+} families[HF_GPT2] = {
     [HF_LLAMA] = {.model_type = "llama",
                   .max_positions = 2048,
                   .reads_attention_bias = true,
@@ -28,6 +29,22 @@ static const struct family {
                   .window = 4096,
                   .qkv_bias = true,
                   .window_by_layer = true},
+    [HF_GEMMA2] = {.model_type = "gemma2",
+                   .n_kv_heads = 4,
+                   .head_dim = 256,
+                   .max_positions = 8192,
+                   .window = 4096,
+                   .reads_attention_bias = true,
+                   .act_key = "hidden_activation"},
+    [HF_GEMMA3] = {.model_type = "gemma3_text",
+                   .n_kv_heads = 4,
+                   .head_dim = 256,
+                   .max_positions = 131072,
+                   .window = 4096,
+                   .qk_norm = true,
+                   .reads_attention_bias = true,
+                   .act_key = "hidden_activation"},
+    [HF_PHI3] = {.model_type = "phi3", .max_positions = 4096},
     [HF_QWEN3] = {.model_type = "qwen3",
                   .n_kv_heads = 32,
                   .head_dim = 128,
@@ -49,14 +66,24 @@ static const struct {
     {"MistralForCausalLM", HF_MISTRAL, HF_HEAD_LM},
     {"Qwen2ForCausalLM", HF_QWEN2, HF_HEAD_LM},
     {"Qwen3ForCausalLM", HF_QWEN3, HF_HEAD_LM},
+    {"Gemma2ForCausalLM", HF_GEMMA2, HF_HEAD_LM},
+    {"Gemma3ForCausalLM", HF_GEMMA3, HF_HEAD_LM},
+    {"Phi3ForCausalLM", HF_PHI3, HF_HEAD_LM},
+    {"GPT2LMHeadModel", HF_GPT2, HF_HEAD_LM},
+    {"OPTForCausalLM", HF_OPT, HF_HEAD_LM},
     {"LlamaModel", HF_LLAMA, HF_HEAD_NONE},
     {"MistralModel", HF_MISTRAL, HF_HEAD_NONE},
     {"Qwen2Model", HF_QWEN2, HF_HEAD_NONE},
     {"Qwen3Model", HF_QWEN3, HF_HEAD_NONE},
+    {"Gemma2Model", HF_GEMMA2, HF_HEAD_NONE},
+    {"Gemma3TextModel", HF_GEMMA3, HF_HEAD_NONE},
+    {"Phi3Model", HF_PHI3, HF_HEAD_NONE},
     {"LlamaForSequenceClassification", HF_LLAMA, HF_HEAD_LABELS},
     {"MistralForSequenceClassification", HF_MISTRAL, HF_HEAD_LABELS},
     {"Qwen2ForSequenceClassification", HF_QWEN2, HF_HEAD_LABELS},
     {"Qwen3ForSequenceClassification", HF_QWEN3, HF_HEAD_LABELS},
+    {"Gemma2ForSequenceClassification", HF_GEMMA2, HF_HEAD_LABELS},
+    {"Phi3ForSequenceClassification", HF_PHI3, HF_HEAD_LABELS},
     {"BertModel", HF_BERT, HF_HEAD_NONE},
     {"BertForMaskedLM", HF_BERT, HF_HEAD_NONE},
     {"BertForSequenceClassification", HF_BERT, HF_HEAD_LABELS},
@@ -75,7 +102,14 @@ static const struct {
 
 /* Keys that would change what the model computes, or how its files are stored, in ways this build does not
  * know. Each is refused unless it has a value that means "without". */
-enum { OFF_NULL = 0, OFF_FALSE = 1, OFF_ZERO = 2, OFF_ONE = 4, OFF_EMPTY = 8 };
+enum {
+    OFF_NULL = 0,
+    OFF_FALSE = 1,
+    OFF_ZERO = 2,
+    OFF_ONE = 4,
+    OFF_EMPTY = 8,
+    GEMMA_READS = 16 /* config_gemma.c */
+};
 static const struct {
     const char *key;
     unsigned off; /* values that are allowed beside null */
@@ -86,16 +120,17 @@ static const struct {
     {"num_experts", OFF_ZERO},
     {"num_local_experts", OFF_ZERO},
     {"n_routed_experts", OFF_ZERO},
-    {"attn_logit_softcapping", OFF_ZERO},
-    {"final_logit_softcapping", OFF_ZERO},
+    {"attn_logit_softcapping", OFF_ZERO | GEMMA_READS},
+    {"final_logit_softcapping", OFF_ZERO | GEMMA_READS},
     {"logits_soft_cap", OFF_ZERO},
-    {"query_pre_attn_scalar", OFF_NULL},
+    {"query_pre_attn_scalar", GEMMA_READS},
     {"attention_multiplier", OFF_NULL},
     {"embedding_multiplier", OFF_ONE},
     {"residual_multiplier", OFF_ONE},
     {"logits_scaling", OFF_ONE},
     {"logit_scale", OFF_ONE},
     {"clip_qkv", OFF_NULL},
+    {"use_bidirectional_attention", OFF_FALSE},
     {"use_qk_norm", OFF_FALSE},
     {"qk_layernorm", OFF_FALSE},
     {"kv_lora_rank", OFF_NULL},
@@ -124,9 +159,12 @@ enum rc config_unsupported(const struct fields *f, const char *key, const char *
     return err_set(f->e, RC_UNSUPPORTED, param, "%s: %s: %s", f->file, param, what);
 }
 
-static enum rc check_refused(const struct fields *f) {
+static enum rc check_refused(const struct fields *f, enum hf_arch arch) {
+    bool gemma = arch == HF_GEMMA2 || arch == HF_GEMMA3;
     for (size_t i = 0; i < ARRAY_LEN(refused); i++) {
         const json_t *v = field_get(f, refused[i].key);
+        if (gemma && (refused[i].off & GEMMA_READS))
+            continue;
         unsigned off = refused[i].off;
         if (!v || ((off & OFF_FALSE) && json_is_false(v)) ||
             ((off & OFF_ZERO) && json_is_number(v) && json_number_value(v) == 0) ||
@@ -142,8 +180,10 @@ static enum rc check_refused(const struct fields *f) {
 static bool type_fits(enum hf_arch arch, const char *type) {
     static const char *const encoders[][2] = {
         {"bert", "bert"}, {"roberta", "xlm-roberta"}, {"mpnet", "mpnet"}, {"modernbert", "modernbert"}};
-    if (arch < HF_BERT)
+    if (arch < HF_GPT2)
         return strcmp(type, families[arch].model_type) == 0;
+    if (arch < HF_BERT)
+        return strcmp(type, arch == HF_GPT2 ? "gpt2" : "opt") == 0;
     return strcmp(type, encoders[arch - HF_BERT][0]) == 0 || strcmp(type, encoders[arch - HF_BERT][1]) == 0;
 }
 
@@ -255,6 +295,7 @@ enum rc config_read_act(const struct fields *f, const char *key, const char *nam
 
 static enum rc read_flags(const struct fields *f, const struct family *fam, struct hf_config *c) {
     bool bias = false;
+    c->tie_embeddings = c->arch == HF_GEMMA2 || c->arch == HF_GEMMA3; /* where the key is absent */
     enum rc rc = field_bool(f, "tie_word_embeddings", &c->tie_embeddings);
     if (!rc && fam->reads_attention_bias)
         rc = field_bool(f, "attention_bias", &bias);
@@ -266,8 +307,8 @@ static enum rc read_flags(const struct fields *f, const struct family *fam, stru
     return rc;
 }
 
-/* read_layer_types: marks the layers of a list "full_attention" or "sliding_attention". */
-static enum rc read_layer_types(const struct fields *f, const json_t *types, struct hf_config *c) {
+/* config_layer_types: marks the layers of a list "full_attention" or "sliding_attention". */
+enum rc config_layer_types(const struct fields *f, const json_t *types, struct hf_config *c) {
     if (!json_is_array(types) || json_array_size(types) != c->n_layers)
         return field_bad(f, "layer_types", "a list with one name for each of the %u layers is needed",
                          c->n_layers);
@@ -301,8 +342,10 @@ static enum rc read_window(const struct fields *f, const struct family *fam, str
     if (c->arch == HF_LLAMA && c->window)
         return config_unsupported(f, "sliding_window",
                                   "LlamaForCausalLM has no sliding window; null takes it away");
+    if (c->arch == HF_GEMMA2 || c->arch == HF_GEMMA3)
+        return config_gemma_layers(f, types, c);
     if (types && fam->window_by_layer)
-        return read_layer_types(f, types, c);
+        return config_layer_types(f, types, c);
     if (types && !(c->arch == HF_LLAMA))
         return config_unsupported(f, "layer_types", "this architecture has one kind of layer");
     for (uint32_t i = 0; i < c->n_layers; i++)
@@ -341,15 +384,21 @@ static enum rc read_all(const struct fields *f, struct hf_config *c) {
     if (rc)
         return rc;
     if (hf_is_encoder(c))
-        return (rc = check_refused(f)) || (rc = read_dtype(f, c)) || (rc = config_encoder_read(f, c))
+        return (rc = check_refused(f, c->arch)) || (rc = read_dtype(f, c)) || (rc = config_encoder_read(f, c))
                    ? rc
                    : config_labels_read(f, c);
+    if (c->arch == HF_GPT2 || c->arch == HF_OPT)
+        return (rc = check_refused(f, c->arch)) || (rc = read_dtype(f, c)) || (rc = config_gpt_read(f, c))
+                   ? rc
+                   : field_ids(f, "eos_token_id", c->vocab, c->eos, HF_EOS_MAX, &c->n_eos);
     const struct family *fam = &families[c->arch];
-    if ((rc = check_refused(f)) || (rc = read_dtype(f, c)) || (rc = read_sizes(f, fam, c)))
+    if ((rc = check_refused(f, c->arch)) || (rc = read_dtype(f, c)) || (rc = read_sizes(f, fam, c)))
         return rc;
     c->layer_windowed = xcalloc(c->n_layers, 1);
-    if ((rc = config_read_act(f, "hidden_act", "silu", c->act)) || (rc = read_flags(f, fam, c)) ||
-        (rc = read_window(f, fam, c)) || (rc = config_rope_read(f, c)) || (rc = config_labels_read(f, c)))
+    if ((rc = config_read_act(f, fam->act_key ? fam->act_key : "hidden_act",
+                              fam->act_key ? "gelu_pytorch_tanh" : "silu", c->act)) ||
+        (rc = read_flags(f, fam, c)) || (rc = read_window(f, fam, c)) || (rc = config_gemma_read(f, c)) ||
+        (rc = config_rope_read(f, c)) || (rc = config_labels_read(f, c)))
         return rc;
     return field_ids(f, "eos_token_id", c->vocab, c->eos, HF_EOS_MAX, &c->n_eos);
 }

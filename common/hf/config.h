@@ -15,6 +15,11 @@ enum hf_arch {
     HF_MISTRAL,
     HF_QWEN2,
     HF_QWEN3,
+    HF_GEMMA2,
+    HF_GEMMA3,
+    HF_PHI3,
+    HF_GPT2, /* LayerNorms and learned positions; config_gpt.c */
+    HF_OPT,
     HF_BERT, /* from here on encoders: every token sees all; config_encoder.c */
     HF_ROBERTA,
     HF_MPNET,
@@ -24,14 +29,21 @@ enum hf_arch {
 /* What sits on top: a language model's head, nothing, or a head of labels. */
 enum hf_head { HF_HEAD_LM = 0, HF_HEAD_NONE, HF_HEAD_LABELS, N_HF_HEAD };
 enum hf_dtype { HF_DTYPE_F32 = 0, HF_DTYPE_F16, HF_DTYPE_BF16 };
-enum hf_rope { HF_ROPE_DEFAULT = 0, HF_ROPE_LINEAR, HF_ROPE_DYNAMIC, HF_ROPE_LLAMA3, HF_ROPE_YARN };
+enum hf_rope {
+    HF_ROPE_DEFAULT = 0,
+    HF_ROPE_LINEAR,
+    HF_ROPE_DYNAMIC,
+    HF_ROPE_LLAMA3,
+    HF_ROPE_YARN,
+    HF_ROPE_LONG
+};
 
 /* The function on label outputs that the checkpoint asks for. */
 enum hf_label_act { HF_LABEL_ACT_DEFAULT = 0, HF_LABEL_ACT_NONE, HF_LABEL_ACT_SIGMOID, HF_LABEL_ACT_SOFTMAX };
 
-enum { HF_EOS_MAX = 16, HF_LABELS_MAX = 4096, HF_MATRYOSHKA_MAX = 64 };
+enum { HF_EOS_MAX = 16, HF_LABELS_MAX = 4096, HF_MATRYOSHKA_MAX = 64, HF_PAIRS_MAX = 256 };
 
-/* hf_encoder: what only encoders have. */
+/* hf_encoder: what only encoders have, and of it norms and positions: GPT-2 and OPT. */
 struct hf_encoder {
     float norm_eps; /* of their LayerNorms */
     bool norm_bias;
@@ -67,9 +79,17 @@ struct hf_config {
     float rms_eps;
     bool tie_embeddings;
     bool qkv_bias, o_bias, mlp_bias, qk_norm;
-    char act[32];            /* "silu" */
-    uint32_t window;         /* sliding window, 0: none */
-    uint8_t *layer_windowed; /* [n_layers] 1: this layer uses the window; heap */
+    /* Gemma */
+    float norm_offset;                 /* added to norm weights */
+    float embed_scale, attn_scale;     /* 0: 1, and 1 / sqrt(head_dim) */
+    float attn_softcap, final_softcap; /* 0: none */
+    bool sandwich_norms;               /* what attention and MLP give is normed before it is added */
+    double local_theta;                /* rope of the layers with a window; 0: as the others' */
+    bool fused;                        /* q, k, v in one tensor, gate and up in another (Phi-3) */
+    uint32_t rotary_dim;               /* leading part of each head that is turned */
+    char act[32];                      /* "silu" */
+    uint32_t window;                   /* sliding window, 0: none */
+    uint8_t *layer_windowed;           /* [n_layers] 1: this layer uses the window; heap */
     struct {
         enum hf_rope kind;
         double theta, factor, low_freq_factor, high_freq_factor;
@@ -77,6 +97,8 @@ struct hf_config {
             mscale_all_dim; /* attention_factor 0: default */
         uint32_t original_max_positions;
         bool truncate; /* YaRN: round the correction range */
+        /* LongRoPE: [rotary_dim / 2] divisors up to the original context, and beyond it */
+        float short_factor[HF_PAIRS_MAX], long_factor[HF_PAIRS_MAX];
     } rope;
     struct hf_encoder encoder;
     struct hf_labels labels;

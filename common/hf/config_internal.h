@@ -26,6 +26,13 @@ MUST_USE enum rc config_read_act(const struct fields *f, const char *key, const 
 MUST_USE enum rc config_encoder_read(const struct fields *f, struct hf_config *c);
 /* config_labels_read: labels, their activation, matryoshka lengths. */
 MUST_USE enum rc config_labels_read(const struct fields *f, struct hf_config *c);
+/* config_layer_types: layer_windowed from a list of full_attention and sliding_attention. */
+MUST_USE enum rc config_layer_types(const struct fields *f, const json_t *types, struct hf_config *c);
+/* config_gemma_read, config_gemma_layers: scales, caps and norms of Gemma 2 and 3 (nothing for other
+ * families), and which of its layers have a window. config_gpt_read: everything of GPT-2 and OPT. */
+MUST_USE enum rc config_gemma_read(const struct fields *f, struct hf_config *c);
+MUST_USE enum rc config_gemma_layers(const struct fields *f, const json_t *types, struct hf_config *c);
+MUST_USE enum rc config_gpt_read(const struct fields *f, struct hf_config *c);
 /* config_rope_read: c->rope, from rope_parameters, or rope_scaling and rope_theta. Needs the sizes. */
 MUST_USE enum rc config_rope_read(const struct fields *f, struct hf_config *c);
 

@@ -27,13 +27,14 @@ static const char *const known_keys[] = {
     "finetuned",
 };
 
-static enum rc check_keys(const struct fields *r) {
+static enum rc check_keys(const struct fields *r, bool has_long) {
     const char *key;
     json_t *v;
     json_object_foreach((json_t *)(uintptr_t)r->obj, key, v) {
         bool known = json_is_null(v);
         for (size_t i = 0; i < ARRAY_LEN(known_keys); i++)
             known |= strcmp(key, known_keys[i]) == 0;
+        known |= has_long && (strcmp(key, "short_factor") == 0 || strcmp(key, "long_factor") == 0);
         if (!known)
             return config_unsupported(r, key, "this build does not support what it asks for");
     }
@@ -43,19 +44,20 @@ static enum rc check_keys(const struct fields *r) {
 static enum rc read_kind(const struct fields *r, struct hf_config *c) {
     static const char *const names[] = {
         [HF_ROPE_DEFAULT] = "default", [HF_ROPE_LINEAR] = "linear", [HF_ROPE_DYNAMIC] = "dynamic",
-        [HF_ROPE_LLAMA3] = "llama3",   [HF_ROPE_YARN] = "yarn",
+        [HF_ROPE_LLAMA3] = "llama3",   [HF_ROPE_YARN] = "yarn",     [HF_ROPE_LONG] = "longrope",
     };
     const char *key = field_get(r, "rope_type") ? "rope_type" : "type", *name = "default";
     enum rc rc = field_str(r, key, &name);
     if (rc)
         return rc;
     for (size_t i = 0; i < ARRAY_LEN(names); i++) {
-        if (strcmp(name, names[i]) == 0) {
+        if (strcmp(name, names[i]) == 0 && (i != HF_ROPE_LONG || c->arch == HF_PHI3)) {
             c->rope.kind = (enum hf_rope)i;
             return RC_OK;
         }
     }
-    return config_unsupported(r, key, "must be default, linear, dynamic, llama3 or yarn");
+    return config_unsupported(r, key,
+                              "must be default, linear, dynamic, llama3 or yarn (Phi-3: or longrope)");
 }
 
 /* need_f64: a factor without which the kind of scaling means nothing. */
@@ -87,18 +89,56 @@ static enum rc read_yarn(const struct fields *r, struct hf_config *c) {
     return c->rope.theta > 1 ? RC_OK : field_bad(r, "rope_theta", "YaRN needs a base above 1");
 }
 
+/* read_factors: one divisor for each pair that is turned. */
+static enum rc read_factors(const struct fields *r, const char *key, uint32_t n, float *out) {
+    const json_t *list = field_get(r, key);
+    if (!json_is_array(list) || json_array_size(list) != n || n > HF_PAIRS_MAX)
+        return field_bad(r, key, "a list of %u numbers is needed, one for each pair", n);
+    for (uint32_t i = 0; i < n; i++) {
+        double v = json_number_value(json_array_get(list, i));
+        if (!(v >= 1e-3 && v <= 1e6))
+            return field_bad(r, key, "number %u is not between 0.001 and 1000000", i);
+        out[i] = (float)v;
+    }
+    return RC_OK;
+}
+
+/* read_long: LongRoPE as Phi-3 has it (Ding et al., 2024). */
+static enum rc read_long(const struct fields *top, const struct fields *r, struct hf_config *c) {
+    const struct fields *from = field_get(top, "original_max_position_embeddings") ? top : r;
+    enum rc rc;
+    if ((rc = read_factors(r, "short_factor", c->rotary_dim / 2, c->rope.short_factor)) ||
+        (rc = read_factors(r, "long_factor", c->rotary_dim / 2, c->rope.long_factor)) ||
+        (rc = field_f64(r, "attention_factor", 0, true, 1e6, &c->rope.attention_factor)) ||
+        (rc = field_u32(from, "original_max_position_embeddings", 1, CONFIG_POSITIONS_MAX,
+                        &c->rope.original_max_positions)))
+        return rc;
+    c->rope.factor = (double)c->max_positions / c->rope.original_max_positions;
+    return field_f64(r, "factor", 0, true, 1e6, &c->rope.factor);
+}
+
+/* read_partial: how much of each head is turned. */
+static enum rc read_partial(const struct fields *r, struct hf_config *c) {
+    double partial = (double)c->rotary_dim / c->head_dim;
+    enum rc rc = field_f64(r, "partial_rotary_factor", 0, true, 1, &partial);
+    c->rotary_dim = (uint32_t)(c->head_dim * partial);
+    if (!rc && c->arch != HF_PHI3 && c->rotary_dim != c->head_dim)
+        rc = config_unsupported(r, "partial_rotary_factor", "must be 1: every pair is rotated");
+    return rc || (c->rotary_dim >= 2 && c->rotary_dim % 2 == 0)
+               ? rc
+               : field_bad(r, "partial_rotary_factor", "must leave an even number of dimensions");
+}
+
 static enum rc read_scaling(const struct fields *top, const struct fields *r, struct hf_config *c) {
     enum rc rc;
-    double partial = 1;
     c->rope.original_max_positions = c->max_positions;
-    if ((rc = check_keys(r)) || (rc = read_kind(r, c)) ||
-        (rc = field_f64(r, "rope_theta", 0, true, 1e12, &c->rope.theta)) ||
-        (rc = field_f64(r, "partial_rotary_factor", 0, true, 1, &partial)))
+    if ((rc = check_keys(r, c->arch == HF_PHI3)) || (rc = read_kind(r, c)) ||
+        (rc = field_f64(r, "rope_theta", 0, true, 1e12, &c->rope.theta)) || (rc = read_partial(r, c)))
         return rc;
-    if (partial != 1)
-        return config_unsupported(r, "partial_rotary_factor", "must be 1: every pair is rotated");
     if (c->rope.kind == HF_ROPE_DEFAULT)
         return RC_OK;
+    if (c->rope.kind == HF_ROPE_LONG)
+        return read_long(top, r, c);
     /* As Hugging Face reads it: the top of the config comes first. */
     const struct fields *from = field_get(top, "original_max_position_embeddings") ? top : r;
     if ((rc = need_f64(r, "factor", 0, 1e6, &c->rope.factor)) ||
@@ -112,6 +152,22 @@ static enum rc read_scaling(const struct fields *top, const struct fields *r, st
                                           : RC_OK;
 }
 
+/* read_gemma3: one object for each kind of layer; those with a window have a plain rope. */
+static enum rc read_gemma3(const struct fields *top, const json_t *both, struct hf_config *c) {
+    struct fields r = {.file = top->file, .prefix = "rope_parameters.full_attention.", .e = top->e};
+    struct fields local = {.file = top->file, .prefix = "rope_parameters.sliding_attention.", .e = top->e};
+    const char *kind = "default";
+    r.obj = json_object_get(both, "full_attention");
+    local.obj = json_object_get(both, "sliding_attention");
+    enum rc rc = read_scaling(top, &r, c);
+    if (rc || !json_is_object(local.obj))
+        return rc;
+    rc = field_str(&local, "rope_type", &kind);
+    if (!rc && strcmp(kind, "default") != 0)
+        rc = config_unsupported(&local, "rope_type", "must be default");
+    return rc ? rc : field_f64(&local, "rope_theta", 0, true, 1e12, &c->local_theta);
+}
+
 enum rc config_rope_read(const struct fields *f, struct hf_config *c) {
     c->rope.theta = 10000;
     c->rope.factor = 1;
@@ -119,14 +175,14 @@ enum rc config_rope_read(const struct fields *f, struct hf_config *c) {
     c->rope.beta_slow = 1;
     c->rope.truncate = true;
     c->rope.original_max_positions = c->max_positions;
-    double partial = 1;
+    if (c->arch == HF_GEMMA3)
+        c->rope.theta = 1e6;
+    c->rotary_dim = c->head_dim;
     enum rc rc = field_f64(f, "rope_theta", 0, true, 1e12, &c->rope.theta);
     if (!rc)
-        rc = field_f64(f, "partial_rotary_factor", 0, true, 1, &partial);
+        rc = read_partial(f, c);
     if (rc)
         return rc;
-    if (partial != 1)
-        return config_unsupported(f, "partial_rotary_factor", "must be 1: every pair is rotated");
     /* Transformers 5 writes rope_parameters; before it rope_scaling, which wins where both are given. */
     static const char *const keys[] = {"rope_scaling", "rope_parameters"};
     static const char *const prefixes[] = {"rope_scaling.", "rope_parameters."};
@@ -137,6 +193,8 @@ enum rc config_rope_read(const struct fields *f, struct hf_config *c) {
         if (!v || json_object_size(v) == 0)
             continue;
         struct fields r = {.file = f->file, .prefix = prefixes[i], .obj = v, .e = f->e};
+        if (c->arch == HF_GEMMA3 && json_is_object(json_object_get(v, "full_attention")))
+            return read_gemma3(f, v, c);
         return read_scaling(f, &r, c);
     }
     return RC_OK;
@@ -199,10 +257,13 @@ void hf_rope_inv_freq(const struct hf_config *c, uint32_t rotary_dim, uint32_t m
     for (uint32_t i = 0; i < rotary_dim / 2; i++) {
         float power = powf((float)c->rope.theta, (float)(2 * i) / (float)rotary_dim);
         float freq = 1 / power;
+        bool beyond = max_len > c->rope.original_max_positions;
         inv_freq[i] = c->rope.kind == HF_ROPE_LINEAR   ? freq / (float)c->rope.factor
                       : c->rope.kind == HF_ROPE_LLAMA3 ? scale_llama3(c, freq)
                       : c->rope.kind == HF_ROPE_YARN   ? scale_yarn(c, rotary_dim, power, i)
-                                                       : freq;
+                      : c->rope.kind == HF_ROPE_LONG
+                          ? 1 / ((beyond ? c->rope.long_factor : c->rope.short_factor)[i] * power)
+                          : freq;
     }
     double m = 1;
     if (c->rope.kind == HF_ROPE_YARN && c->rope.attention_factor > 0)
@@ -211,5 +272,9 @@ void hf_rope_inv_freq(const struct hf_config *c, uint32_t rotary_dim, uint32_t m
         m = yarn_mscale(c->rope.factor, c->rope.mscale) / yarn_mscale(c->rope.factor, c->rope.mscale_all_dim);
     else if (c->rope.kind == HF_ROPE_YARN)
         m = yarn_mscale(c->rope.factor, 1);
+    else if (c->rope.kind == HF_ROPE_LONG && c->rope.attention_factor > 0)
+        m = c->rope.attention_factor;
+    else if (c->rope.kind == HF_ROPE_LONG && c->rope.factor > 1)
+        m = sqrt(1 + log(c->rope.factor) / log(c->rope.original_max_positions));
     *scale = (float)m;
 }

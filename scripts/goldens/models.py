@@ -31,12 +31,17 @@ PROMPT_LENGTHS = [1, 7, 12, 33, 100]
 # Greedy choices must not hang on the last bits of a sum.
 MARGIN_MIN = 2e-3
 DISTINCT_MIN = 12
+# The smallest models are duller: logits and greedy tokens prove the graph all the same.
+SMALL_MARGIN_MIN, SMALL_DISTINCT_MIN = 5e-4, 3
+
 
 COMMON = dict(hidden_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
               intermediate_size=128, max_position_embeddings=256, bos_token_id=1, pad_token_id=None)
 LLAMA3 = dict(rope_type="llama3", rope_theta=10000.0, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
               original_max_position_embeddings=32)
 YARN = dict(rope_type="yarn", rope_theta=10000.0, factor=4.0, original_max_position_embeddings=64)
+
+SMALL = dict(vocab_size=160, eos_token_id=2, hidden_size=32, intermediate_size=48)
 
 MODELS = {
     # Llama 3's shape: grouped queries, scaled rope, several ids that end a text.
@@ -50,9 +55,24 @@ MODELS = {
     # Norms of q and k, heads wider than hidden / heads, a full layer below two with a window: two groups.
     "qwen3": dict(cls="Qwen3", vocab_size=390, eos_token_id=2, head_dim=32, num_hidden_layers=3,
                   intermediate_size=96, rope_theta=1e6, tie_word_embeddings=True, use_sliding_window=True,
-                  sliding_window=40, max_window_layers=1),
+                  sliding_window=40, max_window_layers=1, hidden_size=40),
     # A window on every layer, shorter than the texts.
-    "mistral": dict(cls="Mistral", vocab_size=384, eos_token_id=2, sliding_window=24),
+    "mistral": dict(cls="Mistral", vocab_size=200, eos_token_id=2, sliding_window=24, hidden_size=48),
+    # Norms around attention and MLP, capped scores and logits, every second layer with a window.
+    "gemma2": dict(SMALL, cls="Gemma2", head_dim=16, sliding_window=24, query_pre_attn_scalar=20, num_hidden_layers=2,
+                   attn_logit_softcapping=4.0, final_logit_softcapping=12.0, tie_word_embeddings=True),
+    # A rope for each kind of layer, the full one stretched; norms of q and k.
+    "gemma3": dict(SMALL, cls="Gemma3", head_dim=16, sliding_window=24, query_pre_attn_scalar=20, num_hidden_layers=3,
+                   layer_types=["sliding_attention", "sliding_attention", "full_attention"], tie_word_embeddings=True,
+                   rope_parameters=dict(full_attention=dict(rope_type="linear", rope_theta=1e6, factor=8.0),
+                                        sliding_attention=dict(rope_type="default", rope_theta=1e4))),
+    # q, k, v in one tensor, gate and up in another; half of each head turned, each pair at a rate of its own.
+    "phi3": dict(SMALL, cls="Phi3", num_hidden_layers=2, pad_token_id=0, original_max_position_embeddings=256,
+                 rope_parameters=dict(rope_type="longrope", rope_theta=1e4, partial_rotary_factor=0.5,
+                                      attention_factor=1.3, short_factor=[3.0, 1.5], long_factor=[1.5, 4.0])),
+    "gpt2": dict(cls="GPT2", vocab_size=160, eos_token_id=2, n_embd=32, n_layer=2, n_head=4, n_positions=192),
+    "opt": dict(cls="OPT", vocab_size=160, eos_token_id=2, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
+                ffn_dim=64, max_position_embeddings=192, word_embed_proj_dim=32),
     "llama-bf16": dict(cls="Llama", vocab_size=384, rope_parameters=LLAMA3, eos_token_id=2,
                        dtype=torch.bfloat16),
     "qwen2-f16": dict(cls="Qwen2", vocab_size=384, eos_token_id=2, tie_word_embeddings=True,
@@ -60,12 +80,20 @@ MODELS = {
 }
 
 
+def class_name(spec):
+    return "GPT2LMHeadModel" if spec["cls"] == "GPT2" else spec["cls"] + "ForCausalLM"
+
+
 def make_config(spec):
-    kw = dict(COMMON, **{k: v for k, v in spec.items() if k not in ("cls", "shards", "dtype")})
+    own = {k: v for k, v in spec.items() if k not in ("cls", "shards", "dtype")}
+    kw = dict({} if spec["cls"] in ("GPT2", "OPT") else COMMON, **own)
+    if spec["cls"] in ("GPT2", "OPT"):
+        kw["bos_token_id"] = 1
     if "rope_theta" in kw:
         kw["rope_parameters"] = dict(rope_type="default", rope_theta=kw.pop("rope_theta"))
-    config = getattr(transformers, spec["cls"] + "Config")(**kw)
-    config.architectures = [spec["cls"] + "ForCausalLM"]
+    name = "Gemma3Text" if spec["cls"] == "Gemma3" else spec["cls"]
+    config = getattr(transformers, name + "Config")(**kw)
+    config.architectures = [class_name(spec)]
     config.dtype = spec.get("dtype", torch.float32)
     config._attn_implementation = "eager"
     return config
@@ -75,14 +103,24 @@ def init_weights(model, seed):
     """Scales at which activations stay near 1, attention is uneven and logits differ by several units: the
     usual 0.02 would make every layer next to nothing and the greedy text one token."""
     gen = torch.Generator().manual_seed(seed)
+    gemma = model.config.model_type.startswith("gemma")
     with torch.no_grad():
         for name, p in model.named_parameters():
             noise = torch.randn(p.shape, generator=gen, dtype=torch.float32)
-            if name.endswith("norm.weight") or "layernorm" in name:
-                p.copy_(1 + 0.2 * noise)
+            if name.endswith(("norm.weight", "ln_1.weight", "ln_2.weight", "ln_f.weight")) or (
+                    "layernorm" in name and name.endswith("weight")):
+                # Gemma adds 1 to it; what its layers add must outweigh the scaled embedding, or the text is one token.
+                base = (2 if "post_" in name else 0) if gemma else 1
+                p.copy_(base + 0.2 * noise)
             elif name.endswith(".bias"):
                 p.copy_(0.3 * noise)
-            elif "embed_tokens" in name:
+            elif "wpe" in name or "embed_positions" in name:
+                p.copy_(0.5 * noise)
+            elif "c_attn" in name or "c_proj" in name or "c_fc" in name:  # [in][out]
+                p.copy_(noise * 1.6 / math.sqrt(p.shape[0]))
+            elif "embed_tokens" in name and gemma:
+                p.copy_(0.35 * noise)
+            elif "embed_tokens" in name or "wte" in name:
                 p.copy_(noise * (3.0 / math.sqrt(p.shape[1]) if model.config.tie_word_embeddings else 1.0))
             elif "lm_head" in name:
                 p.copy_(noise * 3.0 / math.sqrt(p.shape[1]))
@@ -131,7 +169,9 @@ def make_golden(model, seed):
     for n in PROMPT_LENGTHS:
         prompt = [int(t) for t in rng.integers(0, model.config.vocab_size, n)]
         out, lead = greedy(model, prompt)
-        if lead < MARGIN_MIN or len(set(out)) < DISTINCT_MIN:
+        small = model.config.hidden_size <= 32
+        if lead < (SMALL_MARGIN_MIN if small else MARGIN_MIN) or len(set(out)) < (
+                SMALL_DISTINCT_MIN if small else DISTINCT_MIN):
             return None
         at = list(range(n)) if n == 12 else [n - 1, n + 31, n + N_GREEDY - 2]
         all_logits = logits_of(model, prompt + out)
@@ -173,7 +213,7 @@ def save(model, folder, shards):
 def make_model(name):
     spec = MODELS[name]
     config = make_config(spec)
-    cls = getattr(transformers, spec["cls"] + "ForCausalLM")
+    cls = getattr(transformers, class_name(spec))
     dtype = spec.get("dtype", torch.float32)
     folder = os.path.join(OUT, name)
     for seed in range(1, 200):

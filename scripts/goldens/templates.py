@@ -31,7 +31,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests/golden/tmpl"
 TOOL = ROOT / "build/plain/tests/bench/bench_tmpl"
 NOW_UNIX_S = 1753180200  # bench_tmpl's and the unit test's clock; both run with TZ=UTC
-N_RANDOM = 650
+N_RANDOM = 280
 OUTPUT_MAX = 600  # of a random case that is kept
 
 

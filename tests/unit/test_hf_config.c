@@ -220,8 +220,8 @@ static const struct bad_config {
      "got 17"},
     {"L", "{\"eos_token_id\":\"</s>\"}", RC_INVALID, "eos_token_id", "a token id or a list"},
     {"L", "{\"eos_token_id\":[[1]]}", RC_INVALID, "eos_token_id", "a token id or a list"},
-    {"L", "{\"architectures\":[\"GPT2LMHeadModel\"]}", RC_UNSUPPORTED, "architectures",
-     "\"GPT2LMHeadModel\" is not supported; supported are: LlamaForCausalLM, MistralForCausalLM, "
+    {"L", "{\"architectures\":[\"GPTNeoXForCausalLM\"]}", RC_UNSUPPORTED, "architectures",
+     "\"GPTNeoXForCausalLM\" is not supported; supported are: LlamaForCausalLM, MistralForCausalLM, "
      "Qwen2ForCausalLM, Qwen3ForCausalLM"},
     {"L", "{\"architectures\":[]}", RC_INVALID, "architectures", "a list"},
     {"L", "{\"architectures\":null}", RC_INVALID, "architectures", "a list"},

@@ -251,8 +251,8 @@ static double largest_error(const struct run *r, const struct golden *g, const s
 
 /* ---- tests -------------------------------------------------------------------------------------- */
 
-static const char *const names[] = {"llama",   "llama-yarn", "qwen2",    "qwen3",
-                                    "mistral", "llama-bf16", "qwen2-f16"};
+static const char *const names[] = {"gpt2",       "opt",   "phi3",  "gemma2",  "gemma3",     "llama",
+                                    "llama-yarn", "qwen2", "qwen3", "mistral", "llama-bf16", "qwen2-f16"};
 static const struct be_ops *const tables[] = {&ref_ops, &cpu_ops};
 
 static void check_logprobs(const struct run *r, const struct golden_prompt *p, const char *what) {

@@ -1,7 +1,25 @@
 #include "worker/model/blocks.h"
 
 static struct be_norm rms(const struct model *m, const struct be_w *weight) {
-    return (struct be_norm){.kind = weight ? NORM_RMS : NORM_NONE, .weight = weight, .eps = m->rms_eps};
+    return (struct be_norm){.kind = weight ? NORM_RMS : NORM_NONE,
+                            .weight = weight,
+                            .eps = m->rms_eps,
+                            .weight_offset = m->norm_offset};
+}
+
+/* add_run: x += norm(w from + bias), without the norm where there is none. */
+static void add_run(struct model *m, const struct be_mem *from, const struct be_w *w, const struct be_w *bias,
+                    const struct be_w *post_norm) {
+    struct op_gemm op = {.y = m->x, .x = from, .w = w, .bias = bias, .add = m->x, .reduce = m->n_ranks > 1};
+    if (post_norm) {
+        op.y = m->branch;
+        op.add = NULL;
+    }
+    m->ops->gemm(m->be, &op);
+    if (post_norm)
+        m->ops->norm(
+            m->be, &(struct op_norm){
+                       .y = m->x, .x = m->branch, .norm = rms(m, post_norm), .add = m->x, .cols = m->hidden});
 }
 
 void attn_block_run(struct model *m, const struct attn_block *a) {
@@ -17,9 +35,9 @@ void attn_block_run(struct model *m, const struct attn_block *a) {
                                      .n_heads = m->heads.n,
                                      .n_kv_heads = m->heads.n_kv,
                                      .head_dim = m->head_dim,
-                                     .rotary_dim = m->head_dim,
+                                     .rotary_dim = m->rotary_dim,
                                      .rope = ROPE_NEOX,
-                                     .inv_freq = m->inv_freq,
+                                     .inv_freq = a->inv_freq,
                                      .rope_scale = m->rope_scale,
                                      .q_norm = rms(m, a->q_norm),
                                      .k_norm = rms(m, a->k_norm)},
@@ -32,11 +50,9 @@ void attn_block_run(struct model *m, const struct attn_block *a) {
                                           .n_kv_heads = m->heads.n_kv,
                                           .head_dim = m->head_dim,
                                           .scale = m->attn_scale,
+                                          .softcap = m->attn_softcap,
                                           .window = a->window});
-    m->ops->gemm(
-        m->be,
-        &(struct op_gemm){
-            .y = m->x, .x = m->attn, .w = a->o, .bias = a->o_bias, .add = m->x, .reduce = m->n_ranks > 1});
+    add_run(m, m->attn, a->o, a->o_bias, a->post_norm);
 }
 
 void mlp_block_run(struct model *m, const struct mlp_block *b) {
@@ -46,20 +62,17 @@ void mlp_block_run(struct model *m, const struct mlp_block *b) {
                                           .norm = rms(m, b->norm),
                                           .bias = b->gate_up_bias,
                                           .act = m->act});
-    m->ops->gemm(m->be, &(struct op_gemm){.y = m->x,
-                                          .x = m->mid,
-                                          .w = b->down,
-                                          .bias = b->down_bias,
-                                          .add = m->x,
-                                          .reduce = m->n_ranks > 1});
+    add_run(m, m->mid, b->down, b->down_bias, b->post_norm);
 }
 
 void embed_run(struct model *m) {
-    m->ops->embed(m->be, &(struct op_embed){.y = m->x, .tokens = m->embed, .cols = m->hidden});
+    m->ops->embed(
+        m->be, &(struct op_embed){.y = m->x, .tokens = m->embed, .scale = m->embed_scale, .cols = m->hidden});
 }
 
 void head_run(struct model *m) {
-    m->ops->logits(m->be, &(struct op_logits){.x = m->x, .norm = rms(m, m->norm), .w = m->head});
+    m->ops->logits(m->be, &(struct op_logits){
+                              .x = m->x, .norm = rms(m, m->norm), .w = m->head, .softcap = m->final_softcap});
 }
 
 void last_run(struct model *m) {

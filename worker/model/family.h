@@ -31,6 +31,8 @@ struct attn_block {
     const struct be_w *o_bias;          /* [hidden], or NULL */
     uint32_t group, layer;              /* cache group, and layer within it */
     uint32_t window;                    /* 0: none */
+    const struct be_w *post_norm;       /* [hidden] of what is added; NULL: none */
+    const struct be_w *inv_freq;        /* of this layer's rope */
 };
 
 struct mlp_block {
@@ -39,6 +41,7 @@ struct mlp_block {
     const struct be_w *gate_up_bias; /* [2 mlp], or NULL */
     const struct be_w *down;         /* [hidden][mlp] */
     const struct be_w *down_bias;    /* [hidden], or NULL */
+    const struct be_w *post_norm;    /* [hidden] of what is added; NULL: none */
 };
 
 struct layer {
@@ -95,6 +98,8 @@ struct model {
     uint32_t hidden, head_dim, mlp; /* mlp: of this rank */
     struct heads heads;
     float rms_eps, attn_scale, rope_scale;
+    float norm_offset, embed_scale, attn_softcap, final_softcap; /* Gemma; else 0 */
+    uint32_t rotary_dim;
     enum act_kind act;
     struct group_plan groups;
 
@@ -106,19 +111,22 @@ struct model {
     struct encoder enc; /* of encoders; their hidden states end up in `last` */
     bool pools;         /* hidden states are wanted, not logits */
 
-    struct be_mem *x;    /* [n_tokens_max][hidden]: the residual stream */
-    struct be_mem *qkv;  /* [n_tokens_max][(n + 2 n_kv) head_dim] */
-    struct be_mem *attn; /* [n_tokens_max][n head_dim] */
-    struct be_mem *mid;  /* [n_tokens_max][mlp] */
-    struct be_mem *last; /* [n_tokens_max][hidden]: behind the last norm; NULL unless it pools */
+    struct be_mem *x;      /* [n_tokens_max][hidden]: the residual stream */
+    struct be_mem *qkv;    /* [n_tokens_max][(n + 2 n_kv) head_dim] */
+    struct be_mem *attn;   /* [n_tokens_max][n head_dim] */
+    struct be_mem *mid;    /* [n_tokens_max][mlp] */
+    struct be_mem *branch; /* [n_tokens_max][hidden]: what is normed before it is added; NULL: nothing is */
+    struct be_mem *last;   /* [n_tokens_max][hidden]: behind the last norm; NULL unless it pools */
 
     struct be_w **owned; /* every packed weight */
     uint32_t n_owned, cap_owned;
     uint64_t weight_bytes;
 };
 
-/* Llama, Mistral, Qwen2 and Qwen3: one graph, told apart by flags of the config. */
+/* Llama, Mistral, Qwen2, Qwen3, Gemma 2, Gemma 3 and Phi-3: one graph, told apart by flags of the config. */
 extern const struct model_family llama_family;
+/* GPT-2 and OPT. */
+extern const struct model_family gpt_family;
 /* BERT, RoBERTa, XLM-RoBERTa and MPNet; ModernBERT. */
 extern const struct model_family bert_family, modernbert_family;
 

@@ -1,7 +1,8 @@
-/* llama.c: Llama, Mistral, Qwen2 and Qwen3: names of tensors, and one graph.
+/* llama.c: Llama, Mistral, Qwen2, Qwen3, Gemma 2, Gemma 3 and Phi-3: names of tensors, and one graph.
  *
- * The four differ in flags of the config: biases of q, k, v (Qwen2), norms of q and k (Qwen3), windows
- * (Mistral, Qwen), tied embeddings, scaled rope. Names are those of Hugging Face's checkpoints.
+ * They differ in flags of the config: biases of q, k, v (Qwen2), norms of q and k (Qwen3, Gemma 3), windows
+ * (Mistral, Qwen, Gemma), tied embeddings, scaled rope, norms behind attention and MLP (Gemma), fused tensors
+ * (Phi-3). Names are those of Hugging Face's checkpoints.
  */
 #include <stdio.h>
 
@@ -39,6 +40,16 @@ static struct tensor end(const char *name, uint32_t rows, uint32_t cols) {
     return t;
 }
 
+/* fuse: the three parts of a tensor that holds q, k and v one behind the other. */
+static void fuse(struct tensor part[3], const char *name, uint32_t i, uint32_t q, uint32_t kv,
+                 uint32_t cols) {
+    uint32_t before[3] = {0, q, q + kv};
+    for (int k = 0; k < 3; k++) {
+        uint32_t row0 = part[k].row0, n = part[k].n_rows;
+        part[k] = cut_rows(at(i, name, q + 2 * kv, cols), before[k] + row0, n);
+    }
+}
+
 static enum rc load_attn(const struct model *m, const struct hf_config *c, struct weights *w, uint32_t i,
                          struct attn_block *a, struct err *e) {
     uint32_t hd = c->head_dim, q = c->n_heads * hd, kv = c->n_kv_heads * hd;
@@ -55,7 +66,12 @@ static enum rc load_attn(const struct model *m, const struct hf_config *c, struc
     struct tensor o_bias = at(i, "self_attn.o_proj.bias", c->hidden, 0);
     struct tensor q_norm = norm(at(i, "self_attn.q_norm.weight", hd, 0));
     struct tensor k_norm = norm(at(i, "self_attn.k_norm.weight", hd, 0));
+    struct tensor post = norm(at(i, "post_attention_layernorm.weight", c->hidden, 0));
+    if (c->fused)
+        fuse(qkv, "self_attn.qkv_proj.weight", i, q, kv, c->hidden);
     enum rc rc = weights_pack(w, BE_W_VECTOR, &n1, 1, &a->norm, e);
+    if (!rc && c->sandwich_norms)
+        rc = weights_pack(w, BE_W_VECTOR, &post, 1, &a->post_norm, e);
     if (!rc)
         rc = weights_pack(w, BE_W_LINEAR, qkv, 3, &a->qkv, e);
     if (!rc && c->qkv_bias)
@@ -74,14 +90,22 @@ static enum rc load_attn(const struct model *m, const struct hf_config *c, struc
 static enum rc load_mlp(const struct model *m, const struct hf_config *c, struct weights *w, uint32_t i,
                         struct mlp_block *b, struct err *e) {
     uint32_t first = m->rank * m->mlp;
-    struct tensor n2 = norm(at(i, "post_attention_layernorm.weight", c->hidden, 0));
+    struct tensor n2 =
+        norm(at(i, c->sandwich_norms ? "pre_feedforward_layernorm.weight" : "post_attention_layernorm.weight",
+                c->hidden, 0));
+    struct tensor post = norm(at(i, "post_feedforward_layernorm.weight", c->hidden, 0));
     struct tensor gate_up[2] = {cut_rows(at(i, "mlp.gate_proj.weight", c->mlp, c->hidden), first, m->mlp),
                                 cut_rows(at(i, "mlp.up_proj.weight", c->mlp, c->hidden), first, m->mlp)};
     struct tensor bias[2] = {cut_rows(at(i, "mlp.gate_proj.bias", c->mlp, 0), first, m->mlp),
                              cut_rows(at(i, "mlp.up_proj.bias", c->mlp, 0), first, m->mlp)};
     struct tensor down = cut_cols(at(i, "mlp.down_proj.weight", c->hidden, c->mlp), first, m->mlp);
     struct tensor down_bias = at(i, "mlp.down_proj.bias", c->hidden, 0);
+    for (uint32_t k = 0; k < 2 && c->fused; k++)
+        gate_up[k] =
+            cut_rows(at(i, "mlp.gate_up_proj.weight", 2 * c->mlp, c->hidden), k * c->mlp + first, m->mlp);
     enum rc rc = weights_pack(w, BE_W_VECTOR, &n2, 1, &b->norm, e);
+    if (!rc && c->sandwich_norms)
+        rc = weights_pack(w, BE_W_VECTOR, &post, 1, &b->post_norm, e);
     if (!rc)
         rc = weights_pack(w, BE_W_GATE_UP, gate_up, 2, &b->gate_up, e);
     if (!rc && c->mlp_bias)

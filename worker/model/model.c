@@ -6,10 +6,19 @@
 #include "worker/model/weights.h"
 
 static const struct model_family *const families[N_HF_ARCH] = {
-    [HF_LLAMA] = &llama_family, [HF_MISTRAL] = &llama_family,
-    [HF_QWEN2] = &llama_family, [HF_QWEN3] = &llama_family,
-    [HF_BERT] = &bert_family,   [HF_ROBERTA] = &bert_family,
-    [HF_MPNET] = &bert_family,  [HF_MODERNBERT] = &modernbert_family,
+    [HF_LLAMA] = &llama_family,
+    [HF_MISTRAL] = &llama_family,
+    [HF_QWEN2] = &llama_family,
+    [HF_QWEN3] = &llama_family,
+    [HF_GEMMA2] = &llama_family,
+    [HF_GEMMA3] = &llama_family,
+    [HF_PHI3] = &llama_family,
+    [HF_GPT2] = &gpt_family,
+    [HF_OPT] = &gpt_family,
+    [HF_BERT] = &bert_family,
+    [HF_ROBERTA] = &bert_family,
+    [HF_MPNET] = &bert_family,
+    [HF_MODERNBERT] = &modernbert_family,
 };
 
 static const struct {
@@ -86,7 +95,7 @@ static enum rc check_opts(const struct hf_config *c, const struct model_opts *o,
     if (!o->ops->embed || !o->ops->gemm || !o->ops->attn || !o->ops->logits)
         return err_set(e, RC_UNSUPPORTED, NULL, "the %s backend lacks an operation that %s needs",
                        o->ops->name, c->arch_name);
-    if (hf_is_encoder(c) && n > 1)
+    if (c->arch >= HF_GPT2 && n > 1)
         return err_set(e, RC_UNSUPPORTED, "tensor-parallel-size", "%s runs on one rank", c->arch_name);
     if (c->n_heads % n || c->mlp % n || (c->n_kv_heads % n && n % c->n_kv_heads))
         return err_set(e, RC_INVALID, "tensor-parallel-size",
@@ -113,11 +122,16 @@ static void set_shape(struct model *m, const struct hf_config *c, const struct m
     m->mlp = c->mlp / m->n_ranks;
     m->heads = heads_of(c, m->rank, m->n_ranks);
     m->rms_eps = c->rms_eps;
-    m->attn_scale = 1.0f / sqrtf((float)c->head_dim);
+    m->attn_scale = c->attn_scale > 0 ? c->attn_scale : 1.0f / sqrtf((float)c->head_dim);
+    m->norm_offset = c->norm_offset;
+    m->embed_scale = c->embed_scale;
+    m->attn_softcap = c->attn_softcap;
+    m->final_softcap = c->final_softcap;
+    m->rotary_dim = c->rotary_dim;
     m->groups = plan_groups(c, o);
     m->n_layers = c->n_layers;
     m->pools = o->pools || hf_is_encoder(c);
-    if (hf_is_encoder(c))
+    if (hf_is_encoder(c) || c->arch == HF_GPT2 || c->arch == HF_OPT)
         m->enc.layers = xcalloc(c->n_layers, sizeof *m->enc.layers);
     else
         m->layers = xcalloc(c->n_layers, sizeof *m->layers);
@@ -144,7 +158,7 @@ static enum rc new_buffer(struct model *m, uint64_t rows, uint32_t cols, struct 
     return RC_OK;
 }
 
-static enum rc new_buffers(struct model *m, uint32_t n_tokens, struct err *e) {
+static enum rc new_buffers(struct model *m, const struct hf_config *c, uint32_t n_tokens, struct err *e) {
     enum rc rc = new_buffer(m, n_tokens, m->hidden, &m->x, e);
     if (!rc)
         rc = new_buffer(m, n_tokens, (m->heads.n + 2 * m->heads.n_kv) * m->head_dim, &m->qkv, e);
@@ -154,16 +168,28 @@ static enum rc new_buffers(struct model *m, uint32_t n_tokens, struct err *e) {
         rc = new_buffer(m, n_tokens, m->mlp, &m->mid, e);
     if (!rc && m->pools)
         rc = new_buffer(m, n_tokens, m->hidden, &m->last, e);
+    if (!rc && c->sandwich_norms)
+        rc = new_buffer(m, n_tokens, m->hidden, &m->branch, e);
     return rc;
 }
 
+/* load_rope: the frequencies, and those of the layers with a window, which turn at a rate of their own in
+ * Gemma 3. */
 static enum rc load_rope(struct model *m, const struct hf_config *c, const struct model_opts *o,
                          struct weights *w, struct err *e) {
-    if (hf_is_encoder(c))
-        return RC_OK; /* the family's own */
-    float *freq = xcalloc(c->head_dim / 2, sizeof *freq);
-    hf_rope_inv_freq(c, c->head_dim, max_len(c, o), freq, &m->rope_scale);
-    enum rc rc = weights_pack_floats(w, freq, c->head_dim / 2, &m->inv_freq, e);
+    uint32_t n = c->rotary_dim / 2;
+    const struct be_w *local = NULL;
+    if (!m->layers)
+        return RC_OK; /* the family's own, or none */
+    float *freq = xcalloc(n, sizeof *freq);
+    hf_rope_inv_freq(c, c->rotary_dim, max_len(c, o), freq, &m->rope_scale);
+    enum rc rc = weights_pack_floats(w, freq, n, &m->inv_freq, e);
+    for (uint32_t i = 0; i < n && c->local_theta > 0; i++)
+        freq[i] = 1.0f / powf((float)c->local_theta, (float)(2 * i) / (float)c->rotary_dim);
+    if (!rc && c->local_theta > 0)
+        rc = weights_pack_floats(w, freq, n, &local, e);
+    for (uint32_t i = 0; i < c->n_layers; i++)
+        m->layers[i].attn.inv_freq = c->layer_windowed[i] && local ? local : m->inv_freq;
     free(freq);
     return rc;
 }
@@ -178,7 +204,7 @@ enum rc model_load(struct model **out, const struct hf_config *cfg, const struct
     struct weights w;
     set_shape(m, cfg, o);
     weights_init(&w, m, cfg, set, o);
-    rc = new_buffers(m, o->n_tokens_max, e);
+    rc = new_buffers(m, cfg, o->n_tokens_max, e);
     if (!rc)
         rc = load_rope(m, cfg, o, &w, e);
     if (!rc)
@@ -200,7 +226,7 @@ void model_free(struct model *m) {
         return;
     for (uint32_t i = 0; i < m->n_owned; i++)
         m->ops->weight_free(m->be, m->owned[i]);
-    struct be_mem *buffers[] = {m->x, m->qkv, m->attn, m->mid, m->last};
+    struct be_mem *buffers[] = {m->x, m->qkv, m->attn, m->mid, m->last, m->branch};
     for (size_t i = 0; i < ARRAY_LEN(buffers); i++) {
         if (buffers[i])
             m->ops->mem_free(m->be, buffers[i]);

@@ -238,6 +238,33 @@ enum rc weights_floats(struct weights *w, const struct tensor *t, float **out, s
     return RC_OK;
 }
 
+/* turn: [rows][cols] of n_bytes each to [cols][rows]. */
+static void turn(uint8_t *dst, const uint8_t *src, size_t rows, size_t cols, size_t n_bytes) {
+    for (size_t c = 0; c < cols; c++)
+        for (size_t r = 0; r < rows; r++)
+            memcpy(dst + (c * rows + r) * n_bytes, src + (r * cols + c) * n_bytes, n_bytes);
+}
+
+enum rc weights_pack_turned(struct weights *w, const struct tensor *t, const struct be_w **out,
+                            struct err *e) {
+    struct be_weight_src src = {.rows = t->rows, .cols = t->cols, .n_rows = t->rows, .n_cols = t->cols};
+    enum rc rc = w->set ? read_tensor(w, 0, t, &src, e) : make_tensor(w, 0, t, &src, e);
+    if (rc)
+        return rc;
+    size_t bytes = (size_t)t->rows * t->cols * dtype_bytes(src.dtype);
+    void *turned = temp_get(w, 1, bytes);
+    if (!turned)
+        return no_memory(t, bytes, e);
+    turn(turned, src.data, t->rows, t->cols, dtype_bytes(src.dtype));
+    src = (struct be_weight_src){.data = turned,
+                                 .dtype = src.dtype,
+                                 .rows = t->cols,
+                                 .cols = t->rows,
+                                 .n_rows = t->cols,
+                                 .n_cols = t->rows};
+    return pack(w, BE_W_LINEAR, &src, 1, t->name, out, e);
+}
+
 enum rc weights_pack_floats(struct weights *w, const float *v, uint32_t n, const struct be_w **out,
                             struct err *e) {
     struct be_weight_src src = {.data = v, .dtype = DT_F32, .rows = n, .cols = 1, .n_rows = n, .n_cols = 1};

@@ -51,6 +51,9 @@ MUST_USE enum rc weights_pack_floats(struct weights *w, const float *v, uint32_t
                                      struct err *e);
 /* weights_floats: one tensor, whole, as f32 on the host; the caller frees it. */
 MUST_USE enum rc weights_floats(struct weights *w, const struct tensor *t, float **out, struct err *e);
+/* weights_pack_turned: a matrix stored as [n_in][n_out] (rows and cols of t), as a LINEAR of n_out rows. */
+MUST_USE enum rc weights_pack_turned(struct weights *w, const struct tensor *t, const struct be_w **out,
+                                     struct err *e);
 /* weights_check_rest: RC_UNSUPPORTED if the set holds a tensor of the model's layers or ends that was not
  * used: then the checkpoint computes something else than this graph. */
 MUST_USE enum rc weights_check_rest(const struct weights *w, bool tied, struct err *e);
