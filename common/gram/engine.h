@@ -54,6 +54,13 @@ struct rx_memo {
 };
 enum { RX_MEMO = 1 << 12 };
 
+/* A class made lately, by its ranges: schemas ask for the same few again and again. */
+struct class_memo {
+    struct rx_range range[8];
+    uint32_t n, rx; /* n 0: free */
+};
+enum { CLASS_MEMO = 16 };
+
 struct rx_pool {
     struct rx_node *node;
     struct rx_set *set;
@@ -65,7 +72,8 @@ struct rx_pool {
     uint32_t n_tmp, cap_tmp;
     uint32_t *mark; /* visits: mark[id] == epoch */
     uint32_t cap_mark, epoch;
-    struct rx_memo *memo; /* derivatives seen lately, direct mapped */
+    struct rx_memo *memo;                     /* derivatives seen lately, direct mapped */
+    struct class_memo class_memo[CLASS_MEMO]; /* of a grammar not sealed yet */
     uint32_t any_char;
     uint8_t class_of[256]; /* bytes that no expression tells apart share a class; set by gram_seal */
     uint8_t class_byte[256];

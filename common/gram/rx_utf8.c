@@ -118,6 +118,16 @@ static size_t tidy(struct rx_range *in, size_t n, bool negated, struct rx_range 
     return k;
 }
 
+/* class_memo_of: where a class of these ranges would be kept; NULL: nowhere. */
+static struct class_memo *class_memo_of(struct gram *g, const struct rx_range *r, size_t n) {
+    uint64_t h = n;
+    if (n == 0 || n > ARRAY_LEN(g->rx.class_memo[0].range))
+        return NULL;
+    for (size_t i = 0; i < n; i++)
+        h = mix(mix(h, r[i].lo), r[i].hi);
+    return &g->rx.class_memo[(h >> 20) % CLASS_MEMO];
+}
+
 uint32_t rx_class(struct gram *g, const struct rx_range *ranges, size_t n, bool negated) {
     if (n > g->limit.n_rx)
         gram_set_over(g, "too many ranges in a class");
@@ -127,6 +137,15 @@ uint32_t rx_class(struct gram *g, const struct rx_range *ranges, size_t n, bool 
     if (n)
         memcpy(in, ranges, n * sizeof *in);
     size_t m = tidy(in, n, negated, r), base = g->rx.n_tmp, i = 0;
+    struct class_memo *memo = class_memo_of(g, r, m);
+    if (memo && memo->n == m && memcmp(memo->range, r, m * sizeof *r) == 0) {
+        free(in);
+        free(r);
+        return memo->rx;
+    }
+    struct class_memo made = {.n = (uint32_t)m};
+    if (memo)
+        memcpy(made.range, r, m * sizeof *r);
     struct rx_set ascii = {{0}};
     for (; i < m && r[i].lo < 0x80; i++)
         for (uint32_t b = r[i].lo; b <= r[i].hi; b++)
@@ -146,7 +165,10 @@ uint32_t rx_class(struct gram *g, const struct rx_range *ranges, size_t n, bool 
     heads(g, r + i, m - i, 0xF0, 0xF4, 0x07, 3);
     free(in);
     free(r);
-    return rx_mk_switch(g, (uint32_t)base, false);
+    made.rx = rx_mk_switch(g, (uint32_t)base, false);
+    if (memo && !g->fail)
+        *memo = made;
+    return made.rx;
 }
 
 /* ---- tries ------------------------------------------------------------------------------------- */
