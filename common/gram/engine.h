@@ -159,6 +159,7 @@ struct key_pool {
     struct key_memo *memo;
     uint32_t n, cap;
     struct itab tab;
+    bool leans; /* what was just asked met a question in progress */
 };
 
 struct closure; /* scratch of ctx.c */

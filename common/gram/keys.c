@@ -4,7 +4,8 @@
  * terminal is looked at by itself: that some string of it is left. A production that asks for several more
  * keys of a finite expression than there are is not found out before they run out (ir.h tells front ends). */
 
-enum { DEPTH_MAX = 64, BUSY = 2 };
+enum { DEPTH_MAX = 64 };
+enum { NO, YES, BUSY, OPEN }; /* key_memo.is; OPEN: to be looked at again */
 
 static bool viable(struct gram *g, uint32_t at, uint32_t keys, unsigned depth);
 
@@ -37,22 +38,31 @@ static bool viable(struct gram *g, uint32_t at, uint32_t keys, unsigned depth) {
     uint32_t hash = (uint32_t)(mix(mix(5, at), keys) >> 20), id = find(g, at, keys, hash);
     if (!g->place_keys[at] || depth > DEPTH_MAX)
         return true;
-    if (id != UINT32_MAX)
-        return p->memo[id].is == 1; /* one in progress does not stand on itself */
+    if (id != UINT32_MAX && p->memo[id].is != OPEN) {
+        p->leans |= p->memo[id].is == BUSY; /* one in progress does not stand on itself */
+        return p->memo[id].is == YES;
+    }
     if (!gram_spend(g, 8))
         return false;
-    p->memo = table_grow(p->memo, &p->cap, (size_t)p->n + 1, sizeof *p->memo, &g->bytes);
-    p->memo[p->n] = (struct key_memo){at, keys, BUSY};
-    id = p->n++;
-    itab_add(&p->tab, hash, id, &g->bytes);
-    bool all = true;
+    if (id == UINT32_MAX) {
+        p->memo = table_grow(p->memo, &p->cap, (size_t)p->n + 1, sizeof *p->memo, &g->bytes);
+        p->memo[p->n] = (struct key_memo){.at = at, .keys = keys};
+        id = p->n++;
+        itab_add(&p->tab, hash, id, &g->bytes);
+    }
+    bool all = true, leaned = p->leans;
+    p->leans = false;
+    p->memo[id].is = BUSY;
     for (uint32_t k = at; all && g->place[k] != PART_END; k++)
         all = part_viable(g, g->place[k], keys, depth);
-    p->memo[id].is = all;
+    /* A no that leans on one in progress holds for this question only; at the bottom there is none left. */
+    p->memo[id].is = all ? YES : g->fail || (p->leans && depth > 0) ? OPEN : NO;
+    p->leans = p->leans || leaned;
     return all;
 }
 
 bool keys_viable(struct gram *g, uint32_t at, uint32_t keys) {
+    g->keys.leans = false;
     return keys == RX_NONE || viable(g, at, keys, 0);
 }
 
