@@ -16,6 +16,7 @@ enum {
     CHUNK_BYTES = 8192, /* of a panel; with as much prefetched and a tile's x, in the first-level cache */
     WAVE_BYTES = 2048,  /* of each of four panels; likewise */
     WAVE_ROWS = 4,
+    WIDEN_TILES = 4,     /* from here on a chunk of a 16-bit type is widened first */
     AHEAD_BYTES = 4096,  /* of 5 or 6 rows */
     GROUP_MAX = 8,       /* panels of a unit of work */
     STREAM_MAX = 32,     /* panels taken at once when streaming */
@@ -25,7 +26,8 @@ enum {
 _Static_assert((int)SEGMENT_ROWS % (int)TILE_ROWS == 0, "a segment is whole tiles");
 
 struct room {
-    _Alignas(64) float c[GROUP_MAX][SEGMENT_ROWS * PANEL_COLS];
+    _Alignas(64) float w[CHUNK_BYTES / sizeof(uint16_t)];
+    float c[GROUP_MAX][SEGMENT_ROWS * PANEL_COLS];
 };
 
 /* tile_row: the first row of tile `tile` of a segment, counted from the segment's. */
@@ -198,20 +200,27 @@ static void stream(const struct product *p, struct room *room, const struct segm
 }
 
 /* chunk: n_k of one panel, from k0 on, against all tiles of a segment. next: what to prefetch meanwhile. */
-static void chunk(const struct segment *s, const struct panels *w, const float *x, uint32_t k0, uint32_t n_k,
-                  const uint8_t *next, float *c) {
+static void chunk(const struct segment *s, struct room *room, const struct panels *w, const float *x,
+                  uint32_t k0, uint32_t n_k, const uint8_t *next, float *c) {
+    const uint8_t *at = w->w + k0 * w->k_bytes;
+    enum dtype type = w->t;
+    if (type != DT_F32 && s->n_tiles >= WIDEN_TILES) {
+        panel_widen(type, at, n_k, room->w);
+        at = (const uint8_t *)room->w;
+        type = DT_F32;
+    }
     for (uint32_t i = 0; i < s->n_tiles; i++) {
         uint32_t r0 = tile_row(s, i), rows = tile_row(s, i + 1) - r0;
         struct tile t = {
             .x = x + (size_t)r0 * w->n_k + (size_t)k0 * rows,
-            .w = w->w + k0 * w->k_bytes,
+            .w = at,
             .c = c + (size_t)r0 * PANEL_COLS,
             .n_k = n_k,
             .more = k0 > 0,
             .next = i == 0 ? next : NULL, /* one tile prefetches all of it */
             .next_near = (ptrdiff_t)(2 * w->k_bytes),
         };
-        tile_run(w->t, rows, &t);
+        tile_run(type, rows, &t);
     }
 }
 
@@ -227,7 +236,7 @@ static void block(const struct product *p, struct room *room, const struct segme
             const uint8_t *next = w.w + w.bytes + k0 * w.k_bytes;
             if (i + 1 == n)
                 next = k0 + step < w.n_k ? first.w + (k0 + step) * w.k_bytes : NULL;
-            chunk(s, &w, x, k0, MIN(step, w.n_k - k0), next, room->c[i]);
+            chunk(s, room, &w, x, k0, MIN(step, w.n_k - k0), next, room->c[i]);
         }
     for (uint32_t i = 0; i < n; i++)
         finish(p, panel + i, s->row0, s->n_rows, room->c[i]);

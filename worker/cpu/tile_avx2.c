@@ -21,7 +21,7 @@ enum { STREAM_AHEAD_K = 8 };
 struct form {
     enum dtype t;
     int n_rows, n_panels;
-    enum { PACKED, ROWS, STREAM } kind;
+    enum { PLAIN, PACKED, ROWS, STREAM } kind;
 };
 
 /* step: one k. */
@@ -60,13 +60,15 @@ INLINE void pair(struct form f, const struct tile *a, const float *x, const uint
 INLINE void body(struct form f, const struct tile *a, __m256 acc[][6][2]) {
     const size_t e = 16 * dtype_bytes(f.t), x_k = f.kind == ROWS ? 1 : (size_t)f.n_rows;
     const float *x = a->x;
-    const uint8_t *w = a->w, *next = a->next;
+    const uint8_t *w = a->w, *next = f.kind == PACKED ? a->next : a->w;
     uint32_t k = 0;
     while (k + 8 <= a->n_k) {
         UNROLL(1)
-        for (const uint32_t end = k + 8; k < end; k += 2, x += 2 * x_k, w += 2 * e, next += a->next_near)
+        for (const uint32_t end = k + 8; k < end; k += 2, x += 2 * x_k, w += 2 * e) {
             pair(f, a, x, w, next, acc);
-        next += a->next_far;
+            next += f.kind == PACKED ? a->next_near : 0;
+        }
+        next += f.kind == PACKED ? a->next_far : 0;
     }
     UNROLL(1)
     for (; k < a->n_k; k++, x += x_k, w += e)
@@ -109,6 +111,7 @@ typedef void rows_fn(const struct tile *a, uint32_t n_panels);
 // clang-format off
 #define FORM static __attribute__((noinline)) void
 #define TILE(t, rows)                                                                                       \
+    FORM plain_##t##_##rows(const struct tile *a) { run((struct form){DT_##t, rows, 1, PLAIN}, a); }        \
     FORM tile_##t##_##rows(const struct tile *a) { run((struct form){DT_##t, rows, 1, PACKED}, a); }        \
     FORM rows_##t##_##rows(const struct tile *a, uint32_t n_panels) {                                       \
         run_panels((struct form){DT_##t, rows, 1, ROWS}, a, n_panels);                                      \
@@ -128,16 +131,10 @@ static int type_index(enum dtype t) {
 }
 
 void tile_run(enum dtype t, uint32_t n_rows, const struct tile *a) {
-    static tile_fn *const forms[3][TILE_ROWS] = {ALL(tile_F32), ALL(tile_F16), ALL(tile_BF16)};
-    struct tile idle;
+    static tile_fn *const fetching[3][TILE_ROWS] = {ALL(tile_F32), ALL(tile_F16), ALL(tile_BF16)};
+    static tile_fn *const plain[3][TILE_ROWS] = {ALL(plain_F32), ALL(plain_F16), ALL(plain_BF16)};
     CHECK(n_rows >= 1 && n_rows <= TILE_ROWS);
-    if (!a->next) { /* it prefetches what it has read */
-        idle = *a;
-        idle.next = a->w;
-        idle.next_near = idle.next_far = 0;
-        a = &idle;
-    }
-    forms[type_index(t)][n_rows - 1](a);
+    (a->next ? fetching : plain)[type_index(t)][n_rows - 1](a);
 }
 
 void tile_rows(enum dtype t, uint32_t n_rows, uint32_t n_panels, const struct tile *a) {
