@@ -354,7 +354,7 @@ enum rc pool_prepare(const struct router_opts *o, const struct field_values *v, 
         rc = scores ? encode_scores(o, v, &cut, r, e) : encode_inputs(o, v, &cut, r, e);
     if (!rc && !scores)
         r->pool->n_items = r->n_prompts;
-    r->tokenize_ns = clock_ns() - start_ns - MIN(r->template_ns, clock_ns() - start_ns);
+    r->tokenize_ns = clock_ns() - start_ns - r->template_ns;
     return rc ? rc : check_size(r, e);
 }
 
