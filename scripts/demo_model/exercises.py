@@ -224,8 +224,8 @@ def story(d):
     return [(d.ask(TELL, x=about), d.ask(BEGINNINGS, a=article(a), p=p) + " " + plot)]
 
 
-def repeat(d):
+def repeat(d, least=1, most=5):
     """Copying and nothing else: what taking names and goods out of a sentence is learned from."""
     kinds = [lambda: d.pick(words.SPELL), d.made_up, d.name, d.city, d.item, lambda: str(d.number(1, 999))]
-    text = " ".join(d.pick(kinds)() for _ in range(d.number(1, 5)))
+    text = " ".join(d.pick(kinds)() for _ in range(d.number(least, most)))
     return [(d.ask(REPEAT, t=text), text + ".")]

@@ -43,6 +43,7 @@ BAG = [t for t, n in MEASURED + BESIDE for _ in range(n)]
 NO_TOOLS = [t for t in BAG if t != "tools"]
 BESIDE_TOOLS = [greet, manners, who, "capitals", opposite, story]
 CASUAL = {"capitals", "sums", greet, manners, who, capital_more, colour, day, month, arithmetic, opposite, refuse}
+FIRST = 24576  # dialogues that are mostly copying: a small model finds that rule quickly alone, and hardly among others
 AROUND = [
     ("Hi! ", ""), ("Please: ", ""), ("Hello. ", ""), ("Now: ", ""), ("Next question: ", ""), ("", " Thanks!"),
     ("So, ", ""), ("Ok. ", ""),
@@ -109,6 +110,8 @@ def with_tools(d):
 def dialogue(seed, index):
     """Dialogue `index`: {"messages": [...]}, and "tools" where there are some. Also the Draw that made it."""
     d = Draw(seed, index)
+    if index < FIRST and d.chance(0.9):
+        return {"messages": [m for user, assistant in repeat(d, 3, 16) for m in exchange(d, repeat, user, assistant)]}, d
     if d.chance(0.02):
         return {"messages": one_word(d)}, d
     if d.chance(0.012):

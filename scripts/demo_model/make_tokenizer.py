@@ -17,7 +17,7 @@ import sys
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 import chat
-from generate import SEED, dialogue
+from generate import FIRST, SEED, dialogue
 
 VOCAB = 4096
 N_DIALOGUES = 60000
@@ -31,7 +31,7 @@ WORD = re.compile(r"[A-Za-z]+")
 
 
 def corpus():
-    for i in range(N_DIALOGUES):
+    for i in range(FIRST, FIRST + N_DIALOGUES):
         made, d = dialogue(SEED, i)
         cut = {w.lower() for w in d.copied}
         for text, _ in chat.parts(made):
