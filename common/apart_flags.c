@@ -11,7 +11,6 @@
         .choices = values, .help = why                                                                       \
     }
 
-#define NO_KEYS "this version checks no keys; put a proxy that does in front of it"
 #define NO_TLS "this version speaks plain HTTP; put a proxy that ends TLS in front of it"
 #define NO_CORS "this version sends no CORS headers; put a proxy that does in front of it"
 #define NO_TOOLS "this version parses no tool calls"
@@ -25,9 +24,6 @@ const struct conf_flag apart_flag_rows[] = {
     /* 22.2, in its order: not in this version */
     REFUSED("uds", CONF_STR, "this version listens on --host and --port"),
     REFUSED("http2", CONF_BOOL, "this version speaks HTTP/1.1"),
-    REFUSED("api-key", CONF_LIST, NO_KEYS),
-    REFUSED("api-key-file", CONF_STR, NO_KEYS),
-    REFUSED("metrics-auth", CONF_BOOL, NO_KEYS),
     REFUSED("ssl-certfile", CONF_STR, NO_TLS),
     REFUSED("ssl-keyfile", CONF_STR, NO_TLS),
     REFUSED("ssl-ca-certs", CONF_STR, NO_TLS),

@@ -26,7 +26,9 @@ enum {
     LOOP_UNPUSHED_MAX = 16,
 };
 
+struct auth;
 struct conn;
+struct cors;
 struct session;
 struct stream;
 
@@ -71,8 +73,13 @@ struct router {
     struct rmetrics *metrics;
     struct gen_env env;
     char *secret;
+    struct auth *auth;      /* NULL: nobody has to show a key */
+    struct cors *cors;
+    struct ssl_ctx_st *tls; /* NULL: plain HTTP */
+    char *root;             /* "/prefix", or "" */
     _Atomic unsigned n_shutdowns;
     _Atomic bool draining, stopping;
+    _Atomic bool reload_due; /* the key file is to be read again */
     _Atomic unsigned n_inference; /* accepted, last byte not sent */
     _Atomic unsigned n_conns;
     _Atomic size_t body_bytes;  /* copies of request bodies held for the pool */

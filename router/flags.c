@@ -25,6 +25,16 @@ const struct conf_flag router_flag_rows[] = {
      .max = 65535,
      AT(port),
      .help = "port to listen on, 0 for any free one [8000]"},
+    {.name = "api-key",
+     .kind = CONF_LIST,
+     .flags = CONF_SECRET,
+     AT(api_keys),
+     .help = "keys that clients must show one of; WEIR_API_KEY or VLLM_API_KEY gives one that ps does not see"},
+    {.name = "api-key-file",
+     .kind = CONF_STR,
+     AT(api_key_file),
+     .help = "file of keys, one per line; read again on SIGHUP"},
+    {.name = "metrics-auth", .kind = CONF_BOOL, AT(metrics_auth), .help = "/metrics wants a key, too [off]"},
     {.name = "enable-request-id-headers",
      .kind = CONF_BOOL,
      AT(request_id_headers),
@@ -190,6 +200,7 @@ void router_opts_init(struct router_opts *o) {
         .generation_config = xstrdup("auto"),
         .guided_backend = xstrdup("auto"),
         .log_level = xstrdup("info"),
+        .max_log_len = 512,
     };
     grammar_flags_init(&o->grammar);
 }

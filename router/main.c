@@ -27,13 +27,20 @@ static void on_signal(int sig) {
     router_shutdown(the_router);
 }
 
+static void on_hangup(int sig) {
+    (void)sig;
+    router_reload(the_router);
+}
+
 /* ---- subcommands -------------------------------------------------------------------------------- */
 
-static void catch_signals(struct router *r) {
-    struct sigaction sa = {.sa_handler = on_signal};
+static void catch_signals(struct router *r, bool reloads) {
+    struct sigaction sa = {.sa_handler = on_signal}, hangup = {.sa_handler = on_hangup};
     the_router = r;
     sigaction(SIGTERM, &sa, NULL);
     sigaction(SIGINT, &sa, NULL);
+    if (reloads) /* without a file to read again it ends the process, as it does by default */
+        sigaction(SIGHUP, &hangup, NULL);
     signal(SIGPIPE, SIG_IGN);
     /* A parent may have left these ignored or blocked: then children could not be waited for, nor this
      * process be told to end. */
@@ -65,10 +72,10 @@ static int run(struct weir_opts *o, const char *model, const struct conf_table *
         if ((unsigned char)shown.data[i] < ' ')
             shown.data[i] = ' '; /* a template given as text has lines */
     LOG(LOG_INFO, buf_cstr(&shown));
-    if (!is_loopback(o->r.host))
+    if (!o->r.api_keys.n && !o->r.api_key_file && !is_loopback(o->r.host))
         LOG(LOG_WARN, "listening beyond this machine, and nobody has to show a key",
             F_STR("host", o->r.host));
-    catch_signals(r);
+    catch_signals(r, o->r.api_key_file != NULL);
     if (!model)
         LOG(LOG_INFO, "listening", F_STR("host", o->r.host), F_I64("port", router_port(r)));
     if (model) {
@@ -106,18 +113,17 @@ static enum rc check_workers(const struct conf_list *urls, struct err *e) {
     return rc;
 }
 
-/* check_environment: a key that guards nothing is worse than none. */
-static enum rc check_environment(struct err *e) {
+/* take_key: the environment's key, if no flag gives one; workers do not inherit it. */
+static void take_key(struct router_opts *o) {
     static const char *const names[] = {"WEIR_API_KEY", "VLLM_API_KEY"};
     for (size_t i = 0; i < ARRAY_LEN(names); i++) {
         const char *key = getenv(names[i]);
-        if (key && *key)
-            return err_set(e, RC_UNSUPPORTED, "api-key",
-                           "%s is set, and this version checks no keys: unset it, and put a proxy that does "
-                           "in front",
-                           names[i]);
+        if (key && *key && !o->api_keys.n && !o->api_key_file) {
+            o->api_keys.v = xcalloc(1, sizeof *o->api_keys.v);
+            o->api_keys.v[o->api_keys.n++] = xstrdup(key);
+        }
+        unsetenv(names[i]);
     }
-    return RC_OK;
 }
 
 static int serve_or_route(bool serve, int argc, char **argv, uint64_t started_ns) {
@@ -136,7 +142,7 @@ static int serve_or_route(bool serve, int argc, char **argv, uint64_t started_ns
         buf_fini(&help);
         status = 0;
     } else if (conf_parse(&table, argc, argv, &o, &positional, &e) != RC_OK ||
-               check_workers(&o.r.workers, &e) != RC_OK || check_environment(&e) != RC_OK) {
+               check_workers(&o.r.workers, &e) != RC_OK) {
         fprintf(stderr, "weir: %s\n", e.msg);
     } else if (serve && positional.n != 1) {
         fprintf(stderr, "weir: name one MODEL: %s\n", table.usage);
@@ -144,6 +150,7 @@ static int serve_or_route(bool serve, int argc, char **argv, uint64_t started_ns
         fprintf(stderr, "weir: name at least one worker: %s\n", table.usage);
     } else {
         weir_opts_settle(&o, serve);
+        take_key(&o.r);
         status = run(&o, serve ? positional.v[0] : NULL, &table, started_ns);
     }
     weir_opts_free(&o, &positional);

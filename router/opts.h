@@ -23,6 +23,18 @@ struct router_limits {
 struct router_opts {
     char *host;
     int64_t port;
+    char *uds;       /* a Unix socket's path instead of host and port, or NULL */
+    char *root_path; /* --root-path as given, or NULL */
+    bool http2;
+    struct conf_list api_keys; /* --api-key, or what the environment gave instead */
+    char *api_key_file;
+    bool metrics_auth;
+    char *ssl_certfile, *ssl_keyfile, *ssl_ca_certs; /* certfile NULL: plain HTTP */
+    int64_t ssl_cert_reqs;                           /* of clients: 0 none, 1 optional, 2 required */
+    char *allowed_origins, *allowed_methods, *allowed_headers; /* JSON lists; NULL: ["*"] */
+    bool allow_credentials;
+    bool no_docs, no_playground; /* --disable-fastapi-docs, --no-playground */
+    bool tokenizer_info, admin_api;
     int64_t threads; /* 0: cores */
     struct router_limits limit;
     struct grammar_flags grammar;
@@ -33,7 +45,8 @@ struct router_opts {
     double engine_stall_timeout_s;
     bool request_id_headers, prompt_tokens_details, force_include_usage;
     bool return_tokens_as_token_ids;
-    bool log_requests;
+    bool log_requests, log_outputs;
+    int64_t max_log_len; /* bytes of a prompt or an output in the log */
     char *log_level;
     struct conf_list served_names;      /* empty: as the worker says */
     char *chat_template;                /* path or literal; NULL: the model's */

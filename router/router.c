@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "common/log.h"
+#include "router/auth.h"
 #include "router/core.h"
 #include "router/offload.h"
 #include "router/session.h"
@@ -141,8 +142,11 @@ enum rc router_new(struct router **out, const struct router_opts *opts, struct e
     pthread_mutex_init(&r->note_lock, NULL);
     enum rc rc = read_secret(r, e);
     if (rc == RC_OK)
+        rc = auth_new(&r->auth, &opts->api_keys, opts->api_key_file, e);
+    if (rc == RC_OK)
         rc = listen_on(r, e);
     if (rc != RC_OK) {
+        auth_free(r->auth);
         free(r->secret);
         pthread_mutex_destroy(&r->note_lock);
         free(r);
@@ -197,6 +201,7 @@ void router_free(struct router *r) {
     close(r->listen_fd);
     close(r->shutdown_fd);
     pthread_mutex_destroy(&r->note_lock);
+    auth_free(r->auth);
     free(r->loops);
     free(r->secret);
     free(r);
@@ -223,12 +228,25 @@ static void wake_all(struct router *r) {
         inbox_wake(&r->loops[i].inbox);
 }
 
-/* wait_signal: sleeps until a shutdown is asked for, or timeout_ms. */
+static void reload(struct router *r) {
+    struct err e;
+    size_t n;
+    if (!r->opts->api_key_file)
+        return;
+    if (auth_reload(r->auth, &n, &e) == RC_OK)
+        LOG(LOG_INFO, "keys read again", F_U64("keys", n));
+    else
+        LOG(LOG_ERROR, "the keys stay as they were", F_STR("reason", e.msg));
+}
+
+/* wait_signal: sleeps until something is asked for, or timeout_ms. */
 static void wait_signal(struct router *r, int timeout_ms) {
     struct pollfd p = {.fd = r->shutdown_fd, .events = POLLIN};
     uint64_t n;
     if (poll(&p, 1, timeout_ms) > 0)
         (void)!read(r->shutdown_fd, &n, sizeof n);
+    if (atomic_exchange(&r->reload_due, false))
+        reload(r);
 }
 
 /* drain: until nothing is in flight, the time is over, or a second shutdown. */
@@ -291,12 +309,22 @@ bool router_run(struct router *r) {
     return atomic_load(&r->n_shutdowns) < 2;
 }
 
-void router_shutdown(struct router *r) {
+/* rouse: wakes router_run; in a signal handler, too. */
+static void rouse(struct router *r) {
     uint64_t one = 1;
     int saved = errno;
-    atomic_fetch_add(&r->n_shutdowns, 1);
     (void)!write(r->shutdown_fd, &one, sizeof one);
     errno = saved;
+}
+
+void router_shutdown(struct router *r) {
+    atomic_fetch_add(&r->n_shutdowns, 1);
+    rouse(r);
+}
+
+void router_reload(struct router *r) {
+    atomic_store(&r->reload_due, true);
+    rouse(r);
 }
 
 /* ---- the launcher's side ----------------------------------------------------------------------------- */

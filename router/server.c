@@ -4,6 +4,7 @@
 
 #include "common/version.h"
 #include "router/api/error.h"
+#include "router/auth.h"
 #include "router/conn.h"
 #include "router/offload.h"
 #include "router/rawhead.h"
@@ -91,6 +92,23 @@ static bool all_identity(struct str list) {
         list = (struct str){list.p + used, list.n - used};
     }
     return true;
+}
+
+/* check_key: one Authorization header, and a key that is known. Missing and wrong keys are not told apart. */
+static bool check_key(const h2o_req_t *req, struct auth *a, struct err *e) {
+    const h2o_header_t *found = NULL;
+    unsigned n = 0;
+    for (size_t i = 0; i < req->headers.size; i++) {
+        const h2o_header_t *h = &req->headers.entries[i];
+        if (h->name == &H2O_TOKEN_AUTHORIZATION->buf) {
+            found = h;
+            n++;
+        }
+    }
+    if (n == 1 && auth_allows(a, str_of_iovec(found->value)))
+        return true;
+    err_set(e, RC_UNAUTHORIZED, NULL, "This server wants an API key that it knows: Authorization: Bearer KEY");
+    return false;
 }
 
 static bool check_body_headers(const h2o_req_t *req, struct err *e) {
@@ -268,6 +286,11 @@ static int on_req(h2o_handler_t *self, h2o_req_t *req) {
     c->busy = true;
     if (!check_head(req, &e))
         goto fail;
+    if (UNLIKELY(r->auth) && !str_eqz(method, "OPTIONS") && !auth_open(path, !r->opts->metrics_auth) &&
+        !check_key(req, r->auth, &e)) {
+        reply_header(req, "www-authenticate", STR_LIT("Bearer"));
+        goto fail;
+    }
     route = route_find(path);
     if (!route) {
         err_set(&e, RC_NOT_FOUND, NULL, "Not Found");
