@@ -40,9 +40,11 @@ static void body_drop(struct router *r, struct body *b) {
     atomic_fetch_sub(&r->body_bytes, b->n);
 }
 
-/* class_of: a small body is a fast job, unless a word in it says that a grammar may have to be compiled. */
+/* class_of: a small body is a fast job, unless a word in it says that a grammar may have to be compiled, or a
+ * template of the client's run. */
 static enum pool_class class_of(struct str body) {
-    static const char *const words[] = {"\"guided_", "\"structur", "\"response_format\"", "\"tool_choice\""};
+    static const char *const words[] = {"\"guided_", "\"structur", "\"response_format\"", "\"tool_choice\"",
+                                        "\"chat_template\""};
     if (body.n > SLOW_BODY_BYTES)
         return POOL_SLOW;
     for (size_t i = 0; body.n && i < ARRAY_LEN(words); i++)

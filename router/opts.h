@@ -52,6 +52,7 @@ struct router_opts {
     char *chat_template;                /* path or literal; NULL: the model's */
     char *chat_template_content_format; /* auto, string, openai; NULL: auto */
     char *chat_template_kwargs;         /* --default-chat-template-kwargs, JSON object or NULL */
+    bool request_template;              /* --request-chat-template: requests may bring templates */
     char *response_role;                /* "assistant" */
     char *special_tokens_in_content;    /* "text" or "special" */
     char *generation_config;            /* auto, vllm */

@@ -4,6 +4,7 @@
 #include <strings.h>
 
 #include "common/clock.h"
+#include "router/api/chat_continue.h"
 #include "router/api/messages.h"
 
 enum { KWARGS_MAX = 256 }; /* every reference to a variable may look at all of them */
@@ -15,17 +16,28 @@ struct chat_input chat_input_of(const struct field_values *v) {
         .kwargs = v->chat_template_kwargs,
         .tools = v->tools,
         .reasoning_effort = v->reasoning_effort.v,
-        .add_generation_prompt = v->add_generation_prompt.set ? v->add_generation_prompt.v : true,
+        .template = v->chat_template.v,
+        .add_generation_prompt =
+            v->add_generation_prompt.set ? v->add_generation_prompt.v : !v->continue_final_message.v,
+        .asks_generation_prompt = v->add_generation_prompt.v,
+        .continue_final = v->continue_final_message.v,
         .add_special = v->add_special.v,
     };
 }
 
-enum rc chat_check(const struct chat_input *in, const struct router_limits *limits, struct err *e) {
+enum rc chat_check(const struct chat_input *in, const struct router_opts *o, struct err *e) {
     static const char *const reserved[] = {"messages", "chat_template", "tokenize", "continue_final_message"};
     static const char *const efforts[] = {"none", "minimal", "low", "medium", "high", "xhigh", "max"};
-    enum rc rc = messages_check(in->messages, limits, e);
+    enum rc rc = messages_check(in->messages, &o->limit, e);
     if (rc)
         return rc;
+    if (in->template.p && !o->request_template)
+        return err_set(e, RC_INVALID, "chat_template",
+                       "chat_template: this server takes no templates from requests "
+                       "(--no-request-chat-template)");
+    if (in->continue_final && in->asks_generation_prompt)
+        return err_set(e, RC_INVALID, "continue_final_message",
+                       "continue_final_message and add_generation_prompt exclude each other");
     for (size_t i = 0; i < json_array_size(in->documents); i++)
         if (!json_is_object(json_array_get(in->documents, i))) {
             char param[40];
@@ -136,43 +148,90 @@ static void encode(const struct model_info *m, const struct router_opts *o, cons
     memmove(ids->v + begin, ids->v + begin + 1, (ids->n - begin) * sizeof *ids->v);
 }
 
-enum rc chat_encode(const struct model_info *m, const struct router_opts *o, struct chat_input *in,
-                    struct arena *a, struct tok_ids *ids, struct chat_times *times, struct err *e) {
-    if (!m->chat && m->chat_err.rc)
-        return err_set(e, RC_INVALID, "messages", "the model's chat template does not compile: %s",
-                       m->chat_err.msg);
-    if (!m->chat)
-        return err_set(e, RC_INVALID, "messages",
-                       "model \"%.200s\" has no chat template: start the server with --chat-template",
-                       m->facts.names[0]);
-    uint64_t start_ns = clock_ns();
+/* ---- templates --------------------------------------------------------------------------------------- */
+
+/* Which template renders a request. */
+struct choice_of_template {
+    const struct tmpl *t;
+    bool openai;
+    struct tmpl_held held; /* of the request's own */
+};
+
+/* own_template: the one that the request brings. */
+static enum rc own_template(const struct model_info *m, const struct router_opts *o, struct str text,
+                            struct choice_of_template *out, struct err *e) {
+    struct err why = {0};
+    enum rc rc = tmpl_cache_hold(m->templates, text, &out->held, &why);
+    if (rc)
+        return err_set(e, rc, "chat_template", "chat_template does not compile: %s", why.msg);
+    out->t = out->held.t;
+    out->openai = model_openai_content(out->t, o, out->held.fresh);
+    return RC_OK;
+}
+
+/* choose: api.md 10.1.1. */
+static enum rc choose(const struct model_info *m, const struct router_opts *o, const struct chat_input *in,
+                      struct choice_of_template *out, struct err *e) {
+    *out = (struct choice_of_template){0};
+    if (in->template.p)
+        return own_template(m, o, in->template, out, e);
+    bool tools = in->tools && (m->chat_tools || m->chat_tools_err.rc);
+    const struct err *why = tools ? &m->chat_tools_err : &m->chat_err;
+    out->t = tools ? m->chat_tools : m->chat;
+    out->openai = tools ? m->openai_content_tools : m->openai_content;
+    if (out->t)
+        return RC_OK;
+    if (why->rc)
+        return err_set(e, RC_INVALID, "messages", "the model's chat template does not compile: %s", why->msg);
+    return err_set(e, RC_INVALID, "messages",
+                   "model \"%.200s\" has no chat template: start the server with --chat-template",
+                   m->facts.names[0]);
+}
+
+static enum rc render(const struct model_info *m, const struct router_opts *o, struct chat_input *in,
+                      const struct choice_of_template *with, struct arena *a, struct tmpl_out *text,
+                      struct err *e) {
     struct messages_form form = {
         .model_name = m->facts.names[0],
-        .openai = m->openai_content,
-        .developer_is_system = !tmpl_mentions(m->chat, "developer"),
+        .openai = with->openai,
+        .developer_is_system = !tmpl_mentions(with->t, "developer"),
         .args = {.depth_max = (size_t)o->limit.json_depth,
                  .nodes_max = (size_t)o->limit.json_nodes,
                  .keys_max = (size_t)o->limit.json_keys},
     };
+    struct chat_continue last;
     enum rc rc = messages_normalise(in->messages, &form, e);
     if (rc)
         return rc;
+    if (in->continue_final)
+        chat_continue_mark(&last, in->messages);
     json_t *effort =
         in->reasoning_effort.p ? json_stringn_nocheck(in->reasoning_effort.p, in->reasoning_effort.n) : NULL;
     struct vars vars = build_vars(m, in, effort, a);
-    struct tmpl_out text = {0};
     struct err why = {0};
-    rc = tmpl_render(m->chat, vars.v, vars.n, 0, a, &text, &why);
+    rc = tmpl_render(with->t, vars.v, vars.n, 0, a, text, &why);
     json_decref(effort);
-    if (rc) {
-        rc = err_set(e, RC_INVALID, "messages", "chat template: %s", why.msg);
-        goto out;
+    if (rc)
+        return err_set(e, RC_INVALID, in->template.p ? "chat_template" : "messages", "chat template: %s",
+                       why.msg);
+    return in->continue_final ? chat_continue_cut(&last, text, e) : RC_OK;
+}
+
+enum rc chat_encode(const struct model_info *m, const struct router_opts *o, struct chat_input *in,
+                    struct arena *a, struct tok_ids *ids, struct chat_times *times, struct err *e) {
+    uint64_t start_ns = clock_ns();
+    struct choice_of_template with;
+    struct tmpl_out text = {0};
+    enum rc rc = choose(m, o, in, &with, e);
+    if (!rc)
+        rc = render(m, o, in, &with, a, &text, e);
+    if (!rc) {
+        uint64_t rendered_ns = clock_ns();
+        encode(m, o, &text, in->add_special, a, ids);
+        times->template_ns += rendered_ns - start_ns;
+        times->tokenize_ns += clock_ns() - rendered_ns;
     }
-    uint64_t rendered_ns = clock_ns();
-    encode(m, o, &text, in->add_special, a, ids);
-    times->template_ns += rendered_ns - start_ns;
-    times->tokenize_ns += clock_ns() - rendered_ns;
-out:
+    tmpl_cache_drop(m->templates, &with.held);
     tmpl_out_fini(&text);
     return rc;
 }

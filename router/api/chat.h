@@ -16,21 +16,24 @@ struct chat_input {
     json_t *messages;                   /* borrowed from the body; changed by chat_encode */
     json_t *documents, *kwargs, *tools; /* borrowed, or NULL */
     struct str reasoning_effort;        /* p NULL: none */
-    bool add_generation_prompt;
+    struct str template;                /* chat_template; p NULL: the model's */
+    bool add_generation_prompt, asks_generation_prompt; /* asks: the body says true */
+    bool continue_final;
     bool add_special; /* the tokenizer adds BOS, unless the template wrote one */
 };
 
 /* chat_input_of: the fields of a chat body, with their defaults. */
 struct chat_input chat_input_of(const struct field_values *v);
 /* chat_check: RC_INVALID with the path of what is wrong. */
-MUST_USE enum rc chat_check(const struct chat_input *in, const struct router_limits *limits, struct err *e);
+MUST_USE enum rc chat_check(const struct chat_input *in, const struct router_opts *o, struct err *e);
 
 struct chat_times {
     uint64_t template_ns, tokenize_ns;
 };
 /* chat_encode: appends the prompt's ids; after chat_check said yes. a holds what the rendering needs.
- * RC_INVALID: no template, a template that says no, media the model does not take, arguments that are no JSON
- * object. */
+ * With a template of the request it may take as long as the budgets of templates allow: not on a loop.
+ * RC_INVALID: no template, a template that does not compile or says no, media the model does not take,
+ * arguments that are no JSON object, a last message that cannot be continued. */
 MUST_USE enum rc chat_encode(const struct model_info *m, const struct router_opts *o, struct chat_input *in,
                              struct arena *a, struct tok_ids *ids, struct chat_times *times, struct err *e);
 

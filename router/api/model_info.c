@@ -132,11 +132,13 @@ static struct str named_template(const json_t *list, const char *name) {
     return (struct str){0};
 }
 
-static bool detect(const struct tmpl *t, const struct router_opts *o) {
+bool model_openai_content(const struct tmpl *t, const struct router_opts *o, bool fresh) {
     const char *format = o->chat_template_content_format;
     bool openai = tmpl_uses_openai_content(t);
     if (format && strcmp(format, "auto"))
         return !strcmp(format, "openai");
+    if (!fresh)
+        return openai;
     if (openai)
         LOG(LOG_INFO, "Detected the chat template content format to be 'openai'");
     else
@@ -172,12 +174,12 @@ static enum rc load_templates(struct model_info *m, const json_t *config, struct
     if (rc == RC_OK && text.n && tmpl_compile(&m->chat, text, &limits, &m->chat_err))
         LOG(LOG_WARN, "the chat template does not compile", F_STR("reason", m->chat_err.msg));
     if (m->chat)
-        m->openai_content = detect(m->chat, o);
-    struct err why = {0};
-    if (rc == RC_OK && tools.n && tmpl_compile(&m->chat_tools, tools, &limits, &why))
-        LOG(LOG_WARN, "the chat template tool_use does not compile", F_STR("reason", why.msg));
+        m->openai_content = model_openai_content(m->chat, o, true);
+    if (rc == RC_OK && tools.n && tmpl_compile(&m->chat_tools, tools, &limits, &m->chat_tools_err))
+        LOG(LOG_WARN, "the chat template tool_use does not compile", F_STR("reason", m->chat_tools_err.msg));
     if (m->chat_tools)
-        m->openai_content_tools = detect(m->chat_tools, o);
+        m->openai_content_tools = model_openai_content(m->chat_tools, o, true);
+    m->templates = tmpl_cache_new(&limits);
     buf_fini(&given);
     return rc;
 }
@@ -340,6 +342,7 @@ void model_info_drop(struct model_info *m) {
     tok_free(m->tok);
     tmpl_free(m->chat);
     tmpl_free(m->chat_tools);
+    tmpl_cache_free(m->templates);
     pooling_free(m->pooling);
     json_decref(m->template_vars);
     json_decref(m->default_kwargs);

@@ -10,7 +10,7 @@
 #include "common/hf/config.h"
 #include "common/text/tok.h"
 #include "router/opts.h"
-#include "router/tmpl/tmpl.h"
+#include "router/tmpl/cache.h"
 
 /* Assets a router asks workers for, in this order; all but tokenizer.json may be missing. */
 enum model_asset {
@@ -56,7 +56,9 @@ struct model_info {
     struct tmpl *chat; /* NULL: none, or it does not compile: chat_err.rc says which */
     struct err
         chat_err; /* why the model's template does not compile (RC_OK: it does); every chat request is told */
-    struct tmpl *chat_tools;                   /* the named `tool_use` template, or NULL */
+    struct tmpl *chat_tools; /* the named `tool_use` template, or NULL: there is none, or chat_tools_err.rc */
+    struct err chat_tools_err;
+    struct tmpl_cache *templates;              /* of requests; locks itself */
     bool openai_content, openai_content_tools; /* api.md 10.3 */
     json_t *template_vars;                     /* bos_token, eos_token and other named special tokens */
     json_t *default_kwargs;                    /* --default-chat-template-kwargs or NULL */
@@ -71,6 +73,9 @@ MUST_USE enum rc model_info_new(struct model_info **out, const struct model_fact
                                 struct err *e);
 struct model_info *model_info_hold(struct model_info *m);
 void model_info_drop(struct model_info *m);
+/* model_openai_content: whether content is a list of parts for that template (api.md 10.3.1). fresh: it is new
+ * here, and its format goes to the log. */
+bool model_openai_content(const struct tmpl *t, const struct router_opts *o, bool fresh);
 /* model_info_serves: whether name is one of its served names. */
 bool model_info_serves(const struct model_info *m, struct str name);
 

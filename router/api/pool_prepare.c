@@ -187,7 +187,7 @@ enum rc pool_check(const struct field_values *v, const struct router_opts *o, st
                        v->input ? "input and messages exclude each other" : "input or messages is required");
     if (v->messages) {
         struct chat_input chat = chat_input_of(v);
-        rc = chat_check(&chat, &o->limit, e);
+        rc = chat_check(&chat, o, e);
     } else {
         rc = input_check(v->input, "input", "prompt cannot be empty", o->limit.inputs, "--max-inputs", &n, e);
     }

@@ -186,6 +186,8 @@ static enum rc prepare(struct gen_env *env, json_t *root, struct str id_suffix, 
     enum rc rc = api_fields_read(on[r->route], root, &o->limit, &v, e);
     if (rc)
         return rc;
+    if (light && v.chat_template.set) /* it may spend its whole budget of steps */
+        return RC_AGAIN;
     if (r->route >= GEN_EMBEDDINGS)
         return prepare_pool(env, &v, id_suffix, r, e);
     struct chat_input chat = chat_input_of(&v);
@@ -201,7 +203,7 @@ static enum rc prepare(struct gen_env *env, json_t *root, struct str id_suffix, 
     r->n_prompts = 1;
     if (!rc)
         rc =
-            r->route == GEN_CHAT ? chat_check(&chat, &o->limit, e) : prompts_check(v.prompt, &o->limit, r, e);
+            r->route == GEN_CHAT ? chat_check(&chat, o, e) : prompts_check(v.prompt, &o->limit, r, e);
     if (!rc)
         rc = model_lookup(env, v.model.v, &r->model, e);
     if (!rc)

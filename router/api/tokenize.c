@@ -41,7 +41,7 @@ static enum rc tokenize(struct gen_env *env, json_t *root, struct model_info **m
     if ((rc = tools_check(v.tools, &env->opts->limit, e)))
         return rc;
     if (v.messages)
-        rc = chat_check(&chat, &env->opts->limit, e);
+        rc = chat_check(&chat, env->opts, e);
     else if (!v.text.set)
         rc = err_set(e, RC_INVALID, "prompt", "prompt or messages is required");
     if (!rc)

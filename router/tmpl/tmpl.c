@@ -82,6 +82,10 @@ void tmpl_free(struct tmpl *t) {
     free(t);
 }
 
+size_t tmpl_bytes(const struct tmpl *t) {
+    return sizeof *t + t->a.used_bytes;
+}
+
 bool tmpl_uses_openai_content(const struct tmpl *t) {
     return t->openai_content;
 }

@@ -29,6 +29,8 @@ extern const struct tmpl_limits tmpl_limits_default;
 MUST_USE enum rc tmpl_compile(struct tmpl **out, struct str text, const struct tmpl_limits *limits,
                               struct err *e);
 void tmpl_free(struct tmpl *t);
+/* tmpl_bytes: the memory it takes. */
+size_t tmpl_bytes(const struct tmpl *t);
 
 /* A stretch of output that came from client text, [begin, end) in bytes. */
 struct tmpl_mark {

@@ -93,6 +93,7 @@ void api_fixture_init(struct api_fixture *f) {
         .queued_requests = 2048,
         .stream_buffer_bytes = 4 * MIB,
     };
+    f->opts.request_template = true;
     grammar_flags_init(&f->opts.grammar);
     f->env = (struct gen_env){.opts = &f->opts, .find_model = find_model, .arg = f};
     f->tokenizer_config = str_of(fix_tokenizer_config);
@@ -120,7 +121,7 @@ enum rc api_fixture_open(struct api_fixture *f, struct err *e) {
     struct str files[N_MODEL_ASSET] = {
         [ASSET_TOKENIZER] = buf_str(&tokenizer), [ASSET_TOKENIZER_CONFIG] = f->tokenizer_config,
         [ASSET_SPECIAL_TOKENS] = f->special_map, [ASSET_CHAT_TEMPLATE] = f->template_file,
-        [ASSET_GENERATION] = f->generation,
+        [ASSET_GENERATION] = f->generation,      [ASSET_POOLING] = f->pooling,
     };
     enum rc rc = model_info_new(&f->m, &facts, files, &f->opts, e);
     buf_fini(&tokenizer);

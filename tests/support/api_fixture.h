@@ -27,6 +27,7 @@ struct api_fixture {
     /* What may be set between init and open: */
     uint32_t context; /* FIX_CONTEXT */
     struct str tokenizer_config, special_map, template_file, generation;
+    struct str pooling; /* pooling.json; empty: the model generates */
     bool priority; /* priority scheduling */
 };
 

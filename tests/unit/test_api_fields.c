@@ -132,8 +132,6 @@ static void test_refused(void **state) {
         {"vllm_xargs", G, "{}", "{\"a\":1}", "vllm_xargs"},
         {"logits_processors", G, "[]", "[\"x\"]", "logits_processors"},
         {"include_reasoning", H, "true", "false", "include_reasoning"},
-        {"continue_final_message", H, "false", "true", "continue_final_message"},
-        {"chat_template", H, "null", "\"{{ x }}\"", "chat_template"},
         {"mm_processor_kwargs", H, "{}", "{\"a\":1}", "mm_processor_kwargs"},
         {"prompt_embeds", C, "null", "\"AAAA\"", "prompt_embeds is not supported"},
         {"suffix", C, "null", "\"\"", "suffix is not currently supported"},
