@@ -49,14 +49,22 @@ struct constraints {
 
 /* ---- the vocabulary -------------------------------------------------------------------------------- */
 
-static char *copy(struct str s) {
-    return s.n ? xstrndup(s.p, s.n) : NULL;
+/* struct tok_files is nothing but slices of bytes. */
+enum { N_TOK_FILE = sizeof(struct tok_files) / sizeof(struct str) };
+
+static void copy_files(struct tok_files *to, const struct tok_files *from) {
+    struct str s[N_TOK_FILE];
+    memcpy(s, from, sizeof s);
+    for (size_t i = 0; i < N_TOK_FILE; i++)
+        s[i].p = s[i].n ? xstrndup(s[i].p, s[i].n) : NULL;
+    memcpy(to, s, sizeof s);
 }
 
 static void drop_files(struct tok_files *f) {
-    free((char *)(uintptr_t)f->tokenizer_json.p);
-    free((char *)(uintptr_t)f->tokenizer_config_json.p);
-    free((char *)(uintptr_t)f->special_tokens_map_json.p);
+    struct str s[N_TOK_FILE];
+    memcpy(s, f, sizeof s);
+    for (size_t i = 0; i < N_TOK_FILE; i++)
+        free((char *)(uintptr_t)s[i].p);
     *f = (struct tok_files){0};
 }
 
@@ -260,10 +268,7 @@ struct constraints *constraints_new(const struct constraints_opts *o) {
     struct constraints *cs = xcalloc(1, sizeof *cs);
     cs->o = *o;
     cs->o.limits.text_bytes = o->limits.text_bytes ? o->limits.text_bytes : 256 * KIB;
-    struct tok_files *f = &cs->o.tokenizer;
-    f->tokenizer_json.p = copy(f->tokenizer_json);
-    f->tokenizer_config_json.p = copy(f->tokenizer_config_json);
-    f->special_tokens_map_json.p = copy(f->special_tokens_map_json);
+    copy_files(&cs->o.tokenizer, &o->tokenizer);
     uint32_t *eos = xcalloc((size_t)o->n_eos_ids + 1, sizeof *eos);
     for (uint32_t i = 0; i < o->n_eos_ids; i++)
         eos[i] = o->eos_ids[i];

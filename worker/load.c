@@ -9,6 +9,7 @@
 
 #include "common/hash.h"
 #include "common/log.h"
+#include "worker/assets.h"
 #include "worker/cpu/team.h"
 #include "worker/device.h"
 #include "worker/file.h"
@@ -65,38 +66,6 @@ enum rc load_find(const char *model, char **dir, struct err *e) {
     }
     return err_set(e, RC_NOT_FOUND, "model", "there is no model folder '%s'%s; nothing is downloaded", model,
                    is_repo ? ", and no repository of that name in the local Hugging Face cache" : "");
-}
-
-/* Files routers want; all but the first may be missing. A router asks for them one by one, and each fits its
- * connection's queue. */
-static const struct {
-    const char *name;
-    size_t limit;
-} asset_files[] = {
-    {"tokenizer.json", 48 * MIB},     {"tokenizer_config.json", 16 * MIB}, {"special_tokens_map.json", MIB},
-    {"chat_template.jinja", 4 * MIB}, {"generation_config.json", MIB},
-};
-
-static enum rc read_assets(struct load *l, struct err *e) {
-    for (size_t i = 0; i < ARRAY_LEN(asset_files); i++) {
-        struct io_asset a = {.name = asset_files[i].name};
-        enum rc rc = file_read(l->dir, a.name, asset_files[i].limit, &a.data, &a.n, e);
-        if (rc == RC_NOT_FOUND && i > 0)
-            continue;
-        if (rc == RC_NOT_FOUND)
-            return err_set(e, rc, NULL, "%s is missing from %s", a.name, l->dir);
-        if (rc != RC_OK)
-            return rc;
-        l->assets[l->n_assets++] = a;
-    }
-    return RC_OK;
-}
-
-static const struct io_asset *find_asset(const struct load *l, const char *name) {
-    for (size_t i = 0; i < l->n_assets; i++)
-        if (!strcmp(l->assets[i].name, name))
-            return &l->assets[i];
-    return NULL;
 }
 
 /* layer_of: the layer that a tensor's name speaks of, as in model.layers.5.mlp or encoder.layer.5.output;
@@ -237,10 +206,10 @@ enum rc load_files(struct load *l, const char *model, const struct worker_flags 
     if (rc == RC_OK)
         rc = pooler_task(&l->config, task, &pools, e);
     if (rc == RC_OK)
-        rc = read_assets(l, e);
+        rc = assets_read(l->dir, l->assets, &l->n_assets, e);
     bool reads_generation = strcmp(f->generation_config, "vllm") != 0; /* api.md 5.2.2 */
     const struct io_asset *gen =
-        rc == RC_OK && reads_generation ? find_asset(l, "generation_config.json") : NULL;
+        rc == RC_OK && reads_generation ? assets_find(l->assets, l->n_assets, "generation_config.json") : NULL;
     if (gen)
         rc = hf_generation_parse((struct str){gen->data, gen->n}, &l->generation, e);
     if (rc == RC_OK && !pools)
@@ -382,17 +351,10 @@ static void hidden(void *arg, uint32_t row0, uint32_t n, float *dst) {
     model_hidden(arg, row0, n, dst);
 }
 
-static struct str asset_text(const struct load *l, const char *name) {
-    const struct io_asset *a = find_asset(l, name);
-    return a ? (struct str){a->data, a->n} : (struct str){NULL, 0};
-}
-
 static void open_constraints(struct load *l, const struct grammar_flags *f, struct engine_opts *o) {
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
     struct constraints_opts co = {
-        .tokenizer = {.tokenizer_json = asset_text(l, "tokenizer.json"),
-                      .tokenizer_config_json = asset_text(l, "tokenizer_config.json"),
-                      .special_tokens_map_json = asset_text(l, "special_tokens_map.json")},
+        .tokenizer = assets_tokenizer(l->assets, l->n_assets),
         .n_vocab = o->n_vocab,
         .eos_ids = o->eos_ids,
         .n_eos_ids = o->n_eos_ids,

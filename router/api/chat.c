@@ -35,6 +35,8 @@ enum rc chat_check(const struct chat_input *in, const struct router_opts *o, str
         return err_set(e, RC_INVALID, "chat_template",
                        "chat_template: this server takes no templates from requests "
                        "(--no-request-chat-template)");
+    if (in->template.p && in->template.n == 0)
+        return err_set(e, RC_INVALID, "chat_template", "chat_template must not be empty");
     if (in->continue_final && in->asks_generation_prompt)
         return err_set(e, RC_INVALID, "continue_final_message",
                        "continue_final_message and add_generation_prompt exclude each other");
@@ -175,14 +177,14 @@ static enum rc choose(const struct model_info *m, const struct router_opts *o, c
     *out = (struct choice_of_template){0};
     if (in->template.p)
         return own_template(m, o, in->template, out, e);
-    bool tools = in->tools && (m->chat_tools || m->chat_tools_err.rc);
-    const struct err *why = tools ? &m->chat_tools_err : &m->chat_err;
-    out->t = tools ? m->chat_tools : m->chat;
-    out->openai = tools ? m->openai_content_tools : m->openai_content;
-    if (out->t)
+    const struct model_template *own = in->tools && m->tools_apart ? &m->chat_tools : &m->chat;
+    out->t = own->t;
+    out->openai = own->openai;
+    if (own->t)
         return RC_OK;
-    if (why->rc)
-        return err_set(e, RC_INVALID, "messages", "the model's chat template does not compile: %s", why->msg);
+    if (own->why.rc)
+        return err_set(e, RC_INVALID, "messages", "the model's chat template does not compile: %s",
+                       own->why.msg);
     return err_set(e, RC_INVALID, "messages",
                    "model \"%.200s\" has no chat template: start the server with --chat-template",
                    m->facts.names[0]);

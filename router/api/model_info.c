@@ -1,23 +1,24 @@
 #include "router/api/model_info.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <math.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 #include "common/clock.h"
 #include "common/hash.h"
-#include "common/log.h"
 #include "common/version.h"
 
 const char *const model_asset_name[N_MODEL_ASSET] = {
     [ASSET_TOKENIZER] = "tokenizer.json",
+    [ASSET_TOKENIZER_MODEL] = "tokenizer.model",
+    [ASSET_VOCAB_JSON] = "vocab.json",
+    [ASSET_MERGES] = "merges.txt",
+    [ASSET_VOCAB_TXT] = "vocab.txt",
     [ASSET_TOKENIZER_CONFIG] = "tokenizer_config.json",
     [ASSET_SPECIAL_TOKENS] = "special_tokens_map.json",
     [ASSET_CHAT_TEMPLATE] = "chat_template.jinja",
+    [ASSET_PROCESSOR_TEMPLATE] = "chat_template.json",
     [ASSET_GENERATION] = "generation_config.json",
     [ASSET_POOLING] = "pooling.json",
 };
@@ -95,94 +96,7 @@ static enum rc parse_asset(const struct str files[N_MODEL_ASSET], enum model_ass
     return rc ? err_set(e, rc, NULL, "%s: %s", model_asset_name[asset], why.msg) : RC_OK;
 }
 
-/* ---- templates --------------------------------------------------------------------------------------- */
-
-/* read_template: --chat-template is a path, or literal text if it cannot be opened and looks like a template
- * (api.md 10.1.2). */
-static enum rc read_template(const char *value, size_t bytes_max, struct buf *out, struct err *e) {
-    int fd = open(value, O_RDONLY | O_CLOEXEC);
-    if (fd < 0 && strpbrk(value, "{}\n")) {
-        buf_addz(out, value);
-        return RC_OK;
-    }
-    if (fd < 0)
-        return err_set(e, RC_INVALID, NULL, "--chat-template %s: %s", value, strerror(errno));
-    enum rc rc = RC_OK;
-    for (ssize_t n = 1; n > 0 && out->len <= bytes_max;) {
-        n = read(fd, buf_reserve(out, 16 * KIB), 16 * KIB);
-        if (n < 0 && errno == EINTR)
-            n = 1;
-        else if (n < 0)
-            rc = err_set(e, RC_INVALID, NULL, "--chat-template %s: %s", value, strerror(errno));
-        else
-            out->len += (size_t)n;
-    }
-    close(fd);
-    return rc;
-}
-
-/* named_template: the text of the template of that name in tokenizer_config.json's list, else empty. */
-static struct str named_template(const json_t *list, const char *name) {
-    for (size_t i = 0; i < json_array_size(list); i++) {
-        const json_t *item = json_array_get(list, i), *text = json_object_get(item, "template");
-        const char *its = json_string_value(json_object_get(item, "name"));
-        if (its && !strcmp(its, name) && json_is_string(text))
-            return (struct str){json_string_value(text), json_string_length(text)};
-    }
-    return (struct str){0};
-}
-
-bool model_openai_content(const struct tmpl *t, const struct router_opts *o, bool fresh) {
-    const char *format = o->chat_template_content_format;
-    bool openai = tmpl_uses_openai_content(t);
-    if (format && strcmp(format, "auto"))
-        return !strcmp(format, "openai");
-    if (!fresh)
-        return openai;
-    if (openai)
-        LOG(LOG_INFO, "Detected the chat template content format to be 'openai'");
-    else
-        LOG(LOG_INFO, "Detected the chat template content format to be 'string'");
-    return openai;
-}
-
-/* load_templates: api.md 10.1.1. One that does not compile is no reason not to start: chat requests are told
- * (10.2.4). */
-static enum rc load_templates(struct model_info *m, const json_t *config, struct str file,
-                              const struct router_opts *o, struct err *e) {
-    struct tmpl_limits limits = {
-        .template_bytes_max = (size_t)o->limit.template_bytes,
-        .steps_max = (uint64_t)o->limit.template_steps,
-        .output_bytes_max = (size_t)o->limit.template_output,
-        .depth_max = (unsigned)o->limit.template_depth,
-    };
-    const json_t *own = json_object_get(config, "chat_template");
-    struct str text = {json_string_value(own), json_string_length(own)}, tools = {0};
-    struct buf given = {0};
-    enum rc rc = RC_OK;
-    if (json_is_array(own)) {
-        text = named_template(own, "default");
-        tools = named_template(own, "tool_use");
-    }
-    if (o->chat_template) {
-        rc = read_template(o->chat_template, limits.template_bytes_max, &given, e);
-        text = buf_str(&given);
-        tools = (struct str){0};
-    } else if (text.n == 0) {
-        text = file;
-    }
-    if (rc == RC_OK && text.n && tmpl_compile(&m->chat, text, &limits, &m->chat_err))
-        LOG(LOG_WARN, "the chat template does not compile", F_STR("reason", m->chat_err.msg));
-    if (m->chat)
-        m->openai_content = model_openai_content(m->chat, o, true);
-    if (rc == RC_OK && tools.n && tmpl_compile(&m->chat_tools, tools, &limits, &m->chat_tools_err))
-        LOG(LOG_WARN, "the chat template tool_use does not compile", F_STR("reason", m->chat_tools_err.msg));
-    if (m->chat_tools)
-        m->openai_content_tools = model_openai_content(m->chat_tools, o, true);
-    m->templates = tmpl_cache_new(&limits);
-    buf_fini(&given);
-    return rc;
-}
+/* ---- templates ---------------------------------------------------------------------------------------- */
 
 static enum rc load_kwargs(struct model_info *m, const struct router_opts *o, struct err *e) {
     if (!o->chat_template_kwargs)
@@ -291,19 +205,24 @@ enum rc model_info_new(struct model_info **out, const struct model_facts *facts,
                        const struct str files[N_MODEL_ASSET], const struct router_opts *o, struct err *e) {
     CHECK(facts->n_names > 0);
     struct model_info *m = xcalloc(1, sizeof *m);
-    json_t *config = NULL, *map = NULL, *pooling = NULL;
+    json_t *config = NULL, *map = NULL, *processor = NULL, *pooling = NULL;
     atomic_init(&m->n_refs, 1);
     facts_copy(&m->facts, facts);
     m->created_unix_s = clock_unix_s();
     struct tok_files tok_files = {.tokenizer_json = files[ASSET_TOKENIZER],
                                   .tokenizer_config_json = files[ASSET_TOKENIZER_CONFIG],
-                                  .special_tokens_map_json = files[ASSET_SPECIAL_TOKENS]};
-    enum rc rc = files[ASSET_TOKENIZER].n ? tok_load(&m->tok, &tok_files, e)
-                                          : err_set(e, RC_INVALID, NULL, "the model has no tokenizer.json");
+                                  .special_tokens_map_json = files[ASSET_SPECIAL_TOKENS],
+                                  .tokenizer_model = files[ASSET_TOKENIZER_MODEL],
+                                  .vocab_json = files[ASSET_VOCAB_JSON],
+                                  .merges_txt = files[ASSET_MERGES],
+                                  .vocab_txt = files[ASSET_VOCAB_TXT]};
+    enum rc rc = tok_load(&m->tok, &tok_files, e);
     if (!rc)
         rc = parse_asset(files, ASSET_TOKENIZER_CONFIG, &config, e);
     if (!rc)
         rc = parse_asset(files, ASSET_SPECIAL_TOKENS, &map, e);
+    if (!rc)
+        rc = parse_asset(files, ASSET_PROCESSOR_TEMPLATE, &processor, e);
     if (!rc)
         rc = parse_asset(files, ASSET_POOLING, &pooling, e);
     if (!rc && pooling)
@@ -313,7 +232,7 @@ enum rc model_info_new(struct model_info **out, const struct model_facts *facts,
     CHECK((m->template_vars = json_object()));
     add_tokens(m->template_vars, config);
     add_tokens(m->template_vars, map);
-    rc = load_templates(m, config, files[ASSET_CHAT_TEMPLATE], o, e);
+    rc = model_templates_load(m, config, processor, files[ASSET_CHAT_TEMPLATE], o, e);
     if (!rc)
         rc = load_kwargs(m, o, e);
     if (!rc)
@@ -323,6 +242,7 @@ enum rc model_info_new(struct model_info **out, const struct model_facts *facts,
 out:
     json_decref(config);
     json_decref(map);
+    json_decref(processor);
     json_decref(pooling);
     if (rc)
         model_info_drop(m);
@@ -340,8 +260,8 @@ void model_info_drop(struct model_info *m) {
     if (!m || atomic_fetch_sub_explicit(&m->n_refs, 1, memory_order_acq_rel) != 1)
         return;
     tok_free(m->tok);
-    tmpl_free(m->chat);
-    tmpl_free(m->chat_tools);
+    tmpl_free(m->chat.t);
+    tmpl_free(m->chat_tools.t);
     tmpl_cache_free(m->templates);
     pooling_free(m->pooling);
     json_decref(m->template_vars);

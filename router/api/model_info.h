@@ -12,14 +12,20 @@
 #include "router/opts.h"
 #include "router/tmpl/cache.h"
 
-/* Assets a router asks workers for, in this order; all but tokenizer.json may be missing. */
+/* Assets a router asks workers for, in this order. Workers have what of them there is, but of the files that
+ * stand in for tokenizer.json only those of one kind, and only where it is missing. */
 enum model_asset {
-    ASSET_TOKENIZER = 0,    /* tokenizer.json */
-    ASSET_TOKENIZER_CONFIG, /* tokenizer_config.json */
-    ASSET_SPECIAL_TOKENS,   /* special_tokens_map.json */
-    ASSET_CHAT_TEMPLATE,    /* chat_template.jinja */
-    ASSET_GENERATION,       /* generation_config.json */
-    ASSET_POOLING,          /* pooling.json, which workers make: see worker/pooler_load.c */
+    ASSET_TOKENIZER = 0,      /* tokenizer.json */
+    ASSET_TOKENIZER_MODEL,    /* tokenizer.model */
+    ASSET_VOCAB_JSON,         /* vocab.json */
+    ASSET_MERGES,             /* merges.txt */
+    ASSET_VOCAB_TXT,          /* vocab.txt */
+    ASSET_TOKENIZER_CONFIG,   /* tokenizer_config.json */
+    ASSET_SPECIAL_TOKENS,     /* special_tokens_map.json */
+    ASSET_CHAT_TEMPLATE,      /* chat_template.jinja */
+    ASSET_PROCESSOR_TEMPLATE, /* chat_template.json */
+    ASSET_GENERATION,         /* generation_config.json */
+    ASSET_POOLING,            /* pooling.json, which workers make: see worker/pooler_load.c */
     N_MODEL_ASSET
 };
 extern const char *const model_asset_name[N_MODEL_ASSET];
@@ -48,18 +54,21 @@ struct model_pooling {
     char *prompt; /* put before every text; NULL: none */
 };
 
+/* model_template: one of the model's chat templates. */
+struct model_template {
+    struct tmpl *t; /* NULL: there is none, or it does not compile */
+    struct err why; /* rc: it does not compile; every request that wants it is told */
+    bool openai;    /* content is a list of parts (api.md 10.3) */
+};
+
 struct model_info {
     _Atomic uint32_t n_refs;
     struct model_facts facts; /* owned copies */
     int64_t created_unix_s;
     struct tok *tok;
-    struct tmpl *chat; /* NULL: none, or it does not compile: chat_err.rc says which */
-    struct err
-        chat_err; /* why the model's template does not compile (RC_OK: it does); every chat request is told */
-    struct tmpl *chat_tools; /* the named `tool_use` template, or NULL: there is none, or chat_tools_err.rc */
-    struct err chat_tools_err;
-    struct tmpl_cache *templates;              /* of requests; locks itself */
-    bool openai_content, openai_content_tools; /* api.md 10.3 */
+    struct model_template chat, chat_tools; /* chat_tools: of requests with tools, if tools_apart */
+    bool tools_apart;
+    struct tmpl_cache *templates; /* of requests; locks itself */
     json_t *template_vars;                     /* bos_token, eos_token and other named special tokens */
     json_t *default_kwargs;                    /* --default-chat-template-kwargs or NULL */
     struct hf_generation defaults;
@@ -73,10 +82,18 @@ MUST_USE enum rc model_info_new(struct model_info **out, const struct model_fact
                                 struct err *e);
 struct model_info *model_info_hold(struct model_info *m);
 void model_info_drop(struct model_info *m);
+/* model_info_serves: whether name is one of its served names. */
+bool model_info_serves(const struct model_info *m, struct str name);
+
+/* ---- router/api/model_templates.c ------------------------------------------------------------------- */
+
+/* model_templates_load: chooses and compiles the model's templates (api.md 10.1.1): config, processor: what
+ * tokenizer_config.json and chat_template.json hold, or NULL; file: chat_template.jinja. RC_INVALID:
+ * --chat-template cannot be read. One that does not compile is no reason not to start: requests are told. */
+MUST_USE enum rc model_templates_load(struct model_info *m, const json_t *config, const json_t *processor,
+                                      struct str file, const struct router_opts *o, struct err *e);
 /* model_openai_content: whether content is a list of parts for that template (api.md 10.3.1). fresh: it is new
  * here, and its format goes to the log. */
 bool model_openai_content(const struct tmpl *t, const struct router_opts *o, bool fresh);
-/* model_info_serves: whether name is one of its served names. */
-bool model_info_serves(const struct model_info *m, struct str name);
 
 #endif

@@ -34,7 +34,7 @@ class Ids(ctypes.Structure):
 
 
 class Err(ctypes.Structure):
-    _fields_ = [("rc", ctypes.c_int), ("param", ctypes.c_char * 160), ("msg", ctypes.c_char * 640)]
+    _fields_ = [("rc", ctypes.c_int), ("param", ctypes.c_char * 160), ("msg", ctypes.c_char * 1024)]
 
 
 class Buf(ctypes.Structure):

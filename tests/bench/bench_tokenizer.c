@@ -129,7 +129,7 @@ static void hostile(const struct tok *t, const char *family, size_t n) {
 
 static void bench_file(const char *path, int argc, char **argv) {
     size_t n;
-    char *json = file_read(path, &n);
+    char *json = golden_file_read(path, &n);
     struct tok *t = NULL;
     struct err e;
     double start = bench_now_s();
@@ -139,7 +139,7 @@ static void bench_file(const char *path, int argc, char **argv) {
     }
     fprintf(stderr, "loaded in %.0f ms\n", (bench_now_s() - start) * 1e3);
     for (int i = 0; i < argc; i++) {
-        char *text = file_read(argv[i], &n);
+        char *text = golden_file_read(argv[i], &n);
         measure(t, "file", "file", (struct str){text, n}, 5);
         free(text);
     }

@@ -122,6 +122,7 @@ enum rc api_fixture_open(struct api_fixture *f, struct err *e) {
         [ASSET_TOKENIZER] = buf_str(&tokenizer), [ASSET_TOKENIZER_CONFIG] = f->tokenizer_config,
         [ASSET_SPECIAL_TOKENS] = f->special_map, [ASSET_CHAT_TEMPLATE] = f->template_file,
         [ASSET_GENERATION] = f->generation,      [ASSET_POOLING] = f->pooling,
+        [ASSET_PROCESSOR_TEMPLATE] = f->processor_template,
     };
     enum rc rc = model_info_new(&f->m, &facts, files, &f->opts, e);
     buf_fini(&tokenizer);
@@ -147,7 +148,11 @@ enum rc api_fixture_open_tiny(struct api_fixture *f, struct err *e) {
     struct hf_config c = {0};
     enum rc rc = read_file("config.json", &config, e);
     for (size_t i = 0; !rc && i < N_MODEL_ASSET; i++) {
-        rc = i == ASSET_SPECIAL_TOKENS || i == ASSET_POOLING ? RC_OK : read_file(model_asset_name[i], &text[i], e);
+        static const bool there[N_MODEL_ASSET] = {[ASSET_TOKENIZER] = true,
+                                                  [ASSET_TOKENIZER_CONFIG] = true,
+                                                  [ASSET_CHAT_TEMPLATE] = true,
+                                                  [ASSET_GENERATION] = true};
+        rc = there[i] ? read_file(model_asset_name[i], &text[i], e) : RC_OK;
         files[i] = buf_str(&text[i]);
     }
     if (!rc)

@@ -27,7 +27,8 @@ struct api_fixture {
     /* What may be set between init and open: */
     uint32_t context; /* FIX_CONTEXT */
     struct str tokenizer_config, special_map, template_file, generation;
-    struct str pooling; /* pooling.json; empty: the model generates */
+    struct str processor_template; /* chat_template.json */
+    struct str pooling;            /* pooling.json; empty: the model generates */
     bool priority; /* priority scheduling */
 };
 

@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-char *file_read(const char *path, size_t *n) {
+char *golden_file_read(const char *path, size_t *n) {
     FILE *f = fopen(path, "rb");
     if (!f) {
         perror(path);
@@ -24,9 +24,9 @@ struct tok *tok_golden(const char *family) {
     char path[160];
     size_t n_tok, n_config;
     snprintf(path, sizeof path, "tests/golden/tok/%s/tokenizer.json", family);
-    char *tok_json = file_read(path, &n_tok);
+    char *tok_json = golden_file_read(path, &n_tok);
     snprintf(path, sizeof path, "tests/golden/tok/%s/tokenizer_config.json", family);
-    char *config = file_read(path, &n_config);
+    char *config = golden_file_read(path, &n_config);
     struct tok_files files = {.tokenizer_json = {tok_json, n_tok},
                               .tokenizer_config_json = {config, n_config}};
     struct tok *t = NULL;
@@ -42,7 +42,7 @@ struct tok *tok_golden(const char *family) {
 
 void golden_strings_open(struct golden_strings *g) {
     *g = (struct golden_strings){0};
-    g->file = file_read("tests/golden/tok/strings.bin", &g->n_file);
+    g->file = golden_file_read("tests/golden/tok/strings.bin", &g->n_file);
     CHECK(g->n_file > 8 && memcmp(g->file, "WTS1", 4) == 0);
     memcpy(&g->n, g->file + 4, 4);
     g->at = 8;

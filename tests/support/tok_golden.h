@@ -4,8 +4,8 @@
 
 #include "common/text/tok.h"
 
-/* file_read: a whole file in new memory, NUL-terminated; ends the process if it cannot be read. */
-char *file_read(const char *path, size_t *n);
+/* golden_file_read: a whole file in new memory, NUL-terminated; ends the process if it cannot be read. */
+char *golden_file_read(const char *path, size_t *n);
 
 /* tok_golden: the tokenizer of a family: "gpt2", "llama3" or "qwen2". */
 struct tok *tok_golden(const char *family);

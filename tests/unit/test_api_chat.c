@@ -139,7 +139,7 @@ static void test_string_content(void **state) {
     (void)state;
     struct api_fixture f;
     open(&f, NULL);
-    assert_false(f.m->openai_content);
+    assert_false(f.m->chat.openai);
 #define ONE(role, text) "<s><|im_start|>" role "\n" text "<|im_end|>\n<|im_start|>assistant\n"
     expect(&f, M(USER("\"hi\"")), ONE("user", "hi"));
     expect(&f, M(USER("null")), ONE("user", ""));
@@ -168,7 +168,7 @@ static void test_openai_content(void **state) {
     open(&f, "O{% for m in messages %}{% for c in m.content %}[{{ c.type }}:{{ c.text if c.type == 'text' "
              "else c.thinking }}]"
              "{% endfor %}{% endfor %}");
-    assert_true(f.m->openai_content);
+    assert_true(f.m->chat.openai);
     expect(&f, M(USER("\"hi\"")), "O[text:hi]");
     expect(&f, M(USER("null")), "O");
     expect(
@@ -186,7 +186,7 @@ static void test_content_format_flag(void **state) {
     api_fixture_init(&f);
     f.opts.chat_template_content_format = (char[]){"openai"};
     assert_int_equal(api_fixture_open(&f, &e), RC_OK);
-    assert_true(f.m->openai_content);
+    assert_true(f.m->chat.openai);
     api_fixture_fini(&f);
 }
 
@@ -313,7 +313,7 @@ static void test_templates_that_say_no(void **state) {
     refused(&f, M(USER("\"a\"")), "messages", "roles must alternate");
     api_fixture_fini(&f);
     open(&f, "{% for %}");
-    assert_null(f.m->chat);
+    assert_null(f.m->chat.t);
     refused(&f, M(USER("\"a\"")), "messages", "chat template does not compile");
     api_fixture_fini(&f);
     open(&f, "");
@@ -340,12 +340,12 @@ static void test_sources_of_templates(void **state) {
     f.template_file = STR_LIT("unused");
     assert_int_equal(api_fixture_open(&f, &e), RC_OK);
     expect(&f, M(USER("\"a\"")), "D");
-    assert_non_null(f.m->chat_tools);
+    assert_non_null(f.m->chat_tools.t);
     api_fixture_fini(&f);
     f.opts.chat_template = path;
     assert_int_equal(api_fixture_open(&f, &e), RC_OK);
     expect(&f, M(USER("\"a\"")), "from file a");
-    assert_null(f.m->chat_tools);
+    assert_null(f.m->chat_tools.t);
     api_fixture_fini(&f);
     remove(path);
     assert_int_equal(api_fixture_open(&f, &e), RC_INVALID);

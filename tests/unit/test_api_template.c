@@ -86,8 +86,8 @@ static void test_each_template_has_its_format(void **state UNUSED) {
          "messages[0].content }}\"},"
          "{\"name\":\"tool_use\",\"template\":\"developer? {% for m in messages %}{{ m.role }}{% for c in "
          "m.content %}[{{ c.text }}]{% endfor %}{% endfor %}\"}]}");
-    assert_false(f.m->openai_content);
-    assert_true(f.m->openai_content_tools);
+    assert_false(f.m->chat.openai);
+    assert_true(f.m->chat_tools.openai);
 #define DEVELOPER "{\"role\":\"developer\",\"content\":\"a\"}"
     expect(&f, BODY(DEVELOPER, ""), "system:a");
     expect(&f, BODY(DEVELOPER, TOOL), "developer? developer[a]");
@@ -121,7 +121,7 @@ static void test_request_template(void **state UNUSED) {
     refused(&f, BODY(USER("\"a\""), TEMPLATE("{{ raise_exception('not you') }}")), "chat_template",
             "not you (line 1)");
     refused(&f, BODY(USER("\"a\""), TEMPLATE("{% include 'x' %}")), "chat_template", "include");
-    refused(&f, BODY(USER("\"a\""), TEMPLATE("")), "messages", "prompt cannot be empty");
+    refused(&f, BODY(USER("\"a\""), TEMPLATE("")), "chat_template", "must not be empty");
     api_fixture_fini(&f);
 }
 
@@ -296,7 +296,7 @@ static void test_continue_openai_content(void **state UNUSED) {
     open(&f, "{\"chat_template\":\"{% for m in messages %}<{{ m.role }}>{% for c in m.content %}[{{ c.text "
              "if c.type == "
              "'text' else c.thinking }}]{% endfor %}{% endfor %}\"}");
-    assert_true(f.m->openai_content);
+    assert_true(f.m->chat.openai);
     expect(&f, BODY(BOT("\"ab\""), CONTINUE), "<assistant>[ab");
     expect(&f, BODY(BOT("[\"a\",\"b\"]"), CONTINUE), "<assistant>[a][b");
     expect(&f, BODY(BOT("[\"a\",{\"type\":\"thinking\",\"thinking\":\"t\"}]"), CONTINUE), "<assistant>[a");

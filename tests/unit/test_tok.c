@@ -41,7 +41,7 @@ static void compare(struct tok *t, const char *family) {
     char path[160];
     size_t n;
     snprintf(path, sizeof path, "tests/golden/tok/%s/expect.bin", family);
-    char *expect = file_read(path, &n);
+    char *expect = golden_file_read(path, &n);
     struct golden_strings g;
     golden_strings_open(&g);
     assert_int_equal(g.n, 20000);
@@ -90,7 +90,7 @@ static struct str golden_file(const char *family, const char *name) {
     char path[160];
     size_t n;
     snprintf(path, sizeof path, "tests/golden/tok/%s/%s", family, name);
-    char *p = file_read(path, &n);
+    char *p = golden_file_read(path, &n);
     return (struct str){p, n};
 }
 
@@ -171,7 +171,7 @@ static void test_pairs(void **state) {
     char path[160];
     size_t n;
     snprintf(path, sizeof path, "tests/golden/tok/%s/pairs.bin", (const char *)*state);
-    char *expect = file_read(path, &n);
+    char *expect = golden_file_read(path, &n);
     struct golden_strings g;
     golden_strings_open(&g);
     assert_int_equal(n, 8 + 2000 * 2);
