@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "router/api/error.h"
+#include "router/api/openapi.h"
 #include "router/conn.h"
 #include "router/reply.h"
 #include "router/session.h"
@@ -232,6 +233,9 @@ static enum rc errand_do(struct router *r, struct errand *x) {
         fleet_first_name(r->fleet, &name);
         rmetrics_write(r->metrics, buf_str(&name), &x->out);
         buf_fini(&name);
+        return RC_OK;
+    case WORK_OPENAPI:
+        api_openapi(r->opts, &x->out);
         return RC_OK;
     case WORK_TOKENIZE:
     case WORK_DETOKENIZE:

@@ -29,7 +29,7 @@ bool offload_prepare_here(struct loop *l, void *owner,
 struct model_info *offload_find_model(void *arg, struct str name);
 
 /* What else runs on the pool for a body or a page. */
-enum pool_work { WORK_TOKENIZE = 0, WORK_DETOKENIZE, WORK_METRICS };
+enum pool_work { WORK_TOKENIZE = 0, WORK_DETOKENIZE, WORK_METRICS, WORK_OPENAPI };
 /* offload_reply: answers the request with what the work makes of its body. */
 void offload_reply(h2o_req_t *req, enum pool_work work, struct str suffix);
 

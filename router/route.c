@@ -35,7 +35,7 @@ const struct route routes[] = {
     R("/v2/rerank", ROUTE_RERANK, METHOD_POST, ROUTE_JSON | ROUTE_INFERENCE),
     LATER("/v1/audio/transcriptions", METHOD_POST),
     LATER("/v1/audio/translations", METHOD_POST),
-    LATER("/openapi.json", METHOD_GET),
+    R("/openapi.json", ROUTE_OPENAPI, METHOD_GET, 0),
 };
 const size_t n_routes = ARRAY_LEN(routes);
 

@@ -24,6 +24,7 @@ enum route_id {
     ROUTE_VERSION,
     ROUTE_METRICS,
     ROUTE_LOAD,
+    ROUTE_OPENAPI,
     ROUTE_NOT_BUILT, /* in the specification, not in this build: 501 */
 };
 enum { METHOD_GET = 1, METHOD_POST = 2 };

@@ -241,6 +241,9 @@ static void dispatch(h2o_req_t *req, const struct route *route, struct str path,
     case ROUTE_METRICS:
         offload_reply(req, WORK_METRICS, suffix);
         break;
+    case ROUTE_OPENAPI:
+        offload_reply(req, WORK_OPENAPI, suffix);
+        break;
     case ROUTE_MODELS:
         models(req, suffix);
         break;

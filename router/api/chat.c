@@ -27,7 +27,6 @@ struct chat_input chat_input_of(const struct field_values *v) {
 
 enum rc chat_check(const struct chat_input *in, const struct router_opts *o, struct err *e) {
     static const char *const reserved[] = {"messages", "chat_template", "tokenize", "continue_final_message"};
-    static const char *const efforts[] = {"none", "minimal", "low", "medium", "high", "xhigh", "max"};
     enum rc rc = messages_check(in->messages, &o->limit, e);
     if (rc)
         return rc;
@@ -40,13 +39,6 @@ enum rc chat_check(const struct chat_input *in, const struct router_opts *o, str
     if (in->continue_final && in->asks_generation_prompt)
         return err_set(e, RC_INVALID, "continue_final_message",
                        "continue_final_message and add_generation_prompt exclude each other");
-    for (size_t i = 0; i < json_array_size(in->documents); i++)
-        if (!json_is_object(json_array_get(in->documents, i))) {
-            char param[40];
-            snprintf(param, sizeof param, "documents.%zu", i);
-            return err_set(e, RC_INVALID, param, "%s must be an object, not %s", param,
-                           json_kind(json_array_get(in->documents, i)));
-        }
     for (size_t i = 0; i < ARRAY_LEN(reserved); i++)
         if (json_object_get(in->kwargs, reserved[i]))
             return err_set(e, RC_INVALID, "chat_template_kwargs", "chat_template_kwargs must not set %s",
@@ -54,12 +46,6 @@ enum rc chat_check(const struct chat_input *in, const struct router_opts *o, str
     if (json_object_size(in->kwargs) > KWARGS_MAX)
         return err_set(e, RC_INVALID, "chat_template_kwargs",
                        "chat_template_kwargs: the number of members must be less_than_equal %d", KWARGS_MAX);
-    size_t k = 0;
-    while (k < ARRAY_LEN(efforts) && !str_eqz(in->reasoning_effort, efforts[k]))
-        k++;
-    if (in->reasoning_effort.p && k == ARRAY_LEN(efforts))
-        return err_set(e, RC_INVALID, "reasoning_effort",
-                       "reasoning_effort must be one of none, minimal, low, medium, high, xhigh, max");
     return RC_OK;
 }
 

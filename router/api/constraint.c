@@ -178,14 +178,6 @@ static enum rc read_outputs(struct ask *a, json_t *o, struct err *e) {
 }
 
 static enum rc read_fields(struct ask *a, const struct field_values *v, struct err *e) {
-    static const char *const backends[] = {"auto", "xgrammar", "guidance", "outlines", "lm-format-enforcer"};
-    size_t k = 0;
-    while (k < ARRAY_LEN(backends) && !str_eqz(v->guided_backend.v, backends[k]))
-        k++;
-    if (v->guided_backend.set && k == ARRAY_LEN(backends))
-        return err_set(
-            e, RC_INVALID, "guided_decoding_backend",
-            "guided_decoding_backend must be one of auto, xgrammar, guidance, outlines, lm-format-enforcer");
     enum rc rc = RC_OK;
     if (v->response_format)
         rc = read_response_format(a, v->response_format, e);

@@ -48,6 +48,98 @@ static const struct field *find(unsigned route, const char *name, size_t n) {
     return NULL;
 }
 
+/* check_word: whether v is one of f->words. */
+static enum rc check_word(const struct field *f, struct str v, struct err *e) {
+    char shown[128];
+    size_t n = 0;
+    for (const char *w = f->words; *w;) {
+        size_t len = strcspn(w, "|");
+        if (v.n == len && !memcmp(v.p, w, len))
+            return RC_OK;
+        n += (size_t)snprintf(shown + n, sizeof shown - n, "%s%.*s", n ? ", " : "", (int)len, w);
+        CHECK(n < sizeof shown);
+        w += len + (w[len] == '|');
+    }
+    return err_set(e, RC_INVALID, f->name, "%s must be one of %s", f->name, shown);
+}
+
+int64_t api_field_max(const struct field *f, const struct router_limits *limits) {
+    int64_t max;
+    memcpy(&max, (const char *)limits + f->limit - 1, sizeof max);
+    return max;
+}
+
+/* get_elem: member `key` of obj, of the kind that f's elements have. */
+static enum rc get_elem(const struct field *f, const json_t *obj, const char *key, struct err *e) {
+    static const char *const kinds[] = {"a boolean", "an integer", "a number",
+                                        "a string",  "a list",     "an object"};
+    union {
+        bool b;
+        int64_t i;
+        double d;
+        struct str s;
+        const json_t *json;
+    } unused;
+    bool present = false;
+    enum rc rc = RC_OK;
+    switch ((enum field_kind)(f->elem - 1)) {
+    case FIELD_BOOL:
+        rc = json_get_bool(obj, f->name, key, &unused.b, &present, e);
+        break;
+    case FIELD_INT:
+        rc = json_get_int(obj, f->name, key, &unused.i, &present, e);
+        break;
+    case FIELD_FLOAT:
+        rc = json_get_float(obj, f->name, key, &unused.d, &present, e);
+        break;
+    case FIELD_STR:
+        rc = json_get_str(obj, f->name, key, &unused.s, &present, e);
+        break;
+    case FIELD_LIST:
+        rc = json_get_list(obj, f->name, key, &unused.json, &present, e);
+        break;
+    case FIELD_OBJECT:
+        rc = json_get_object(obj, f->name, key, &unused.json, &present, e);
+        break;
+    case FIELD_ANY:
+        return RC_OK;
+    }
+    if (rc || present)
+        return rc;
+    char param[160];
+    snprintf(param, sizeof param, "%s.%s", f->name, key);
+    return err_set(e, RC_INVALID, param, "%s must be %s, not null", param, kinds[f->elem - 1]);
+}
+
+/* check_elems: of a list the elements, of an object the members. */
+static enum rc check_elems(const struct field *f, json_t *v, struct err *e) {
+    enum rc rc = RC_OK;
+    for (size_t i = 0; !rc && json_is_array(v) && i < json_array_size(v); i++) {
+        json_t *x = json_array_get(v, i);
+        if (f->elem == 1 + FIELD_INT ? json_is_integer(x) : f->elem == 1 + FIELD_OBJECT && json_is_object(x))
+            continue;
+        char key[24];
+        snprintf(key, sizeof key, "%zu", i);
+        json_t *obj = json_object(); /* the getters know members only */
+        CHECK(obj && json_object_set(obj, key, x) == 0);
+        rc = get_elem(f, obj, key, e);
+        json_decref(obj);
+    }
+    for (void *it = json_object_iter(v); !rc && it; it = json_object_iter_next(v, it))
+        rc = get_elem(f, v, json_object_iter_key(it), e);
+    return rc;
+}
+
+/* check_entries: how many, and of which kind. */
+static enum rc check_entries(const struct field *f, json_t *v, const struct router_limits *limits,
+                             struct err *e) {
+    size_t n = json_is_array(v) ? json_array_size(v) : json_object_size(v);
+    enum rc rc = RC_OK;
+    if (f->limit)
+        rc = api_field_limit(f->name, "entries", n, api_field_max(f, limits), f->flag, e);
+    return rc || !f->elem ? rc : check_elems(f, v, e);
+}
+
 static int64_t bound(double v) {
     return v >= 0x1p63 ? INT64_MAX : v <= -0x1p63 ? INT64_MIN : (int64_t)v;
 }
@@ -56,7 +148,7 @@ static enum rc check_int(const struct field *f, int64_t v, const struct router_l
                          struct err *e) {
     int64_t lo = bound(f->lo), hi = bound(f->hi);
     if (f->limit) {
-        memcpy(&hi, (const char *)limits + f->limit - 1, sizeof hi);
+        hi = api_field_max(f, limits);
         if (hi == -1) /* --max-logprobs -1: -1 stands for all */
             return json_range_int(f->name, v, -1, INT64_MAX, e);
         if (v > hi)
@@ -91,7 +183,8 @@ static enum rc read_value(const struct field *f, json_t *body, const struct rout
     }
     case FIELD_STR: {
         struct opt_str *o = place;
-        return json_get_str(body, "", f->name, &o->v, &o->set, e);
+        rc = json_get_str(body, "", f->name, &o->v, &o->set, e);
+        return rc || !o->set || !f->words ? rc : check_word(f, o->v, e);
     }
     case FIELD_LIST:
         rc = json_get_list(body, "", f->name, &v, NULL, e);
@@ -105,9 +198,10 @@ static enum rc read_value(const struct field *f, json_t *body, const struct rout
     if (rc)
         return rc;
     json_t *own = json_object_get(body, f->name); /* the same value, not const */
-    if (own && !json_is_null(own))
-        *(json_t **)place = own;
-    return RC_OK;
+    if (!own || json_is_null(own))
+        return RC_OK;
+    *(json_t **)place = own;
+    return check_entries(f, own, limits, e);
 }
 
 /* check_kind: a field without effect still has a kind. */
@@ -196,4 +290,15 @@ enum rc api_fields_read(unsigned route, json_t *body, const struct router_limits
             return rc;
     }
     return best_of ? refuse(best_of, body, v, e) : RC_OK;
+}
+
+enum rc api_fields_required(unsigned route, const json_t *body, struct err *e) {
+    for (const struct field *f = api_fields, *end = f + n_api_fields; f < end; f++) {
+        if (!f->required || !(f->on & route))
+            continue;
+        const json_t *v = json_object_get(body, f->name);
+        if (!v || json_is_null(v))
+            return err_set(e, RC_INVALID, f->name, "%s is required", f->name);
+    }
+    return RC_OK;
 }

@@ -1,6 +1,6 @@
 /* fields.h: every field that a JSON route knows, as data: name, kind, range, default, meaning and standing.
  *
- * Parsing, its errors, the refusal of fields this build lacks and (later) the OpenAPI document all come from
+ * Parsing, its errors, the refusal of fields this build lacks and the OpenAPI document (openapi.h) all come from
  * this one table, so a field cannot exist in one of them only. Reading is one pass over the body's members;
  * nothing is allocated. What depends on the model or on another field is checked where it is used
  * (prepare.c).
@@ -58,8 +58,14 @@ struct field {
     size_t place; /* READ: offset in struct field_values of the opt_ kind; list, object and any: a json_t * */
     double lo, hi;       /* numbers; both 0: no range */
     bool lo_open;        /* lo itself is out of range */
-    size_t limit;        /* 1 + offset of the upper bound in struct router_limits; 0: none */
+    bool required;       /* absent and null are refused (api_fields_required) */
+    size_t limit;        /* 1 + offset in struct router_limits of the upper bound, of lists, objects and any of
+                            the most entries; 0: none */
     const char *flag;    /* of that limit */
+    const char *words;   /* STR: the legal values, "left|right"; NULL: any */
+    unsigned elem;       /* LIST, OBJECT: 1 + the kind of every element or member; 0: see `schema` */
+    const char *schema;  /* a name of openapi_parts.c: what the value of a STR, OBJECT or ANY, or the elements of a
+                            LIST, must be beyond their kind; NULL: nothing more */
     const char *dflt;    /* JSON; for REFUSED also the neutral value */
     const char *meaning; /* READ, IGNORED: a line for the documentation; REFUSED: the message, or NULL for the
                             usual one */
@@ -94,6 +100,11 @@ extern const size_t n_api_fields;
 MUST_USE enum rc api_fields_read(unsigned route, json_t *body, const struct router_limits *limits,
                                  struct field_values *v, struct err *e);
 
+/* api_fields_required: RC_INVALID "NAME is required" for the first required field of `route` that body lacks. */
+MUST_USE enum rc api_fields_required(unsigned route, const json_t *body, struct err *e);
+
+/* api_field_max: the bound that f's flag sets (f->limit). -1, of logprobs: none. */
+int64_t api_field_max(const struct field *f, const struct router_limits *limits);
 /* api_field_int: one element of a list as an integer, with the coercions of api.md 2.3.6; path names the
  * list. */
 MUST_USE enum rc api_field_int(const json_t *list, size_t i, const char *path, int64_t *out, struct err *e);

@@ -50,15 +50,6 @@ enum rc pool_check_task(const struct gen_req *r, struct err *e) {
 
 /* ---- what no model is needed for ---------------------------------------------------------------- */
 
-static enum rc check_words(const struct field_values *v, struct err *e) {
-    struct str side = v->truncation_side.v, format = v->encoding_format.v;
-    if (v->truncation_side.set && !str_eqz(side, "left") && !str_eqz(side, "right"))
-        return err_set(e, RC_INVALID, "truncation_side", "truncation_side must be left or right");
-    if (v->encoding_format.set && !str_eqz(format, "float") && !str_eqz(format, "base64"))
-        return err_set(e, RC_INVALID, "encoding_format", "encoding_format must be float or base64");
-    return RC_OK;
-}
-
 /* object_text: the text of {"text": ...} or {"content": [text parts]}; NULL: it has none. Borrowed or in the
  * arena. */
 static const char *object_text(struct gen_req *r, const json_t *v, size_t *n) {
@@ -165,10 +156,6 @@ static enum rc score_texts(const struct field_values *v, const struct router_lim
 
 static enum rc rerank_texts(const struct field_values *v, const struct router_limits *limits,
                             struct gen_req *r, struct texts *left, struct texts *right, struct err *e) {
-    if (!v->query)
-        return err_set(e, RC_INVALID, "query", "query is required");
-    if (!v->documents)
-        return err_set(e, RC_INVALID, "documents", "documents is required");
     *left = (struct texts){.v = arena_alloc(&r->arena, sizeof *left->v), .n = 1, .name = "query"};
     enum rc rc = text_of(r, v->query, "query", left->v, e);
     return rc ? rc : texts_of(r, v->documents, "documents", limits, right, e);
@@ -176,12 +163,12 @@ static enum rc rerank_texts(const struct field_values *v, const struct router_li
 
 enum rc pool_check(const struct field_values *v, const struct router_opts *o, struct gen_req *r,
                    struct err *e) {
-    enum rc rc = check_words(v, e);
+    enum rc rc = RC_OK;
     size_t n = 1;
     r->pool = arena_zalloc(&r->arena, 1, sizeof *r->pool);
     r->n = 1;
-    if (rc || r->route == GEN_SCORE || r->route == GEN_RERANK)
-        return rc;
+    if (r->route == GEN_SCORE || r->route == GEN_RERANK)
+        return RC_OK;
     if (!v->input == !v->messages)
         return err_set(e, RC_INVALID, "input",
                        v->input ? "input and messages exclude each other" : "input or messages is required");
@@ -211,8 +198,8 @@ static enum rc set_out(const struct field_values *v, struct gen_req *r, struct e
         while (v->task.set && k < ARRAY_LEN(out_words) && !str_eqz(v->task.v, out_words[k]))
             k++;
         bool wants_labels = k == OUT_CLASSIFY || k == OUT_TOKEN_CLASSIFY;
-        if (v->task.set && (k == ARRAY_LEN(out_words) || wants_labels != labels ||
-                            (p->task == MODEL_REWARD && k == OUT_CLASSIFY)))
+        if (v->task.set &&
+            (wants_labels != labels || (p->task == MODEL_REWARD && k == OUT_CLASSIFY)))
             return err_set(e, RC_INVALID, "task", "the model does not serve this task: its tasks are %s",
                            p->task == MODEL_REWARD ? "token_classify"
                            : labels                ? "classify and token_classify"

@@ -184,6 +184,8 @@ static enum rc prepare(struct gen_env *env, json_t *root, struct str id_suffix, 
     static const unsigned on[N_GEN_ROUTE] = {ON_COMPLETIONS, ON_CHAT,  ON_EMBEDDINGS, ON_POOLING,
                                              ON_CLASSIFY,    ON_SCORE, ON_RERANK};
     enum rc rc = api_fields_read(on[r->route], root, &o->limit, &v, e);
+    if (!rc)
+        rc = api_fields_required(on[r->route], root, e);
     if (rc)
         return rc;
     if (light && v.chat_template.set) /* it may spend its whole budget of steps */

@@ -81,8 +81,6 @@ enum rc input_check(const json_t *input, const char *path, const char *if_empty,
 enum rc prompts_check(const json_t *prompt, const struct router_limits *limits, struct gen_req *r,
                       struct err *e) {
     size_t n = 1;
-    if (!prompt)
-        return err_set(e, RC_INVALID, "prompt", "prompt is required");
     enum rc rc = input_check(prompt, "prompt", empty_prompt, limits->prompts, "--max-prompts", &n, e);
     if (!rc)
         rc = api_field_limit("n", "sequences (prompts times n)", n * r->n, limits->sequences,

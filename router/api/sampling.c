@@ -50,9 +50,7 @@ static enum rc check_stop(const json_t *stop, const struct router_limits *limits
         return err_set(e, RC_INVALID, "stop", "stop must be a string or a list of strings, not %s",
                        json_kind(stop));
     size_t n = list ? json_array_size(stop) : 1;
-    enum rc rc = api_field_limit("stop", "stop strings", n, limits->stop_strings, "--max-stop-strings", e);
-    if (rc)
-        return rc;
+    enum rc rc = RC_OK;
     struct str *strings = arena_zalloc(&r->arena, n + 1, sizeof *strings);
     for (size_t i = 0; !rc && i < n; i++) {
         char param[32] = "stop";
@@ -68,12 +66,10 @@ static enum rc check_stop(const json_t *stop, const struct router_limits *limits
     return RC_OK;
 }
 
-static enum rc check_stop_ids(const json_t *list, const struct router_limits *limits, struct arena *a,
-                              struct sampling_raw *raw, struct err *e) {
+static enum rc check_stop_ids(const json_t *list, struct arena *a, struct sampling_raw *raw, struct err *e) {
     size_t n = json_array_size(list);
-    enum rc rc =
-        api_field_limit("stop_token_ids", "ids", n, limits->stop_token_ids, "--max-stop-token-ids", e);
-    if (rc || n == 0)
+    enum rc rc = RC_OK;
+    if (n == 0)
         return rc;
     int64_t *ids = arena_zalloc(a, n, sizeof *ids);
     for (size_t i = 0; !rc && i < n; i++)
@@ -102,31 +98,24 @@ static int bias_order(const void *pa, const void *pb) {
     return a->at < b->at ? -1 : a->at > b->at;
 }
 
-static enum rc check_bias(json_t *obj, const struct router_limits *limits, struct arena *a,
-                          struct sampling_raw *raw, struct err *e) {
+static enum rc check_bias(json_t *obj, struct arena *a, struct sampling_raw *raw, struct err *e) {
     size_t n = json_object_size(obj), at = 0, kept = 0;
-    enum rc rc = api_field_limit("logit_bias", "entries", n, limits->logit_bias, "--max-logit-bias", e);
-    if (rc || n == 0)
+    enum rc rc = RC_OK;
+    if (n == 0)
         return rc;
     struct raw_bias *all = arena_zalloc(a, n, sizeof *all);
     for (void *it = json_object_iter(obj); it; it = json_object_iter_next(obj, it)) {
         const char *key = json_object_iter_key(it);
         struct raw_bias *b = &all[at];
-        bool present = false;
         double value = 0;
         if (!parse_id(key, json_object_iter_key_len(it), &b->id)) {
             struct str shown = api_quote((struct str){key, json_object_iter_key_len(it)});
             return err_set(e, RC_INVALID, "logit_bias", "logit_bias: \"%.*s\" is no token id", (int)shown.n,
                            shown.p);
         }
-        rc = json_get_float(obj, "logit_bias", key, &value, &present, e);
+        rc = json_get_float(obj, "logit_bias", key, &value, NULL, e);
         if (rc)
             return rc;
-        if (!present) {
-            char param[40];
-            snprintf(param, sizeof param, "logit_bias.%s", key);
-            return err_set(e, RC_INVALID, param, "%s must be a number, not null", param);
-        }
         b->value = (float)fmin(fmax(value, -100), 100);
         b->at = at++;
     }
@@ -187,9 +176,9 @@ enum rc sampling_check(const struct field_values *v, const struct router_opts *o
     if (!rc)
         rc = check_stop(v->stop, &o->limit, r, e);
     if (!rc)
-        rc = check_stop_ids(v->stop_token_ids, &o->limit, &r->arena, raw, e);
+        rc = check_stop_ids(v->stop_token_ids, &r->arena, raw, e);
     if (!rc && v->logit_bias)
-        rc = check_bias(v->logit_bias, &o->limit, &r->arena, raw, e);
+        rc = check_bias(v->logit_bias, &r->arena, raw, e);
     return rc;
 }
 

@@ -97,8 +97,8 @@ static enum rc detokenize(struct gen_env *env, json_t *root, struct model_info *
                           struct buf *out, struct err *e) {
     struct field_values v;
     enum rc rc = api_fields_read(ON_DETOKENIZE, root, &env->opts->limit, &v, e);
-    if (!rc && !v.tokens)
-        rc = err_set(e, RC_INVALID, "tokens", "tokens is required");
+    if (!rc)
+        rc = api_fields_required(ON_DETOKENIZE, root, e);
     if (!rc)
         rc = model_lookup(env, v.model.v, m, e);
     if (!rc)

@@ -187,11 +187,13 @@ static void test_every_field_every_value(void **state) {
                                          "{\"a\":1}",
                                          "[null]"};
     for (size_t i = 0; i < n_api_fields; i++)
-        for (unsigned on = ON_COMPLETIONS; on <= ON_DETOKENIZE; on *= 2)
+        for (unsigned on = ON_COMPLETIONS; on <= ON_RERANK; on *= 2)
             for (size_t k = 0; (api_fields[i].on & on) && k < ARRAY_LEN(values); k++) {
                 struct err e = {0};
                 enum rc rc = read(on, api_fields[i].name, values[k], &e);
-                if (rc != RC_OK && (rc != RC_INVALID || strcmp(e.param, api_fields[i].name)))
+                size_t n = strlen(api_fields[i].name); /* or a path into it */
+                bool named = !strncmp(e.param, api_fields[i].name, n) && (!e.param[n] || e.param[n] == '.');
+                if (rc != RC_OK && (rc != RC_INVALID || !named))
                     fail_msg("%s = %s: %s (param %s)", api_fields[i].name, values[k], e.msg, e.param);
                 if (!strcmp(values[k], "null"))
                     assert_int_equal(rc, RC_OK);
