@@ -12,7 +12,6 @@
     }
 
 #define NO_TLS "this version speaks plain HTTP; put a proxy that ends TLS in front of it"
-#define NO_CORS "this version sends no CORS headers; put a proxy that does in front of it"
 #define NO_TOOLS "this version parses no tool calls"
 #define NO_MEDIA "images and audio are not served in this version"
 #define NO_PLUGINS "logits processors are not served in this version"
@@ -22,21 +21,13 @@
 
 const struct conf_flag apart_flag_rows[] = {
     /* 22.2, in its order: not in this version */
-    REFUSED("uds", CONF_STR, "this version listens on --host and --port"),
     REFUSED("http2", CONF_BOOL, "this version speaks HTTP/1.1"),
     REFUSED("ssl-certfile", CONF_STR, NO_TLS),
     REFUSED("ssl-keyfile", CONF_STR, NO_TLS),
     REFUSED("ssl-ca-certs", CONF_STR, NO_TLS),
     REFUSED("ssl-cert-reqs", CONF_STR, NO_TLS),
-    REFUSED("allowed-origins", CONF_JSON, NO_CORS),
-    REFUSED("allowed-methods", CONF_JSON, NO_CORS),
-    REFUSED("allowed-headers", CONF_JSON, NO_CORS),
-    REFUSED("allow-credentials", CONF_BOOL, NO_CORS),
-    IGNORED("disable-fastapi-docs", CONF_BOOL, "this version serves no /openapi.json"),
     IGNORED("no-playground", CONF_BOOL, "this version serves no page at /"),
-    REFUSED("root-path", CONF_STR, "routes have no prefix in this version"),
     ONLY("stream-interval", NULL, CONF_INT, "1", "every step is an event of its own in this version"),
-    REFUSED("enable-tokenizer-info-endpoint", CONF_BOOL, "/tokenizer_info is not served in this version"),
     REFUSED("enable-admin-api", CONF_BOOL, "the admin routes are not served in this version"),
     REFUSED("enable-auto-tool-choice", CONF_BOOL, NO_TOOLS),
     REFUSED("tool-call-parser", CONF_STR, NO_TOOLS),
@@ -52,8 +43,8 @@ const struct conf_flag apart_flag_rows[] = {
     REFUSED("allowed-media-cidr", CONF_LIST, NO_MEDIA),
     REFUSED("interleave-mm-strings", CONF_BOOL, NO_MEDIA),
     REFUSED("mm-processor-kwargs", CONF_JSON, NO_MEDIA),
-    REFUSED("enable-log-outputs", CONF_BOOL, "no prompt or output is logged in this version"),
-    IGNORED("max-log-len", CONF_INT, "no prompt or output is logged in this version"),
+    IGNORED("enable-log-outputs", CONF_BOOL, "a worker knows tokens and no text; give it to the router"),
+    IGNORED("max-log-len", CONF_INT, "a worker knows tokens and no text; give it to the router"),
     REFUSED("tokenizer", CONF_STR, "the tokenizer is the model folder's"),
     REFUSED("revision", CONF_STR, "name the folder of the revision as MODEL"),
     IGNORED("gpu-memory-utilization", CONF_FLOAT,

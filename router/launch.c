@@ -110,9 +110,7 @@ static void show(struct launch *l) {
     }
     l->was_ready = true;
     end_line(l);
-    bool v6 = strchr(l->o.host, ':') != NULL;
-    fprintf(stderr, "weir: ready in %.2f s: %s at http://%s%s%s:%d/v1\n", seconds(l), l->o.model,
-            v6 ? "[" : "", l->o.host, v6 ? "]" : "", l->o.port);
+    fprintf(stderr, "weir: ready in %.2f s: %s at %s\n", seconds(l), l->o.model, l->o.url);
 }
 
 /* ---- processes -------------------------------------------------------------------------------------- */

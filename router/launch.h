@@ -20,8 +20,7 @@ struct launch_opts {
     const struct conf_list *worker_argv; /* flags for every worker, without program and MODEL */
     unsigned n_workers;
     struct router *router;
-    const char *host; /* for the line that says where to connect */
-    int port;
+    const char *url; /* for the line that says where to connect */
     uint64_t started_ns; /* of the process: "ready in" counts from here */
 };
 

@@ -56,12 +56,22 @@ static bool is_loopback(const char *host) {
     return !strcmp(host, "localhost") || !strncmp(host, "127.", 4) || !strcmp(host, "::1");
 }
 
+/* where: what a client is told to connect to. */
+static void where(const struct router_opts *o, int port, struct buf *out) {
+    bool v6 = strchr(o->host, ':') != NULL;
+    if (o->uds)
+        buf_addf(out, "unix:%s", o->uds);
+    else
+        buf_addf(out, "%s://%s%s%s:%d/v1", o->ssl_certfile ? "https" : "http", v6 ? "[" : "", o->host,
+                 v6 ? "]" : "", port);
+}
+
 static int run(struct weir_opts *o, const char *model, const struct conf_table *table, uint64_t started_ns) {
     struct err e = {0};
     struct router *r = NULL;
     struct launch *l = NULL;
     struct conf_list argv = {0};
-    struct buf shown = {0};
+    struct buf shown = {0}, url = {0};
     int status = 1;
 
     if (router_new(&r, &o->r, &e) != RC_OK)
@@ -72,20 +82,20 @@ static int run(struct weir_opts *o, const char *model, const struct conf_table *
         if ((unsigned char)shown.data[i] < ' ')
             shown.data[i] = ' '; /* a template given as text has lines */
     LOG(LOG_INFO, buf_cstr(&shown));
-    if (!o->r.api_keys.n && !o->r.api_key_file && !is_loopback(o->r.host))
+    where(&o->r, router_port(r), &url);
+    if (!o->r.api_keys.n && !o->r.api_key_file && !o->r.uds && !is_loopback(o->r.host))
         LOG(LOG_WARN, "listening beyond this machine, and nobody has to show a key",
             F_STR("host", o->r.host));
     catch_signals(r, o->r.api_key_file != NULL);
     if (!model)
-        LOG(LOG_INFO, "listening", F_STR("host", o->r.host), F_I64("port", router_port(r)));
+        LOG(LOG_INFO, "listening", F_STR("url", buf_cstr(&url)));
     if (model) {
         worker_flags_argv(&o->w, &argv);
         struct launch_opts lo = {.model = model,
                                  .worker_argv = &argv,
                                  .n_workers = (unsigned)o->n_workers,
                                  .router = r,
-                                 .host = o->r.host,
-                                 .port = router_port(r),
+                                 .url = buf_cstr(&url),
                                  .started_ns = started_ns};
         if (launch_start(&l, &lo, &e) != RC_OK)
             goto out;
@@ -103,6 +113,7 @@ out:
         free(argv.v[i]);
     free(argv.v);
     buf_fini(&shown);
+    buf_fini(&url);
     return status;
 }
 

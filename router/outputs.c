@@ -2,6 +2,7 @@
 #include <stdlib.h>
 
 #include "router/api/error.h"
+#include "router/reqlog.h"
 #include "router/session_private.h"
 
 enum { SCAN_SLOTS = 64 }; /* of the table in one step */
@@ -104,6 +105,9 @@ static bool on_entry(struct loop *l, const struct batch *b, const struct batch_e
     if (has_token) {
         leg_prefilled(g);
         observe_token(s, c);
+        if (UNLIKELY(s->logged))
+            reqlog_token(&s->logged[g->prompt * s->req->n + k], token.id,
+                         (size_t)l->router->opts->max_log_len);
     }
     struct buf *sse = s->req->stream ? stream_out(s->stream) : NULL;
     enum gen_action action = gen_on_step(s->run, g->prompt * s->req->n + k, has_token ? &token : NULL,

@@ -5,6 +5,7 @@
 
 #include "router/api/error.h"
 #include "router/conn.h"
+#include "router/cors.h"
 
 static const char hex_digits[] = "0123456789abcdef";
 
@@ -101,7 +102,8 @@ void reply_error(h2o_req_t *req, const struct err *e, unsigned retry_after_s, st
     reply_json(req, api_status(e->rc), &body, suffix);
 }
 
-/* ---- h2o's own errors -------------------------------------------------------------------------------- */
+/* ---- every response, h2o's own errors among them
+ * -------------------------------------------------------------------------------- */
 
 struct own_error {
     h2o_ostream_t super;
@@ -133,8 +135,25 @@ static void own_error_body(int status, uint64_t limit_bytes, struct buf *out) {
     buf_addf(out, ",\"param\":null,\"code\":%d}}", status);
 }
 
-static void own_error_setup(h2o_filter_t *self, h2o_req_t *req, h2o_ostream_t **slot) {
+/* add_cors: who else's pages may read this response. */
+static void add_cors(h2o_req_t *req) {
+    const struct cors *c = loop_of(req)->router->cors;
+    ssize_t i = h2o_find_header_by_str(&req->headers, H2O_STRLIT("origin"), -1);
+    if (i < 0)
+        return;
+    struct str allow = cors_allow(c, str_of_iovec(req->headers.entries[i].value));
+    if (cors_varies(c))
+        reply_header(req, "vary", STR_LIT("Origin"));
+    if (!allow.n)
+        return;
+    reply_header(req, "access-control-allow-origin", allow);
+    if (cors_credentials(c))
+        reply_header(req, "access-control-allow-credentials", STR_LIT("true"));
+}
+
+static void on_response(h2o_filter_t *self, h2o_req_t *req, h2o_ostream_t **slot) {
     (void)self;
+    add_cors(req);
     ssize_t i = h2o_find_header(&req->res.headers, H2O_TOKEN_CONTENT_TYPE, -1);
     /* Only h2o answers an error in plain text. */
     if (req->res.status >= 400 && i >= 0 &&
@@ -160,5 +179,5 @@ static void own_error_setup(h2o_filter_t *self, h2o_req_t *req, h2o_ostream_t **
 
 void reply_filter_init(h2o_pathconf_t *p) {
     h2o_filter_t *f = h2o_create_filter(p, sizeof *f);
-    f->on_setup_ostream = own_error_setup;
+    f->on_setup_ostream = on_response;
 }

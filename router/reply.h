@@ -26,7 +26,7 @@ void reply_id_header(h2o_req_t *req, struct str suffix);
  * 0x7E. */
 bool reply_request_id(const h2o_req_t *req, struct str *out);
 
-/* reply_filter_init: a filter that gives the errors h2o writes by itself (413, 417, ...) the body of
+/* reply_filter_init: a filter that adds CORS headers to every response, and gives the errors h2o writes by itself (413, 417, ...) the body of
  * api.md 3.1. */
 void reply_filter_init(h2o_pathconf_t *p);
 

@@ -1,5 +1,7 @@
 #include "router/route.h"
 
+#include "router/opts.h"
+
 #define R(path_, id_, methods_, flags_)                                                                      \
     {                                                                                                        \
         .path = {path_, sizeof(path_) - 1}, .id = (id_), .methods = (methods_), .flags = (flags_),           \
@@ -35,7 +37,8 @@ const struct route routes[] = {
     R("/v2/rerank", ROUTE_RERANK, METHOD_POST, ROUTE_JSON | ROUTE_INFERENCE),
     LATER("/v1/audio/transcriptions", METHOD_POST),
     LATER("/v1/audio/translations", METHOD_POST),
-    R("/openapi.json", ROUTE_OPENAPI, METHOD_GET, 0),
+    R("/openapi.json", ROUTE_OPENAPI, METHOD_GET, ROUTE_DOCS),
+    R("/tokenizer_info", ROUTE_TOKENIZER_INFO, METHOD_GET, ROUTE_TOKENIZER_FLAG),
 };
 const size_t n_routes = ARRAY_LEN(routes);
 
@@ -46,6 +49,42 @@ const struct route *route_find(struct str path) {
             return r;
     }
     return NULL;
+}
+
+enum rc route_root(const char *given, char **out, struct err *e) {
+    struct str s = str_of(given);
+    struct buf b = {0};
+    while (s.n && *s.p == '/')
+        s.p++, s.n--;
+    while (s.n && s.p[s.n - 1] == '/')
+        s.n--;
+    if (s.n)
+        buf_addc(&b, '/');
+    for (size_t i = 0; i < s.n; i++) {
+        char c = s.p[i];
+        bool plain = (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z');
+        bool doubled = c == '/' && s.p[i - 1] == '/';
+        if ((!plain && !strchr("-._~/", c)) || doubled) {
+            buf_fini(&b);
+            return err_set(e, RC_INVALID, "root-path",
+                           "--root-path takes a path like /api, of letters, digits and -._~");
+        }
+        buf_addc(&b, c);
+    }
+    *out = buf_take(&b);
+    return RC_OK;
+}
+
+struct str route_strip(struct str path, struct str root) {
+    if (root.n && path.n > root.n && path.p[root.n] == '/' && str_starts(path, root))
+        return (struct str){path.p + root.n, path.n - root.n};
+    return path;
+}
+
+bool route_mounted(const struct route *r, const struct router_opts *o) {
+    unsigned off = (o->no_docs ? ROUTE_DOCS : 0u) | (o->tokenizer_info ? 0u : ROUTE_TOKENIZER_FLAG) |
+                   (o->admin_api ? 0u : ROUTE_ADMIN) | (o->no_playground ? ROUTE_PAGE : 0u);
+    return !(r->flags & off);
 }
 
 unsigned route_method(struct str m) {

@@ -5,6 +5,7 @@
 #define WEIR_ROUTER_ROUTE_H
 
 #include "common/buf.h"
+#include "common/err.h"
 
 enum route_id {
     ROUTE_COMPLETIONS = 0,
@@ -25,6 +26,7 @@ enum route_id {
     ROUTE_METRICS,
     ROUTE_LOAD,
     ROUTE_OPENAPI,
+    ROUTE_TOKENIZER_INFO,
     ROUTE_NOT_BUILT, /* in the specification, not in this build: 501 */
 };
 enum { METHOD_GET = 1, METHOD_POST = 2 };
@@ -33,6 +35,11 @@ enum {
     ROUTE_INFERENCE = 2, /* counted by /load; refused while draining */
     ROUTE_QUIET = 4,     /* left out of the http_ metrics */
     ROUTE_PREFIX = 8,    /* path is a beginning; at least one more character follows */
+    /* There only as flags say; 404 as if unknown otherwise. */
+    ROUTE_DOCS = 16,           /* unless --disable-fastapi-docs */
+    ROUTE_TOKENIZER_FLAG = 32, /* with --enable-tokenizer-info-endpoint */
+    ROUTE_ADMIN = 64,          /* with --enable-admin-api */
+    ROUTE_PAGE = 128,          /* unless --no-playground */
 };
 
 struct route {
@@ -44,6 +51,14 @@ struct route {
 
 /* route_find: NULL: 404. path is without the query. */
 const struct route *route_find(struct str path);
+/* route_root: --root-path as a prefix: "/api" of "api", "/api" or "/api/"; "" of NULL, "" and "/". *out:
+ * heap. RC_INVALID: not a path of plain segments. */
+MUST_USE enum rc route_root(const char *given, char **out, struct err *e);
+/* route_strip: path without the prefix, if it begins with it and goes on with a slash; else path. */
+struct str route_strip(struct str path, struct str root);
+/* route_mounted: whether the flags have it: a route that is not mounted is unknown (404). */
+struct router_opts;
+bool route_mounted(const struct route *r, const struct router_opts *o);
 /* route_at, n_routes: the table, for registering metrics. */
 extern const struct route routes[];
 extern const size_t n_routes;

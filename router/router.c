@@ -3,8 +3,6 @@
 
 #include <errno.h>
 #include <malloc.h>
-#include <netdb.h>
-#include <netinet/tcp.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -17,64 +15,14 @@
 #include "common/log.h"
 #include "router/auth.h"
 #include "router/core.h"
+#include "router/cors.h"
+#include "router/listen.h"
 #include "router/offload.h"
 #include "router/session.h"
 
 enum { POOL_QUEUE_MAX = 8192, SILENCE_TICK_MS = 200, DRAIN_TICK_MS = 20, TOKEN_FILE_BYTES_MAX = 4096 };
 
 /* ---- set-up ------------------------------------------------------------------------------------------ */
-
-/* watch_peers: a client whose machine is gone says nothing, and nothing is sent to it while its request
- * waits: it is asked after a minute of silence, and given up half a minute later. Connections inherit this
- * from the socket that listens. */
-static void watch_peers(int fd) {
-    static const struct {
-        int level, option, value;
-    } set[] = {{SOL_SOCKET, SO_KEEPALIVE, 1},
-               {IPPROTO_TCP, TCP_KEEPIDLE, 60},
-               {IPPROTO_TCP, TCP_KEEPINTVL, 10},
-               {IPPROTO_TCP, TCP_KEEPCNT, 3}};
-    for (size_t i = 0; i < ARRAY_LEN(set); i++)
-        (void)setsockopt(fd, set[i].level, set[i].option, &set[i].value, sizeof set[i].value);
-}
-
-static enum rc listen_on(struct router *r, struct err *e) {
-    const struct router_opts *o = r->opts;
-    struct addrinfo hints = {.ai_family = AF_UNSPEC,
-                             .ai_socktype = SOCK_STREAM,
-                             .ai_flags = AI_PASSIVE | AI_NUMERICSERV},
-                    *list;
-    char port[16];
-    snprintf(port, sizeof port, "%lld", (long long)o->port);
-    int rc = getaddrinfo(o->host, port, &hints, &list);
-    if (rc != 0)
-        return err_set(e, RC_INVALID, NULL, "--host %s: %s", o->host, gai_strerror(rc));
-    int fd = -1, on = 1, why = EADDRNOTAVAIL;
-    for (struct addrinfo *a = list; a && fd < 0; a = a->ai_next) {
-        fd = socket(a->ai_family, a->ai_socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, a->ai_protocol);
-        if (fd < 0) {
-            why = errno;
-            continue;
-        }
-        (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-        if (bind(fd, a->ai_addr, a->ai_addrlen) != 0 || listen(fd, SOMAXCONN) != 0) {
-            why = errno;
-            close(fd);
-            fd = -1;
-        }
-    }
-    freeaddrinfo(list);
-    if (fd < 0)
-        return err_set(e, RC_IO, NULL, "cannot listen on %s:%s: %s", o->host, port, strerror(why));
-    watch_peers(fd);
-    struct sockaddr_storage at;
-    socklen_t n = sizeof at;
-    CHECK(getsockname(fd, (struct sockaddr *)&at, &n) == 0);
-    r->port = ntohs(at.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&at)->sin6_port
-                                             : ((struct sockaddr_in *)&at)->sin_port);
-    r->listen_fd = fd;
-    return RC_OK;
-}
 
 static enum rc read_secret(struct router *r, struct err *e) {
     const char *path = r->opts->cluster_token_file;
@@ -144,9 +92,15 @@ enum rc router_new(struct router **out, const struct router_opts *opts, struct e
     if (rc == RC_OK)
         rc = auth_new(&r->auth, &opts->api_keys, opts->api_key_file, e);
     if (rc == RC_OK)
-        rc = listen_on(r, e);
+        rc = cors_new(&r->cors, opts, e);
+    if (rc == RC_OK)
+        rc = route_root(opts->root_path, &r->root, e);
+    if (rc == RC_OK)
+        rc = listen_open(opts, &r->listen_fd, &r->port, e);
     if (rc != RC_OK) {
         auth_free(r->auth);
+        cors_free(r->cors);
+        free(r->root);
         free(r->secret);
         pthread_mutex_destroy(&r->note_lock);
         free(r);
@@ -198,10 +152,12 @@ void router_free(struct router *r) {
     fleet_free(r->fleet);
     h2o_config_dispose(&r->conf);
     rmetrics_free(r->metrics);
-    close(r->listen_fd);
+    listen_close(r->opts, r->listen_fd);
     close(r->shutdown_fd);
     pthread_mutex_destroy(&r->note_lock);
     auth_free(r->auth);
+    cors_free(r->cors);
+    free(r->root);
     free(r->loops);
     free(r->secret);
     free(r);

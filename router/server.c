@@ -1,12 +1,12 @@
-/* The handler: what every request goes through before a route has it, in the order of api.md 3.3; and the
- * routes that need no worker. */
+/* The handler: what every request goes through before a route has it, in the order of api.md 3.3. */
 #include <stdio.h>
 
-#include "common/version.h"
 #include "router/api/error.h"
 #include "router/auth.h"
 #include "router/conn.h"
+#include "router/cors.h"
 #include "router/offload.h"
+#include "router/pages.h"
 #include "router/rawhead.h"
 #include "router/reply.h"
 #include "router/session.h"
@@ -107,7 +107,8 @@ static bool check_key(const h2o_req_t *req, struct auth *a, struct err *e) {
     }
     if (n == 1 && auth_allows(a, str_of_iovec(found->value)))
         return true;
-    err_set(e, RC_UNAUTHORIZED, NULL, "This server wants an API key that it knows: Authorization: Bearer KEY");
+    err_set(e, RC_UNAUTHORIZED, NULL,
+            "This server wants an API key that it knows: Authorization: Bearer KEY");
     return false;
 }
 
@@ -129,81 +130,6 @@ static bool check_body_headers(const h2o_req_t *req, struct err *e) {
         }
     }
     return true;
-}
-
-/* ---- routes that need no worker ---------------------------------------------------------------------- */
-
-static void health(h2o_req_t *req, struct str suffix) {
-    struct router *r = loop_of(req)->router;
-    char why[400];
-    struct str query = {0};
-    if (req->query_at != SIZE_MAX)
-        query = (struct str){req->path.base + req->query_at + 1, req->path.len - req->query_at - 1};
-    bool live = str_eqz(query, "probe=live");
-    if (live || (!atomic_load(&r->draining) && fleet_health(r->fleet, why, sizeof why))) {
-        reply_empty(req, 200, suffix);
-        return;
-    }
-    struct err e;
-    session_unavailable(r, &e);
-    reply_error(req, &e, 5, suffix);
-}
-
-static void models(h2o_req_t *req, struct str suffix) {
-    struct model_info *m[FLEET_MODELS_MAX];
-    size_t n = fleet_models(loop_of(req)->router->fleet, m, ARRAY_LEN(m));
-    struct buf b = {0};
-    bool any = false;
-    buf_addz(&b, "{\"object\":\"list\",\"data\":[");
-    for (size_t i = 0; i < n; i++) {
-        for (size_t k = 0; k < m[i]->facts.n_names; k++) {
-            const char *name = m[i]->facts.names[k];
-            bool seen = false; /* an older revision of the same name */
-            for (size_t j = 0; j < i && !seen; j++)
-                seen = model_info_serves(m[j], str_of(name));
-            if (seen)
-                continue;
-            if (any)
-                buf_addc(&b, ',');
-            any = true;
-            api_model_card(m[i], name, &b);
-        }
-    }
-    buf_addz(&b, "]}");
-    for (size_t i = 0; i < n; i++)
-        model_info_drop(m[i]);
-    reply_json(req, 200, &b, suffix);
-}
-
-static void model(h2o_req_t *req, const struct route *route, struct str path, struct str suffix) {
-    struct buf name = {0}, b = {0};
-    struct model_info *m = NULL;
-    bool serving;
-    struct err e;
-    if (route_name(route, path, &name))
-        m = fleet_find_model(loop_of(req)->router->fleet, buf_str(&name), &serving);
-    if (m) {
-        api_model_card(m, buf_cstr(&name), &b);
-        model_info_drop(m);
-        reply_json(req, 200, &b, suffix);
-    } else {
-        err_set(&e, RC_NOT_FOUND, "model", "The model '%.*s' does not exist", (int)MIN(name.len, 200),
-                name.data ? name.data : "");
-        reply_error(req, &e, 0, suffix);
-    }
-    buf_fini(&name);
-}
-
-static void load(h2o_req_t *req, struct str suffix) {
-    struct buf b = {0};
-    buf_addf(&b, "{\"server_load\":%u}", atomic_load(&loop_of(req)->router->n_inference));
-    reply_json(req, 200, &b, suffix);
-}
-
-static void version(h2o_req_t *req, struct str suffix) {
-    struct buf b = {0};
-    buf_addz(&b, "{\"version\":\"" WEIR_VERSION "\"}");
-    reply_json(req, 200, &b, suffix);
 }
 
 /* ---- the handler ------------------------------------------------------------------------------------- */
@@ -245,23 +171,26 @@ static void dispatch(h2o_req_t *req, const struct route *route, struct str path,
         offload_reply(req, WORK_OPENAPI, suffix);
         break;
     case ROUTE_MODELS:
-        models(req, suffix);
+        page_models(req, suffix);
         break;
     case ROUTE_MODEL:
-        model(req, route, path, suffix);
+        page_model(req, route, path, suffix);
         break;
     case ROUTE_HEALTH:
     case ROUTE_PING:
-        health(req, suffix);
+        page_health(req, suffix);
         break;
     case ROUTE_LIVEZ:
         reply_empty(req, 200, suffix);
         break;
     case ROUTE_VERSION:
-        version(req, suffix);
+        page_version(req, suffix);
         break;
     case ROUTE_LOAD:
-        load(req, suffix);
+        page_load(req, suffix);
+        break;
+    case ROUTE_TOKENIZER_INFO:
+        page_tokenizer_info(req, suffix);
         break;
     case ROUTE_NOT_BUILT:
         err_set(&e, RC_UNSUPPORTED, NULL, "%s is not in this build", route->label);
@@ -270,11 +199,34 @@ static void dispatch(h2o_req_t *req, const struct route *route, struct str path,
     }
 }
 
+/* path_of: as the client wrote it, without the query and --root-path. */
 static struct str path_of(const h2o_req_t *req) {
     struct str p = str_of_iovec(req->input.path);
     if (req->input.query_at < p.n)
         p.n = req->input.query_at;
-    return p;
+    return route_strip(p, str_of(loop_of(req)->router->root));
+}
+
+/* mounted: the route of a path, if the flags have it. */
+static const struct route *mounted(const struct router_opts *o, struct str path) {
+    const struct route *route = route_find(path);
+    return route && route_mounted(route, o) ? route : NULL;
+}
+
+/* preflight: whether an OPTIONS request was one, and is answered: with 200 on every path, so that a page gets
+ * to read the 404 of its real request. Access-Control-Allow-Origin comes with every response (reply.c). */
+static bool preflight(h2o_req_t *req, const struct cors *c) {
+    struct str origin, method, asked = {0};
+    if (!header(req, "origin", &origin) || !header(req, "access-control-request-method", &method))
+        return false;
+    (void)header(req, "access-control-request-headers", &asked);
+    asked = cors_headers(c, asked);
+    reply_header(req, "access-control-allow-methods", cors_methods(c));
+    if (asked.n)
+        reply_header(req, "access-control-allow-headers", asked);
+    reply_header(req, "access-control-max-age", STR_LIT("600"));
+    reply_empty(req, 200, (struct str){0});
+    return true;
 }
 
 static int on_req(h2o_handler_t *self, h2o_req_t *req) {
@@ -286,20 +238,23 @@ static int on_req(h2o_handler_t *self, h2o_req_t *req) {
     const struct route *route = NULL;
     struct err e;
     unsigned retry_after_s = 0;
+    bool options = str_eqz(method, "OPTIONS");
     c->busy = true;
     if (!check_head(req, &e))
         goto fail;
-    if (UNLIKELY(r->auth) && !str_eqz(method, "OPTIONS") && !auth_open(path, !r->opts->metrics_auth) &&
+    if (UNLIKELY(r->auth) && !options && !auth_open(path, !r->opts->metrics_auth) &&
         !check_key(req, r->auth, &e)) {
         reply_header(req, "www-authenticate", STR_LIT("Bearer"));
         goto fail;
     }
-    route = route_find(path);
+    if (options && preflight(req, r->cors))
+        return 0;
+    route = mounted(r->opts, path);
     if (!route) {
         err_set(&e, RC_NOT_FOUND, NULL, "Not Found");
         goto fail;
     }
-    if (str_eqz(method, "OPTIONS")) {
+    if (options) {
         reply_header(req, "allow", str_of(route_allow(route)));
         reply_empty(req, 204, suffix);
         return 0;
@@ -338,8 +293,8 @@ static void on_access(h2o_logger_t *self, h2o_req_t *req) {
     struct timeval now;
     gettimeofday(&now, NULL);
     double seconds = (double)(now.tv_sec - t0->tv_sec) + (double)(now.tv_usec - t0->tv_usec) * 1e-6;
-    rmetrics_http(r->metrics, route_find(path_of(req)), str_of_iovec(req->input.method), req->res.status,
-                  seconds > 0 ? seconds : 0, req->entity.len, req->bytes_sent);
+    rmetrics_http(r->metrics, mounted(r->opts, path_of(req)), str_of_iovec(req->input.method),
+                  req->res.status, seconds > 0 ? seconds : 0, req->entity.len, req->bytes_sent);
     conn_done(conn_of(req));
 }
 

@@ -8,6 +8,7 @@
 #include "router/conn.h"
 #include "router/offload.h"
 #include "router/reply.h"
+#include "router/reqlog.h"
 #include "router/session_private.h"
 
 static struct str suffix_of(const struct session *s) {
@@ -58,6 +59,20 @@ static void untouch(struct session *s) {
     *(s->touched_next ? &s->touched_next->touched_prev : &l->touched_last) = s->touched_prev;
 }
 
+/* log_outputs: what the choices said so far, and no longer kept. */
+static void log_outputs(struct session *s) {
+    size_t bytes_max = (size_t)s->loop->router->opts->max_log_len;
+    if (!s->logged)
+        return;
+    for (uint32_t i = 0; i < s->n_legs * s->req->n; i++) {
+        if (s->logged[i].n)
+            reqlog_output(s->req, suffix_of(s), i, &s->logged[i], bytes_max);
+        tok_ids_fini(&s->logged[i]);
+    }
+    free(s->logged);
+    s->logged = NULL;
+}
+
 static void end(struct session *s) {
     struct loop *l = s->loop;
     CHECK(!s->over);
@@ -76,6 +91,7 @@ static void end(struct session *s) {
     if (s->next)
         s->next->prev = s->prev;
     s->stream = NULL;
+    log_outputs(s);
     gen_run_free(s->run);
     s->run = NULL;
     if (s->metrics)
@@ -273,6 +289,11 @@ static void on_prepared(struct loop *l, void *owner, struct gen_req *req, const 
     snprintf(s->suffix, sizeof s->suffix, "%.*s", (int)(req->id.n - at), req->id.p + at);
     s->run = gen_run_new(req);
     s->req = gen_run_req(s->run);
+    const struct router_opts *o = l->router->opts;
+    if (UNLIKELY(o->log_requests))
+        reqlog_prompt(s->req, suffix_of(s), (size_t)o->max_log_len);
+    if (UNLIKELY(o->log_outputs) && !s->req->pool)
+        s->logged = xcalloc((size_t)s->req->n_prompts * s->req->n, sizeof *s->logged);
     if (s->req->stream && l->router->opts->sse_keepalive_s > 0)
         h2o_timeout_link(l->ctx.loop, &l->keepalive, &s->keepalive_entry);
     dispatch_start(s);

@@ -38,6 +38,7 @@ struct session {
     const struct gen_req *req; /* the run's */
     struct leg *legs;          /* [n_prompts] */
     uint32_t n_legs, n_new;    /* legs still to be submitted */
+    struct tok_ids *logged;    /* [n_prompts * n] tokens for the log; NULL without --enable-log-outputs */
     enum gen_route route;
     bool over;
     bool touched; /* in the loop's list */

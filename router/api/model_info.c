@@ -8,6 +8,7 @@
 #include "common/clock.h"
 #include "common/hash.h"
 #include "common/version.h"
+#include "router/api/tokenizer_info.h"
 
 const char *const model_asset_name[N_MODEL_ASSET] = {
     [ASSET_TOKENIZER] = "tokenizer.json",
@@ -237,6 +238,8 @@ enum rc model_info_new(struct model_info **out, const struct model_facts *facts,
         rc = load_kwargs(m, o, e);
     if (!rc)
         rc = load_defaults(m, files[ASSET_GENERATION], o, e);
+    if (!rc && o->tokenizer_info)
+        m->tokenizer_info = api_tokenizer_info(config, m->chat_text);
     if (!rc)
         set_fingerprint(m);
 out:
@@ -264,6 +267,8 @@ void model_info_drop(struct model_info *m) {
     tmpl_free(m->chat_tools.t);
     tmpl_cache_free(m->templates);
     pooling_free(m->pooling);
+    free(m->chat_text);
+    free(m->tokenizer_info);
     json_decref(m->template_vars);
     json_decref(m->default_kwargs);
     facts_fini(&m->facts);

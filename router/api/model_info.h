@@ -73,6 +73,7 @@ struct model_info {
     json_t *default_kwargs;                    /* --default-chat-template-kwargs or NULL */
     struct hf_generation defaults;
     struct model_pooling *pooling; /* NULL: it generates */
+    char *chat_text, *tokenizer_info; /* both NULL without --enable-tokenizer-info-endpoint */
     char fingerprint[32];          /* "weir-0.1.0-89abcdef" */
 };
 

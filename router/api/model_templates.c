@@ -84,6 +84,8 @@ enum rc model_templates_load(struct model_info *m, const json_t *config, const j
         enum rc rc = read_template(o->chat_template, limits.template_bytes_max, &given, e);
         if (!rc)
             compile(&m->chat, buf_str(&given), &limits, o);
+        if (!rc && o->tokenizer_info)
+            m->chat_text = buf_take(&given);
         buf_fini(&given);
         return rc;
     }
@@ -97,6 +99,8 @@ enum rc model_templates_load(struct model_info *m, const json_t *config, const j
     struct str processors = json_is_array(other) ? named(other, "default") : text_of(other);
     plain = processors.n ? processors : plain;
     compile(&m->chat, plain, &limits, o);
+    if (o->tokenizer_info && plain.n)
+        m->chat_text = xstrndup(plain.p, plain.n);
     m->tools_apart = !str_eq(plain, tools);
     if (m->tools_apart)
         compile(&m->chat_tools, tools, &limits, o);

@@ -57,6 +57,8 @@ static const struct op {
     {ROUTE_METRICS, 0, RETRY, "server", "Metrics for Prometheus", "", NULL, NULL},
     {ROUTE_LOAD, 0, 0, "server", "How many requests are being answered", "Load", NULL, NULL},
     {ROUTE_OPENAPI, 0, 0, "server", "This document", "", NULL, NULL},
+    {ROUTE_TOKENIZER_INFO, 0, RETRY, "tokenizer", "The tokenizer's configuration", "TokenizerInfo", NULL,
+     NULL},
 };
 
 static const struct op *op_of(const struct route *r) {
@@ -401,7 +403,7 @@ void api_openapi(const struct router_opts *o, struct buf *out) {
     for (size_t i = 0; i < n_routes; i++) {
         const struct route *r = &routes[i];
         const struct op *op = op_of(r);
-        if (!op)
+        if (!op || !route_mounted(r, o))
             continue;
         buf_addf(out, "%s\"%s\":{", comma, r->label);
         if (r->methods & METHOD_GET)

@@ -214,6 +214,8 @@ const struct openapi_part openapi_answers[] = {
             "token_strs": {"type": ["array", "null"], "items": {"type": "string"}}}})},
     {"TextOfTokens", OPENAPI_JSON({"type": "object", "required": ["prompt"],
         "properties": {"prompt": {"type": "string"}}})},
+    {"TokenizerInfo", OPENAPI_JSON({"type": "object", "required": ["tokenizer_class", "chat_template"],
+        "properties": {"tokenizer_class": {"type": "string"}, "chat_template": {"type": ["string", "null"]}}})},
     {"Model", OPENAPI_JSON({
         "type": "object",
         "required": ["id", "object", "created", "owned_by", "root", "parent", "max_model_len", "permission"],

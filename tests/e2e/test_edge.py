@@ -1,13 +1,16 @@
-"""The HTTP edge: keys (api.md 2.5; reliability.md rows A01 and A02)."""
+"""The HTTP edge: keys (api.md 2.5; reliability.md rows A01 and A02), CORS (2.7), prefixes, Unix sockets, what flags add and take
+away, and what the log says."""
 import http.client
 import json
+import re
 import signal
+import socket
 
 import openai
 import pytest
 
 from conftest import BUILD, SLOW, TINY, wait_for
-from test_worker_faults import one_line
+from test_worker_faults import model_copy, one_line
 
 KEY, OTHER = "sk-first-1", "sk-second-2"
 OPEN = ["/health", "/livez", "/readyz", "/ping", "/version", "/load"]
@@ -153,3 +156,135 @@ def test_keys_that_cannot_be(tmp_path):
 def test_the_warning_of_an_open_server(serve):
     assert "nobody has to show a key" in serve("--mock", "--host", "0.0.0.0").output()
     assert "nobody has to show a key" not in serve("--mock", "--host", "0.0.0.0", "--api-key", KEY).output()
+
+
+ORIGIN = [("Origin", "https://pages.example")]
+PREFLIGHT = ORIGIN + [("Access-Control-Request-Method", "POST"), ("Access-Control-Request-Headers", "authorization, content-type")]
+
+
+def cors(headers):
+    return {k.lower()[15:]: v for k, v in headers.items() if k.lower().startswith("access-control-")}
+
+
+def test_cors(keyed):
+    """Defaults, on a server with keys: every response may be read, the refusals too; a preflight needs no key."""
+    status, headers, body = ask(keyed, "/v1/models", "OPTIONS", PREFLIGHT)
+    assert status == 200 and body == b"" and cors(headers) == {
+        "allow-origin": "*", "allow-methods": "GET, HEAD, POST, OPTIONS", "allow-headers": "authorization, content-type", "max-age": "600"}
+    assert ask(keyed, "/nowhere", "OPTIONS", PREFLIGHT)[0] == 200
+    status, headers, _ = ask(keyed, "/v1/models", "OPTIONS", ORIGIN)
+    assert status == 204 and headers["Allow"] == "GET, HEAD, OPTIONS" and cors(headers) == {"allow-origin": "*"}
+    assert ask(keyed, "/nowhere", "OPTIONS", ORIGIN)[0] == 404
+    answers = [ask(keyed, "/v1/models", headers=ORIGIN), ask(keyed, "/v1/models", headers=ORIGIN + bearer(KEY)), ask(keyed, "/no", headers=ORIGIN + bearer(KEY)),
+               ask(keyed, "/v1/completions", "POST", ORIGIN + bearer(KEY), b"{"),
+               ask(keyed, "/v1/completions", "POST", ORIGIN + bearer(KEY), b'{"prompt":"x","max_tokens":2,"stream":true}')]
+    assert [a[0] for a in answers] == [401, 200, 404, 400, 200]
+    assert all(cors(a[1]) == {"allow-origin": "*"} and a[1]["Vary"] is None for a in answers)
+    assert cors(ask(keyed, "/health")[1]) == {}
+    assert "evil" not in str(ask(keyed, "/v1/models", "OPTIONS", ORIGIN + [("Access-Control-Request-Method", "POST"), ("Access-Control-Request-Headers", "a: evil")])[1])
+
+
+def test_cors_of_flags(serve):
+    s = serve("--mock", "--allowed-origins", '["https://pages.example"]', "--allowed-methods", '["POST"]', "--allowed-headers", '["X-One","X-Two"]',
+              "--allow-credentials", "--max-body-bytes", 1000)
+    status, headers, _ = ask(s, "/v1/models", "OPTIONS", PREFLIGHT)
+    assert status == 200 and headers["Vary"] == "Origin" and cors(headers) == {
+        "allow-origin": "https://pages.example", "allow-methods": "POST", "allow-headers": "X-One, X-Two", "max-age": "600", "allow-credentials": "true"}
+    status, headers, _ = ask(s, "/v1/models", "OPTIONS", [("Origin", "https://other.example"), *PREFLIGHT[1:]])
+    assert status == 200 and headers["Vary"] == "Origin" and "allow-origin" not in cors(headers)
+    assert cors(ask(s, "/v1/models", headers=[("Origin", "https://other.example")])[1]) == {}
+    assert cors(ask(s, "/v1/completions", "POST", ORIGIN, b"x" * 2000)[1])["allow-origin"] == "https://pages.example"  # h2o's own 413
+    for flag in ("--allowed-origins", "--allowed-methods", "--allowed-headers"):
+        status, line = one_line([BUILD / "weir", "serve", TINY, "--port", 0, flag, "[7]"])
+        assert status == 1 and flag in line
+
+
+def test_a_root_path(serve):
+    s = serve("--mock", "--root-path", "api/v0/", "--api-key", KEY)
+    for prefix in ("", "/api/v0"):
+        assert ask(s, prefix + "/health")[0] == 200
+        assert ask(s, prefix + "/v1/models", headers=bearer(KEY))[0] == 200
+        refused(ask(s, prefix + "/v1/models"))
+        assert openai.OpenAI(base_url=s.url + prefix + "/v1", api_key=KEY, max_retries=0).models.list().data
+    for path in ("/api/v0", "/api/v0health", "/api/v0/api/v0/health", "/api/health"):
+        assert ask(s, path, headers=bearer(KEY))[0] == 404, path
+    assert 'handler="/v1/models"' in s.get("/metrics") and "/api/v0/v1" not in s.get("/metrics")
+    status, line = one_line([BUILD / "weir", "serve", TINY, "--port", 0, "--root-path", "a b"])
+    assert status == 1 and "--root-path" in line
+
+
+def test_a_unix_socket(serve, tmp_path):
+    path = tmp_path / "s"
+
+    def get(what):
+        c = http.client.HTTPConnection("localhost", timeout=20 * SLOW)
+        c.sock = socket.socket(socket.AF_UNIX)
+        c.sock.connect(str(path))
+        c.request("GET", what)
+        r = c.getresponse()
+        return r.status, r.read()
+
+    def ready():
+        try:
+            return get("/health")[0] == 200
+        except OSError:
+            return False
+
+    s = serve("--mock", "--uds", path, wait=False)
+    wait_for(ready, 30, "a server on a socket")
+    assert get("/v1/models")[0] == 200 and f"unix:{path}" in s.output()
+    status, line = one_line([BUILD / "weir", "serve", TINY, "--uds", path])
+    assert status == 1 and str(path) in line and ready()
+    s.proc.kill()  # leaves its socket behind
+    s.proc.wait()
+    assert path.exists()
+    s = serve("--mock", "--uds", path, wait=False)
+    wait_for(ready, 30, "a server on the same socket")
+    s.proc.send_signal(signal.SIGTERM)
+    assert s.proc.wait(30) == 0 and not path.exists()
+    path.write_text("a file of somebody's")
+    assert one_line([BUILD / "weir", "serve", TINY, "--uds", path])[0] == 1 and path.read_text() == "a file of somebody's"
+    assert one_line([BUILD / "weir", "serve", TINY, "--uds", "x" * 200])[0] == 1
+
+
+def test_what_flags_add_and_take_away(serve, tmp_path):
+    plain = serve("--mock")
+    for path, off in (("/tokenizer_info", 404), ("/openapi.json", None)):
+        assert off is None or ask(plain, path)[0] == off
+    template = tmp_path / "t.jinja"
+    template.write_text("{{ messages[0].content }}")
+    s = serve("--mock", "--enable-tokenizer-info-endpoint", "--disable-fastapi-docs", "--chat-template", template)
+    assert ask(s, "/openapi.json")[0] == 404
+    status, headers, body = ask(s, "/tokenizer_info")
+    info, file = json.loads(body), json.loads((TINY / "tokenizer_config.json").read_text())
+    assert status == 200 and headers["Content-Type"] == "application/json" and info["chat_template"] == template.read_text()
+    assert info["tokenizer_class"] == file.get("tokenizer_class", "PreTrainedTokenizerFast")
+    assert {k: v for k, v in info.items() if k not in ("chat_template", "tokenizer_class")} == {k: v for k, v in file.items() if k not in ("chat_template", "tokenizer_class")}
+    folder = model_copy(tmp_path / "m", {"tokenizer_config.json": {**file, "vocab_file": "/home/x/vocab", "name_or_path": "/home/x", "tokenizer_file": None}})
+    s = serve("--mock", "--enable-tokenizer-info-endpoint", model=folder)
+    info = json.loads(s.get("/tokenizer_info"))
+    assert "/home/x" not in json.dumps(info) and info["chat_template"]
+
+
+def test_what_the_log_says(serve):
+    secret = "the prompt\nERROR forged"
+    body = json.dumps({"prompt": secret, "max_tokens": 8, "cache_salt": "salt-1", "stop": ["never"], "skip_special_tokens": False}).encode()
+    quiet = serve("--mock")
+    assert ask(quiet, "/v1/completions", "POST", body=body)[0] == 200
+    assert "the prompt" not in quiet.output() and "output id=" not in quiet.output()
+    s = serve("--mock", "--enable-log-requests", "--enable-log-outputs", "--api-key", KEY)
+    for stream in (False, True):
+        sent = json.dumps({**json.loads(body), "stream": stream, "n": 2, "temperature": 1}).encode()
+        status, _, answer = ask(s, "/v1/completions", "POST", bearer(KEY), sent)
+        assert status == 200
+    texts = [c["text"] for c in json.loads(ask(s, "/v1/completions", "POST", bearer(KEY), body)[2])["choices"]]
+    lines = s.output().splitlines()
+    assert len([x for x in lines if " prompt id=" in x and "the prompt" in x]) == 3
+    assert len([x for x in lines if " output id=" in x]) == 5
+    assert not any(x.startswith("ERROR forged") for x in lines) and "salt-1" not in s.output() and KEY not in s.output()
+    last, words = [x for x in lines if " output id=" in x][-1], re.findall("[A-Za-z0-9]{2,}", texts[0])
+    assert words and all(w in last for w in words), (texts, last)
+    s = serve("--mock", "--enable-log-requests", "--max-log-len", 5)
+    assert ask(s, "/v1/completions", "POST", body=body)[0] == 200
+    shown = re.search(' prompt id=.* text=("?)(.*)\\1$', s.output(), re.M)[2]
+    assert len(shown) == 5 and "the prompt" not in s.output() and " output id=" not in s.output(), shown

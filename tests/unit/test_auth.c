@@ -163,8 +163,9 @@ static void test_start_up(void **state) {
 static void test_open_paths(void **state) {
     (void)state;
     static const char *const open[] = {"/", "/health", "/livez", "/readyz", "/ping", "/version", "/load"};
-    static const char *const closed[] = {"",         "/v1/models", "/health/", "/healthz", "/openapi.json", "//",
-                                         "/Health",  "/v1/../health", "/metrics/", "/tokenize", "*"};
+    static const char *const closed[] = {"",   "/v1/models", "/health/",      "/healthz",  "/openapi.json",
+                                         "//", "/Health",    "/v1/../health", "/metrics/", "/tokenize",
+                                         "*"};
     for (size_t i = 0; i < ARRAY_LEN(open); i++)
         assert_true(auth_open(str_of(open[i]), false));
     for (size_t i = 0; i < ARRAY_LEN(closed); i++)

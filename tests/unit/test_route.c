@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <stdlib.h>
 
 #include "router/route.h"
 
@@ -63,8 +64,38 @@ static void test_names(void **state) {
     }
 }
 
+static void test_root(void **state) {
+    (void)state;
+    static const struct {
+        const char *given, *root; /* root NULL: refused */
+    } cases[] = {{NULL, ""},        {"", ""},          {"/", ""},           {"api", "/api"},
+                 {"/api", "/api"},  {"/api/", "/api"}, {"//api//", "/api"}, {"a/b-c", "/a/b-c"},
+                 {"a//b", NULL},    {"a b", NULL},     {"a?b", NULL},       {"a%20", NULL},
+                 {"\xc3\xa9", NULL}};
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        char *root = NULL;
+        struct err e;
+        assert_int_equal(route_root(cases[i].given, &root, &e), cases[i].root ? RC_OK : RC_INVALID);
+        if (cases[i].root)
+            assert_string_equal(root, cases[i].root);
+        free(root);
+    }
+    static const char *const paths[][2] = {{"/api/health", "/health"},
+                                           {"/api/", "/"},
+                                           {"/api", "/api"},
+                                           {"/apihealth", "/apihealth"},
+                                           {"/health", "/health"},
+                                           {"/api/api/x", "/api/x"},
+                                           {"/API/health", "/API/health"},
+                                           {"", ""}};
+    for (size_t i = 0; i < ARRAY_LEN(paths); i++) {
+        assert_true(str_eqz(route_strip(str_of(paths[i][0]), STR_LIT("/api")), paths[i][1]));
+        assert_true(str_eqz(route_strip(str_of(paths[i][0]), STR_LIT("")), paths[i][0]));
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_find), cmocka_unit_test(test_methods),
-                                       cmocka_unit_test(test_names)};
+                                       cmocka_unit_test(test_names), cmocka_unit_test(test_root)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
