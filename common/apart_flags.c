@@ -12,7 +12,6 @@
     }
 
 #define NO_TLS "this version speaks plain HTTP; put a proxy that ends TLS in front of it"
-#define NO_TOOLS "this version parses no tool calls"
 #define NO_MEDIA "images and audio are not served in this version"
 #define NO_PLUGINS "logits processors are not served in this version"
 #define NO_KV_TRANSFER "KV blocks are not moved between workers in this version"
@@ -29,11 +28,6 @@ const struct conf_flag apart_flag_rows[] = {
     IGNORED("no-playground", CONF_BOOL, "this version serves no page at /"),
     ONLY("stream-interval", NULL, CONF_INT, "1", "every step is an event of its own in this version"),
     REFUSED("enable-admin-api", CONF_BOOL, "the admin routes are not served in this version"),
-    REFUSED("enable-auto-tool-choice", CONF_BOOL, NO_TOOLS),
-    REFUSED("tool-call-parser", CONF_STR, NO_TOOLS),
-    REFUSED("exclude-tools-when-tool-choice-none", CONF_BOOL, NO_TOOLS),
-    REFUSED("enforce-parallel-tool-calls", CONF_BOOL, NO_TOOLS),
-    REFUSED("reasoning-parser", CONF_STR, "this version parses no reasoning"),
     REFUSED("override-generation-config", CONF_JSON,
             "edit the model's generation_config.json, or take --generation-config vllm"),
     REFUSED("structured-outputs-config", CONF_JSON,

@@ -5,6 +5,7 @@
 #include "common/apart_flags.h"
 #include "common/log.h"
 #include "router/launch.h"
+#include "router/parse/parse.h"
 
 #define AT(field) .offset = offsetof(struct router_opts, field)
 #define LIMIT(flag, field, text)                                                                             \
@@ -107,6 +108,28 @@ const struct conf_flag router_flag_rows[] = {
      .choices = "text|special",
      AT(special_tokens_in_content),
      .help = "how clients' text that spells a special token is read [text]"},
+    {.name = "enable-auto-tool-choice",
+     .kind = CONF_BOOL,
+     AT(auto_tool_choice),
+     .help = "the model may call tools where it likes; needs --tool-call-parser [off]"},
+    {.name = "tool-call-parser",
+     .kind = CONF_ENUM,
+     .choices = PARSE_TOOLS_CHOICES,
+     AT(tool_call_parser),
+     .help = "how the model writes calls [none]"},
+    {.name = "reasoning-parser",
+     .kind = CONF_ENUM,
+     .choices = PARSE_REASONING_CHOICES,
+     AT(reasoning_parser),
+     .help = "how the model marks its reasoning [none]"},
+    {.name = "exclude-tools-when-tool-choice-none",
+     .kind = CONF_BOOL,
+     AT(exclude_tools_when_none),
+     .help = "with tool_choice none the template sees no tools [off]"},
+    {.name = "enforce-parallel-tool-calls",
+     .kind = CONF_BOOL,
+     AT(enforce_parallel_calls),
+     .help = "parallel_tool_calls false keeps the first call only [off]"},
     {.name = "generation-config",
      .kind = CONF_ENUM,
      .choices = "auto|vllm",
@@ -240,6 +263,15 @@ void router_opts_init(struct router_opts *o) {
         .max_log_len = 512,
     };
     grammar_flags_init(&o->grammar);
+}
+
+enum rc router_opts_check(const struct router_opts *o, struct err *e) {
+    if (o->auto_tool_choice && !o->tool_call_parser)
+        return err_set(e, RC_INVALID, "enable-auto-tool-choice",
+                       "--enable-auto-tool-choice needs --tool-call-parser, one of %s", PARSE_TOOLS_CHOICES);
+    if (o->tool_call_parser && !o->auto_tool_choice)
+        LOG(LOG_WARN, "--tool-call-parser has no effect without --enable-auto-tool-choice");
+    return RC_OK;
 }
 
 /* ---- subcommands ------------------------------------------------------------------------------------ */

@@ -9,6 +9,8 @@
 /* Rows with offsets relative to a struct router_opts. */
 extern const struct conf_flag router_flag_rows[];
 extern const size_t n_router_flag_rows;
+/* router_opts_check: flags that need one another. RC_INVALID. Logs a warning for one without effect. */
+MUST_USE enum rc router_opts_check(const struct router_opts *o, struct err *e);
 /* router_opts_init: the defaults of api.md 18 and 22.2. */
 void router_opts_init(struct router_opts *o);
 

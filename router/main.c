@@ -153,7 +153,7 @@ static int serve_or_route(bool serve, int argc, char **argv, uint64_t started_ns
         buf_fini(&help);
         status = 0;
     } else if (conf_parse(&table, argc, argv, &o, &positional, &e) != RC_OK ||
-               check_workers(&o.r.workers, &e) != RC_OK) {
+               check_workers(&o.r.workers, &e) != RC_OK || router_opts_check(&o.r, &e) != RC_OK) {
         fprintf(stderr, "weir: %s\n", e.msg);
     } else if (serve && positional.n != 1) {
         fprintf(stderr, "weir: name one MODEL: %s\n", table.usage);

@@ -55,7 +55,9 @@ struct router_opts {
     bool request_template;              /* --request-chat-template: requests may bring templates */
     char *response_role;                /* "assistant" */
     char *special_tokens_in_content;    /* "text" or "special" */
-    char *generation_config;            /* auto, vllm */
+    bool auto_tool_choice, exclude_tools_when_none, enforce_parallel_calls;
+    char *tool_call_parser, *reasoning_parser; /* NULL: none; names of router/parse/parse.h */
+    char *generation_config;                   /* auto, vllm */
     struct conf_list workers;           /* --worker: addresses to dial */
     char *cluster_token_file;
     int64_t seed; /* --seed; has_seed false: none */

@@ -22,7 +22,8 @@ void finish_write(const struct gen_run *g, const struct choice *c, struct buf *o
     static const char *const names[] = {
         [GEN_STOP] = "\"stop\"", [GEN_LENGTH] = "\"length\"", [GEN_ABORT] = "\"abort\""};
     buf_addz(out, "\"finish_reason\":");
-    bool called = g->r->tools_mode == TOOLS_REQUIRED && c->reason == GEN_STOP && c->calls.n_calls > 0;
+    bool called =
+        g->r->tools_mode != TOOLS_NAMED && c->reason == GEN_STOP && c->calls.n_calls > 0; /* api.md 7.4.6 */
     buf_addz(out, called ? "\"tool_calls\"" : names[c->reason]);
     buf_addz(out, ",\"stop_reason\":");
     if (c->stop_string >= 0)
@@ -31,6 +32,22 @@ void finish_write(const struct gen_run *g, const struct choice *c, struct buf *o
         buf_addu64(out, c->stop_id);
     else
         buf_addz(out, "null");
+}
+
+/* has_content: null instead: nothing but calls of the model's own, or cut inside the reasoning. */
+static bool has_content(const struct gen_run *g, const struct choice *c) {
+    return c->text.len || !((g->r->parse.auto_tools && c->calls.n_calls) || (c->parse && parse_reasons(c->parse)));
+}
+
+static void write_reasoning(const struct choice *c, struct buf *out) {
+    static const char *const names[] = {",\"reasoning\":", ",\"reasoning_content\":"};
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        buf_addz(out, names[i]);
+        if (c->reasoning.len)
+            jw_str(out, buf_str(&c->reasoning));
+        else
+            buf_addz(out, "null");
+    }
 }
 
 static void write_choice(const struct gen_run *g, uint32_t i, struct buf *out) {
@@ -42,13 +59,15 @@ static void write_choice(const struct gen_run *g, uint32_t i, struct buf *out) {
         buf_addz(out, ",\"message\":{\"role\":");
         jw_str(out, g->r->role);
         buf_addz(out, ",\"content\":");
-        bool calls = g->r->tools_mode != TOOLS_NONE; /* then the text is their JSON */
-        jw_str(out, calls ? (struct str){"", 0} : buf_str(&c->text));
-        buf_addz(out, ",\"refusal\":null,\"annotations\":null,\"audio\":null,\"function_call\":null,"
-                      "\"reasoning\":null,\"reasoning_content\":null");
-        if (calls && c->calls.n_calls) {
+        if (has_content(g, c))
+            jw_str(out, buf_str(&c->text));
+        else
+            buf_addz(out, "null");
+        buf_addz(out, ",\"refusal\":null,\"annotations\":null,\"audio\":null,\"function_call\":null");
+        write_reasoning(c, out);
+        if (c->calls.n_calls) {
             buf_addz(out, ",\"tool_calls\":[");
-            buf_add(out, c->text.data, c->text.len);
+            buf_add(out, c->calls_json.data, c->calls_json.len);
             buf_addc(out, ']');
         }
         buf_addc(out, '}');

@@ -51,27 +51,50 @@ void event_roles(const struct gen_run *g, struct buf *sse) {
     }
 }
 
-void event_step(const struct gen_run *g, uint32_t choice, struct str text, bool has_lp, struct buf *sse) {
+/* delta: of a chat whose text is taken apart. */
+static void delta(const struct gen_run *g, struct buf *sse) {
+    const char *comma = "";
+    LIT(sse, ",\"delta\":{");
+    if (g->reasoning.len) {
+        LIT(sse, "\"reasoning\":");
+        jw_str(sse, buf_str(&g->reasoning));
+        LIT(sse, ",\"reasoning_content\":");
+        jw_str(sse, buf_str(&g->reasoning));
+        comma = ",";
+    }
+    if (g->content.len) {
+        buf_addz(sse, comma);
+        LIT(sse, "\"content\":");
+        jw_str(sse, buf_str(&g->content));
+        comma = ",";
+    }
+    if (g->calls.len) {
+        buf_addz(sse, comma);
+        LIT(sse, "\"tool_calls\":[");
+        buf_add(sse, g->calls.data, g->calls.len);
+        buf_addc(sse, ']');
+    }
+    buf_addc(sse, '}');
+}
+
+void event_step(const struct gen_run *g, uint32_t choice, struct str text, const struct lp_columns *lp,
+                struct buf *sse) {
     const struct choice *c = &g->choices[choice];
     bool chat = g->r->route == GEN_CHAT;
     open_choice(g, choice, sse);
     if (!chat) {
         LIT(sse, ",\"text\":");
         jw_str(sse, text);
-    } else if (g->r->tools_mode != TOOLS_NONE && g->calls.len) {
-        LIT(sse, ",\"delta\":{\"tool_calls\":[");
-        buf_add(sse, g->calls.data, g->calls.len);
-        LIT(sse, "]}");
-    } else if (g->r->tools_mode != TOOLS_NONE || (c->done && text.n == 0)) {
-        LIT(sse, ",\"delta\":{}");
+    } else if (c->parse || g->r->tools_mode != TOOLS_NONE || (c->done && text.n == 0)) {
+        delta(g, sse);
     } else {
         LIT(sse, ",\"delta\":{\"content\":");
         jw_str(sse, text);
         buf_addc(sse, '}');
     }
     LIT(sse, ",\"logprobs\":");
-    if (has_lp)
-        lp_write(g, &g->lp, sse);
+    if (lp)
+        lp_write(g, lp, sse);
     else
         LIT(sse, "null");
     if (c->done) {

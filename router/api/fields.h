@@ -84,6 +84,7 @@ struct field_values {
     struct opt_float temperature, top_p, min_p, presence_penalty, frequency_penalty, repetition_penalty;
     struct opt_bool logprobs, stream, ignore_eos, include_stop, skip_special, spaces_between_special,
         add_special;
+    struct opt_bool parallel_tool_calls, include_reasoning;
     struct opt_bool ids_as_tokens, add_generation_prompt, continue_final_message, return_token_strs;
     struct opt_str chat_template;
     json_t *prompt, *messages, *tokens, *stop, *stop_token_ids, *logit_bias, *stream_options;

@@ -17,6 +17,7 @@
 #include "common/text/stop.h"
 #include "proto/weir.pb-c.h"
 #include "router/api/model_info.h"
+#include "router/parse/parse.h"
 
 enum gen_route {
     GEN_COMPLETIONS = 0,
@@ -97,7 +98,20 @@ struct gen_req {
         enum gram_kind kind;      /* 0: none */
         const char *field;        /* where it came from: a literal */
         struct str text, options; /* NUL-terminated */
+        uint32_t starts_after;    /* the token behind which it holds */
+        bool starts_later;        /* starts_after is set; else it holds from the beginning */
     } constraint;
+    struct {                 /* how the text of a chat is taken apart (parsing.c) */
+        bool on;             /* by a parser with these options: */
+        struct parse_opts o;
+        uint32_t mark_ids[PARSE_MARKS_MAX]; /* [n_marks] special tokens that text hides, and what stands for them */
+        char mark_bytes[PARSE_MARKS_MAX];
+        uint32_t n_marks;
+        bool auto_tools;     /* the model may call tools */
+        bool drop_reasoning; /* include_reasoning is false */
+        bool one_call;       /* only the first call is kept */
+        bool short_ids;      /* of calls: 9 characters */
+    } parse;
     enum tools_mode tools_mode;
     struct str tool_name;              /* NAMED */
     uint64_t template_ns, tokenize_ns, compile_ns; /* time spent, for metrics; 0: none */

@@ -195,7 +195,9 @@ static enum rc prepare(struct gen_env *env, json_t *root, struct str id_suffix, 
     struct chat_input chat = chat_input_of(&v);
     rc = sampling_check(&v, o, r, &raw, e);
     if (!rc && r->route == GEN_CHAT)
-        rc = tools_read(&v, &o->limit, r, e);
+        rc = tools_read(&v, o, r, e);
+    if (o->exclude_tools_when_none && r->tools_mode == TOOLS_NONE && !r->parse.auto_tools)
+        chat.tools = NULL;
     if (!rc)
         rc = constraint_read(&v, o, r, e);
     if (!rc && light && r->constraint.kind)
@@ -220,6 +222,8 @@ static enum rc prepare(struct gen_env *env, json_t *root, struct str id_suffix, 
     rc = r->route == GEN_CHAT ? encode_chat(o, &chat, r, e) : encode_completion(&v, r, e);
     if (!rc)
         rc = prompt_budgets(&v, r, e);
+    if (!rc && r->route == GEN_CHAT)
+        rc = parsing_set(&v, o, r, e);
     if (!rc)
         rc = check_entries(&o->limit, r, e);
     return rc ? rc : constraint_check(env, r, e);
@@ -323,6 +327,8 @@ void gen_submit(const struct gen_req *r, uint32_t prompt, struct gen_submit *scr
         c->kind = (Weir__Constraint__Kind)r->constraint.kind;
         c->text = UNCONST(char, r->constraint.text.p);
         c->options_json = UNCONST(char, r->constraint.options.p);
+        c->starts_after = UNCONST(uint32_t, &r->constraint.starts_after);
+        c->n_starts_after = r->constraint.starts_later;
         m->constraint = c;
     }
     m->task = WEIR__TASK__GENERATE;

@@ -25,6 +25,7 @@ struct gen_run *gen_run_new(struct gen_req *r) {
                    r->spaces_between_special);
         stop_init(&c->stop, r->stop, r->include_stop);
         c->stop_string = -1;
+        take_start(g, c);
     }
     if (r->logprobs && r->route == GEN_COMPLETIONS) {
         for (g->n_seen = 8; g->n_seen < 2 * (r->n_top + 2);)
@@ -46,6 +47,9 @@ void gen_run_free(struct gen_run *g) {
     free(g->results);
     for (uint32_t i = 0; !g->r->pool && i < g->n_choices; i++) {
         stop_fini(&g->choices[i].stop);
+        parse_free(g->choices[i].parse);
+        buf_fini(&g->choices[i].reasoning);
+        buf_fini(&g->choices[i].calls_json);
         buf_fini(&g->choices[i].text);
         lp_fini(&g->choices[i].lp);
         tool_calls_fini(&g->choices[i].calls);
@@ -54,6 +58,8 @@ void gen_run_free(struct gen_run *g) {
     buf_fini(&g->piece);
     buf_fini(&g->text);
     buf_fini(&g->calls);
+    buf_fini(&g->content);
+    buf_fini(&g->reasoning);
     buf_fini(&g->key);
     lp_fini(&g->lp);
     free(g->seen);
@@ -84,6 +90,14 @@ void gen_on_first(struct gen_run *g, uint32_t choice, const struct gen_first *f)
         g->cached[choice / g->r->n] = MIN(f->cached_tokens, g->r->prompts[choice / g->r->n].n_ids);
 }
 
+/* decode_token: its text. A special token that is hidden, and a mark to the parser, leaves its byte. */
+static void decode_token(const struct gen_req *r, struct detok *d, uint32_t id, struct buf *out) {
+    detok_push(d, id, out);
+    for (uint32_t i = 0; i < r->parse.n_marks; i++)
+        if (id == r->parse.mark_ids[i])
+            buf_addc(out, r->parse.mark_bytes[i]);
+}
+
 /* decode: the step's text to g->text: decoded, and cut at a stop string. Returns the index of one that
  * matched, else -1. */
 static int decode(struct gen_run *g, struct choice *c, const struct gen_token *token,
@@ -93,7 +107,7 @@ static int decode(struct gen_run *g, struct choice *c, const struct gen_token *t
         finish && finish->reason == GEN_STOP; /* tested before stop strings, its text left out (api.md 8.6) */
     g->piece.len = g->text.len = 0;
     if (token && token->id < tok_vocab_size(r->model->tok) && (!stop_token || r->include_stop))
-        detok_push(&c->detok, token->id, &g->piece);
+        decode_token(r, &c->detok, token->id, &g->piece);
     if (finish)
         detok_finish(&c->detok, &g->piece);
     if (r->logprobs)
@@ -135,25 +149,20 @@ enum gen_action gen_on_step(struct gen_run *g, uint32_t choice, const struct gen
     if (r->stream && !g->began && r->route == GEN_CHAT)
         event_roles(g, sse);
     g->began = true;
-    if (token && r->logprobs) {
-        if (r->stream)
-            lp_clear(&g->lp);
-        lp_add(g, token, c->n_points, r->stream ? &g->lp : &c->lp);
-    }
+    struct lp_columns *lp = r->stream && !c->parse ? &g->lp : &c->lp;
+    if (lp == &g->lp)
+        lp_clear(lp);
+    if (token && r->logprobs)
+        lp_add(g, token, c->n_points, lp);
     c->n_tokens += token != NULL;
     int match = decode(g, c, token, finish);
     if (finish || match >= 0)
         end_choice(g, c, match, finish);
-    if (r->tools_mode != TOOLS_NONE) {
-        g->calls.len = 0;
-        tool_calls_take(g, &c->calls, buf_str(&g->text), r->stream ? &g->calls : &c->text);
-        if (c->done && !r->stream)
-            tool_calls_end(&c->calls, &c->text);
+    take_text(g, choice);
+    if (r->stream && (!c->parse || c->done || !take_nothing(g))) {
+        event_step(g, choice, buf_str(&g->text), lp->tokens.len ? lp : NULL, sse);
+        lp_clear(lp);
     }
-    if (r->stream)
-        event_step(g, choice, buf_str(&g->text), token && r->logprobs, sse);
-    else if (r->tools_mode == TOOLS_NONE)
-        buf_add(&c->text, g->text.data, g->text.len);
     return match >= 0 && !finish ? GEN_CUT : GEN_CONTINUE;
 }
 

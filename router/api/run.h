@@ -29,11 +29,15 @@ struct tool_calls {
 };
 
 struct choice {
+    struct parse *parse;   /* NULL: all text is content */
+    struct buf reasoning;  /* not streaming */
+    struct buf calls_json; /* not streaming: entries of tool_calls; the last one is open until the end */
     struct detok detok;
     struct stop stop;
-    struct buf text;      /* not streaming: what was released so far; with calls, their JSON */
-    struct lp_columns lp; /* not streaming */
+    struct buf text;      /* not streaming: the content so far */
+    struct lp_columns lp; /* not streaming; streaming with a parser: of steps that had no chunk yet */
     struct tool_calls calls;
+    bool deaf;         /* the call being read is not kept */
     uint32_t n_tokens; /* sampled, stop tokens included */
     uint32_t n_points; /* code points decoded so far: text_offset of the next token */
     bool done, has_stop_id;
@@ -53,6 +57,8 @@ struct gen_run {
     struct buf head;      /* what every event of the stream begins with, up to the choice's index */
     struct buf piece;     /* text of the step's token */
     struct buf text;      /* what of it is released */
+    uint32_t at;          /* the choice whose text is being parsed */
+    struct buf content, reasoning; /* streaming, with a parser: of the step */
     struct buf calls;     /* streaming: the step's entries of tool_calls */
     struct buf key;       /* a token's JSON string */
     struct lp_columns lp; /* streaming: of the step */
@@ -77,19 +83,34 @@ void lp_write(const struct gen_run *g, const struct lp_columns *c, struct buf *o
 void events_head(struct gen_run *g);
 /* event_roles: chat: the first chunk of every choice. */
 void event_roles(const struct gen_run *g, struct buf *sse);
-/* event_step: the chunk of a step; the final one when c->done. has_lp: g->lp holds the step's entry. */
-void event_step(const struct gen_run *g, uint32_t choice, struct str text, bool has_lp, struct buf *sse);
+/* event_step: the chunk of a step; the final one when c->done. text: what is shown, without a parser. lp: its
+ * entries, or NULL. */
+void event_step(const struct gen_run *g, uint32_t choice, struct str text, const struct lp_columns *lp,
+                struct buf *sse);
 /* event_end: the usage chunk if asked for, and [DONE]. */
 void event_end(const struct gen_run *g, struct buf *sse);
 
 /* ---- tool_calls.c (api.md 11.1) */
 
-/* tool_calls_take: released text of a choice; appends entries of tool_calls, joined by commas: when streaming
- * those of the step, else the last one stays open for more. */
+/* Entries of tool_calls, joined by commas, are appended to out: when streaming those of the step, else all,
+ * of which the last one stays open for more. tool_calls_step: a step begins. tool_calls_take: content of a
+ * choice that is constrained to calls. tool_calls_begin, tool_calls_arguments: what a parser found. */
+void tool_calls_step(const struct gen_run *g, struct tool_calls *t);
 void tool_calls_take(const struct gen_run *g, struct tool_calls *t, struct str text, struct buf *out);
-/* tool_calls_end: not streaming: closes the last entry. */
-void tool_calls_end(struct tool_calls *t, struct buf *out);
+void tool_calls_begin(const struct gen_run *g, struct tool_calls *t, struct str name, struct buf *out);
+void tool_calls_arguments(struct tool_calls *t, struct str text, struct buf *out);
+/* tool_calls_close: closes the last entry: when streaming at the end of a step, else at the end. */
+void tool_calls_close(struct tool_calls *t, struct buf *out);
 void tool_calls_fini(struct tool_calls *t);
+
+/* ---- take.c: text to content, reasoning and calls */
+
+/* take_start: the parser of a choice, if the request has one. */
+void take_start(struct gen_run *g, struct choice *c);
+/* take_text: g->text, of a step of this choice, to where it belongs. */
+void take_text(struct gen_run *g, uint32_t choice);
+/* take_nothing: streaming: the step has nothing to show. */
+bool take_nothing(const struct gen_run *g);
 
 /* ---- body.c (api.md 6.2, 7.4, 8.12) */
 

@@ -17,37 +17,48 @@ static void add_escaped(struct buf *out, struct str s) {
     out->len -= 2;
 }
 
-static void close_entry(struct tool_calls *t, struct buf *out) {
+void tool_calls_close(struct tool_calls *t, struct buf *out) {
     if (t->entry_open)
         buf_addz(out, "\"}}");
     t->entry_open = false;
 }
 
 static void next_entry(struct tool_calls *t, struct buf *out) {
-    close_entry(t, out);
+    tool_calls_close(t, out);
     if (t->n_entries++)
         buf_addc(out, ',');
     buf_addc(out, '{');
     t->entry_open = true;
 }
 
-static void start_call(const struct gen_run *g, struct tool_calls *t, struct str name, struct buf *out) {
-    static const char digits[] = "0123456789abcdef";
-    uint8_t random[16];
-    char id[33] = "";
+/* add_id: "chatcmpl-tool-" and 32 hex digits, or 9 letters and digits. */
+static void add_id(bool is_short, struct buf *out) {
+    static const char digits[] = "0123456789abcdef",
+                      all[] = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+    uint64_t random[2];
     fill_random(random, sizeof random);
-    for (size_t i = 0; i < 32; i++)
-        id[i] = digits[i % 2 ? random[i / 2] & 15 : random[i / 2] >> 4];
+    if (!is_short)
+        buf_addz(out, "chatcmpl-tool-");
+    for (unsigned i = 0; i < (is_short ? 9 : 32); i++) {
+        uint64_t *half = &random[is_short ? 0 : i / 16], base = is_short ? sizeof all - 1 : 16;
+        buf_addc(out, is_short ? all[*half % base] : digits[*half % base]);
+        *half /= base;
+    }
+}
+
+void tool_calls_begin(const struct gen_run *g, struct tool_calls *t, struct str name, struct buf *out) {
     next_entry(t, out);
     if (g->r->stream)
         buf_addf(out, "\"index\":%u,", t->n_calls);
-    buf_addf(out, "\"id\":\"chatcmpl-tool-%s\",\"type\":\"function\",\"function\":{\"name\":", id);
+    buf_addz(out, "\"id\":\"");
+    add_id(g->r->parse.short_ids, out);
+    buf_addz(out, "\",\"type\":\"function\",\"function\":{\"name\":");
     jw_str(out, name);
     buf_addz(out, ",\"arguments\":\"");
     t->n_calls++;
 }
 
-static void add_arguments(struct tool_calls *t, struct str text, struct buf *out) {
+void tool_calls_arguments(struct tool_calls *t, struct str text, struct buf *out) {
     if (!text.n)
         return;
     if (!t->entry_open) {
@@ -131,7 +142,7 @@ static void take_required(const struct gen_run *g, struct tool_calls *t, struct 
         char c = text.p[i];
         switch (t->stage) {
         case CALL_SEEK: /* to the '"' in front of the name, the third of the call */
-            if (c == '"' && ++t->n_quotes == 3) {
+            if (c == '"' && !(g->r->parse.one_call && t->n_calls) && ++t->n_quotes == 3) {
                 t->stage = CALL_NAME;
                 t->name.len = 0;
             }
@@ -141,7 +152,7 @@ static void take_required(const struct gen_run *g, struct tool_calls *t, struct 
                 buf_addc(&t->name, c);
                 break;
             }
-            start_call(g, t, buf_str(&t->name), out);
+            tool_calls_begin(g, t, buf_str(&t->name), out);
             t->stage = CALL_KEY;
             break;
         case CALL_KEY:
@@ -151,33 +162,30 @@ static void take_required(const struct gen_run *g, struct tool_calls *t, struct 
         case CALL_ARGUMENTS:
             if (take_argument(t, c, &args))
                 break;
-            add_arguments(t, buf_str(&args), out);
+            tool_calls_arguments(t, buf_str(&args), out);
             args.len = 0;
             t->stage = CALL_SEEK;
             t->n_quotes = 0;
             break;
         }
     }
-    add_arguments(t, buf_str(&args), out);
+    tool_calls_arguments(t, buf_str(&args), out);
     buf_fini(&args);
 }
 
-void tool_calls_take(const struct gen_run *g, struct tool_calls *t, struct str text, struct buf *out) {
+void tool_calls_step(const struct gen_run *g, struct tool_calls *t) {
     if (g->r->stream)
         t->n_entries = 0;
+}
+
+void tool_calls_take(const struct gen_run *g, struct tool_calls *t, struct str text, struct buf *out) {
     if (g->r->tools_mode == TOOLS_REQUIRED) {
         take_required(g, t, text, out);
     } else {
         if (t->n_calls == 0)
-            start_call(g, t, g->r->tool_name, out);
-        add_arguments(t, text, out);
+            tool_calls_begin(g, t, g->r->tool_name, out);
+        tool_calls_arguments(t, text, out);
     }
-    if (g->r->stream)
-        close_entry(t, out);
-}
-
-void tool_calls_end(struct tool_calls *t, struct buf *out) {
-    close_entry(t, out);
 }
 
 void tool_calls_fini(struct tool_calls *t) {

@@ -116,9 +116,9 @@ static enum rc read_named(const json_t *tools, json_t *choice, struct gen_req *r
                    (int)shown.n, shown.n ? shown.p : "");
 }
 
-enum rc tools_read(const struct field_values *v, const struct router_limits *limits, struct gen_req *r,
+enum rc tools_read(const struct field_values *v, const struct router_opts *o, struct gen_req *r,
                    struct err *e) {
-    enum rc rc = tools_check(v->tools, limits, e);
+    enum rc rc = tools_check(v->tools, &o->limit, e);
     if (rc)
         return rc;
     json_t *c = v->tool_choice;
@@ -130,13 +130,16 @@ enum rc tools_read(const struct field_values *v, const struct router_limits *lim
         return read_named(v->tools, c, r, e);
     if (str_eqz(word, "none") || (!c && !v->tools))
         return RC_OK;
-    if (!c || str_eqz(word, "auto"))
-        return err_set(
-            e, RC_INVALID, "tool_choice",
-            "\"auto\" tool choice requires --enable-auto-tool-choice and --tool-call-parser, which this "
-            "build does not serve; none, required and a named function work");
+    if ((!c || str_eqz(word, "auto")) && !(o->auto_tool_choice && o->tool_call_parser))
+        return err_set(e, RC_INVALID, "tool_choice",
+                       "\"auto\" tool choice requires --enable-auto-tool-choice and --tool-call-parser to be set; "
+                       "none, required and a named function work without");
     if (!v->tools)
         return err_set(e, RC_INVALID, "tool_choice", "tool_choice needs tools, unless it is none");
+    if (!c || str_eqz(word, "auto")) {
+        r->parse.auto_tools = true;
+        return RC_OK;
+    }
     if (str_eqz(word, "required")) {
         r->tools_mode = TOOLS_REQUIRED;
         return RC_OK;

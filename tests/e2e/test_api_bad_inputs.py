@@ -163,7 +163,7 @@ GENERATE = {
 FIELDS = {
     C: {**GENERATE, "logprobs": INT | {"0"}, "stream": BOOL, "prompt": TEXT | {"nested"}, "prompt_embeds": set(), "suffix": set()},
     H: {**GENERATE, "logprobs": BOOL, "top_logprobs": {"0"}, "stream": BOOL, "max_completion_tokens": INT, "messages": set(), "tools": set(),
-        "tool_choice": set(), "parallel_tool_calls": BOOL, "reasoning_effort": set(), "include_reasoning": {"true"},
+        "tool_choice": set(), "parallel_tool_calls": BOOL, "reasoning_effort": set(), "include_reasoning": BOOL,
         "add_generation_prompt": BOOL, "continue_final_message": BOOL, "documents": {"list"}, "chat_template": TEXT,
         "chat_template_kwargs": {"object"}, "mm_processor_kwargs": {"object"}, "functions": set(), "function_call": set(),
         "modalities": set(), "audio": set(), "web_search_options": set()},

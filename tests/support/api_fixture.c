@@ -26,13 +26,14 @@ static uint32_t byte_char(unsigned byte) {
 }
 
 void api_fixture_tokenizer(struct buf *out) {
-    static const char *const added[] = {"<s>", "</s>", "<|im_start|>", "<|im_end|>", "<think>"};
+    static const char *const added[] = {"<s>", "</s>", "<|im_start|>", "<|im_end|>",
+                                      "<think>", "</think>", "<tool_call>", "</tool_call>"};
     buf_addz(out, "{\"version\":\"1.0\",\"truncation\":null,\"padding\":null,\"added_tokens\":[");
     for (unsigned i = 0; i < ARRAY_LEN(added); i++)
         buf_addf(out,
                  "%s{\"id\":%u,\"content\":\"%s\",\"single_word\":false,\"lstrip\":false,\"rstrip\":false,"
                  "\"normalized\":false,\"special\":%s}",
-                 i ? "," : "", FIX_BOS + i, added[i], FIX_BOS + i == FIX_THINK ? "false" : "true");
+                 i ? "," : "", FIX_BOS + i, added[i], FIX_BOS + i == FIX_THINK || FIX_BOS + i == FIX_UNTHINK ? "false" : "true");
     buf_addz(
         out,
         "],\"normalizer\":null,\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false,"

@@ -1,5 +1,5 @@
 /* api_fixture.h: a model for the tests of router/api, made in memory: a byte-level tokenizer in which id b is
- * byte b, five added tokens behind them, a small chat template, and the default limits.
+ * byte b, eight added tokens behind them, a small chat template, and the default limits.
  *
  * So "AB" is the ids 65, 66, and a scripted answer reads as its text. One thread.
  */
@@ -15,6 +15,9 @@ enum {
     FIX_BEGIN,     /* <|im_start|>, special */
     FIX_END,       /* <|im_end|>, special; the second end token of generation_config.json */
     FIX_THINK,     /* <think>, not special */
+    FIX_UNTHINK,   /* </think>, not special */
+    FIX_CALL,      /* <tool_call>, special */
+    FIX_UNCALL,    /* </tool_call>, special */
     FIX_N_TOKENS,
     FIX_VOCAB = 272,   /* width of the logits: ids up to it are legal, and mean nothing */
     FIX_CONTEXT = 128, /* tokens */

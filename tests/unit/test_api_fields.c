@@ -131,7 +131,6 @@ static void test_refused(void **state) {
         {"echo", G, "false", "true", "echo"},
         {"vllm_xargs", G, "{}", "{\"a\":1}", "vllm_xargs"},
         {"logits_processors", G, "[]", "[\"x\"]", "logits_processors"},
-        {"include_reasoning", H, "true", "false", "include_reasoning"},
         {"mm_processor_kwargs", H, "{}", "{\"a\":1}", "mm_processor_kwargs"},
         {"prompt_embeds", C, "null", "\"AAAA\"", "prompt_embeds is not supported"},
         {"suffix", C, "null", "\"\"", "suffix is not currently supported"},
@@ -209,9 +208,6 @@ static void test_ignored_have_kinds(void **state) {
     assert_int_equal(read(ON_CHAT, "kv_transfer_params", "{\"do_remote_decode\":true}", &e), RC_OK);
     assert_int_equal(read(ON_CHAT, "kv_transfer_params", "5", &e), RC_INVALID);
     assert_string_equal(e.param, "kv_transfer_params");
-    assert_int_equal(read(ON_CHAT, "parallel_tool_calls", "\"no\"", &e), RC_OK);
-    assert_int_equal(read(ON_CHAT, "parallel_tool_calls", "\"perhaps\"", &e), RC_INVALID);
-    assert_string_equal(e.param, "parallel_tool_calls");
     assert_int_equal(read(ON_CHAT, "user", "[5]", &e), RC_OK);
 }
 

@@ -74,11 +74,13 @@ static const struct row {
     {"--trust-request-chat-template", SR, SERVED},
     {"--response-role assistant", SR, SERVED},
     {"--special-tokens-in-content text", SR, SERVED},
-    {"--enable-auto-tool-choice", SR, REFUSED},
-    {"--tool-call-parser hermes", SR, REFUSED},
-    {"--exclude-tools-when-tool-choice-none", SR, REFUSED},
-    {"--enforce-parallel-tool-calls", SR, REFUSED},
-    {"--reasoning-parser qwen3", SR, REFUSED},
+    {"--enable-auto-tool-choice", SR, SERVED},
+    {"--tool-call-parser hermes", SR, SERVED},
+    {"--tool-call-parser xlam", SR, REFUSED},
+    {"--exclude-tools-when-tool-choice-none", SR, SERVED},
+    {"--enforce-parallel-tool-calls", SR, SERVED},
+    {"--reasoning-parser qwen3", SR, SERVED},
+    {"--reasoning-parser glm45", SR, REFUSED},
     {"--return-tokens-as-token-ids", SR, SERVED},
     {"--generation-config vllm", SR, SERVED},
     {"--generation-config /some/folder", SR, REFUSED},
@@ -347,6 +349,20 @@ static void test_spec_table(void **state) {
                 check(&rows[i], (enum program)in);
 }
 
+/* Flags that need one another are checked together. */
+static void test_together(void **state) {
+    (void)state;
+    struct err e = {0};
+    char hermes[] = "hermes";
+    struct router_opts o = {.auto_tool_choice = true};
+    assert_int_equal(router_opts_check(&o, &e), RC_INVALID);
+    assert_non_null(strstr(e.msg, "--tool-call-parser"));
+    o.tool_call_parser = hermes;
+    assert_int_equal(router_opts_check(&o, &e), RC_OK);
+    o.auto_tool_choice = false;
+    assert_int_equal(router_opts_check(&o, &e), RC_OK);
+}
+
 /* Every row of the table of flags without a place stands in the specification's list above, and says why. */
 static void test_apart_rows(void **state) {
     (void)state;
@@ -380,6 +396,7 @@ static void test_first_table_wins(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_spec_table),
+        cmocka_unit_test(test_together),
         cmocka_unit_test(test_apart_rows),
         cmocka_unit_test(test_first_table_wins),
     };

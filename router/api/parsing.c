@@ -1,0 +1,71 @@
+/* parsing.c: how the output of a chat will be taken apart (api.md 11): which parsers, in which state they start,
+ * and which tokens are marks to them. */
+#include "router/api/constraint.h"
+
+enum { TAIL_IDS = 16 /* of the prompt: what a template may put behind its last header */ };
+
+/* thinking_off: by the template's variables (api.md 11.3.2). The request's win over the server's. */
+static bool thinking_off(const struct gen_req *r, const json_t *kwargs) {
+    static const char *const names[] = {"enable_thinking", "thinking"};
+    bool off = false;
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        const json_t *v = json_object_get(kwargs, names[i]);
+        if (!v)
+            v = json_object_get(r->model->default_kwargs, names[i]);
+        off |= json_is_false(v);
+    }
+    return off;
+}
+
+static bool ends_in(struct str text, struct str mark) {
+    while (text.n && strchr(" \t\r\n", text.p[text.n - 1]))
+        text.n--;
+    return text.n >= mark.n && !memcmp(text.p + text.n - mark.n, mark.p, mark.n);
+}
+
+/* read_tail: whether the prompt leaves the reasoning open, or has ended it already. */
+static void read_tail(struct gen_req *r) {
+    struct parse_opts *o = &r->parse.o;
+    const struct gen_prompt *p = &r->prompts[0];
+    const struct str *open, *close;
+    size_t n_tail = MIN(p->n_ids, (uint32_t)TAIL_IDS), n = parse_reasoning_marks(o->reasoning, &open, &close);
+    struct buf tail = {0};
+    bool ended = false;
+    detok_all(r->model->tok, p->ids + p->n_ids - n_tail, n_tail, false, &tail);
+    for (size_t i = 0; i < n; i++) {
+        o->in_reasoning |= ends_in(buf_str(&tail), open[i]);
+        ended |= ends_in(buf_str(&tail), close[i]);
+    }
+    buf_fini(&tail);
+    if (ended)
+        o->reasoning = REASONING_NONE;
+}
+
+/* find_marks: those that are special tokens, which text does not show. */
+static void find_marks(struct gen_req *r) {
+    struct str marks[PARSE_MARKS_MAX];
+    const struct tok *t = r->model->tok;
+    uint32_t id;
+    parse_marks(&r->parse.o, marks);
+    for (size_t i = 0; i < PARSE_MARKS_MAX && r->skip_special; i++)
+        if (marks[i].n && tok_find(t, marks[i], &id) && tok_is_special(t, id)) {
+            r->parse.mark_ids[r->parse.n_marks] = id;
+            r->parse.mark_bytes[r->parse.n_marks++] = PARSE_MARK_BYTE(i);
+        }
+}
+
+enum rc parsing_set(const struct field_values *v, const struct router_opts *o, struct gen_req *r, struct err *e) {
+    struct parse_opts *p = &r->parse.o;
+    if (o->tool_call_parser && r->parse.auto_tools)
+        CHECK(parse_tools_find(o->tool_call_parser, &p->tools));
+    if (o->reasoning_parser && !thinking_off(r, v->chat_template_kwargs)) {
+        CHECK(parse_reasoning_find(o->reasoning_parser, &p->reasoning));
+        read_tail(r);
+    }
+    r->parse.on = p->tools || p->reasoning;
+    r->parse.drop_reasoning = v->include_reasoning.set && !v->include_reasoning.v;
+    r->parse.one_call = o->enforce_parallel_calls && v->parallel_tool_calls.set && !v->parallel_tool_calls.v;
+    r->parse.short_ids = o->tool_call_parser && !strcmp(o->tool_call_parser, "mistral");
+    find_marks(r);
+    return p->reasoning && r->constraint.kind ? constraint_after(r, e) : RC_OK;
+}

@@ -1,0 +1,99 @@
+/* Parsers of calls as JSON. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "tests/support/parse_join.h"
+
+#define expect(o, text, want) assert_true(join_gives(o, text, want))
+
+static const struct parse_opts hermes = {.tools = TOOLS_PARSER_HERMES};
+#define CALL(args) "<tool_call>{\"name\": \"f\", \"arguments\": " args "}</tool_call>"
+
+static void test_hermes(void **state) {
+    (void)state;
+    const struct parse_opts *o = &hermes;
+    expect(o, "", "||");
+    expect(o, "hello", "|hello|");
+    expect(o, CALL("{\"a\": 1}"), "||f({\"a\": 1})\n");
+    expect(o, "<tool_call>\n{\"name\":\"f\",\"arguments\":{}}\n</tool_call>", "||f({})\n");
+    expect(o, "Let me see.\n" CALL("{}"), "|Let me see.\n|f({})\n");
+    expect(o, CALL("{}") "\n" CALL("{\"b\":[1,{}]}") "\n", "||f({})\nf({\"b\":[1,{}]})\n");
+    expect(o, CALL("{}") "\nand\n" CALL("{}") " so ", "|\nand\n so |f({})\nf({})\n");
+    expect(o, CALL("{\"a\": \"</tool_call> }\\\"{\"}"), "||f({\"a\": \"</tool_call> }\\\"{\"})\n");
+    expect(o, CALL("{\"a\": \"\xe2\x82\xac\\u20ac\\n\"}"), "||f({\"a\": \"\xe2\x82\xac\\u20ac\\n\"})\n");
+    expect(o, CALL("{\"a\": \"x\ny\tz\"}"), "||f({\"a\": \"x\\ny\\tz\"})\n"); /* no JSON, but what was meant is clear */
+    expect(o, "<tool_call>{\"name\": \"f\"}</tool_call>", "||f({})\n");
+    expect(o, CALL("null"), "||f({})\n");
+    expect(o, CALL("\"{\\\"a\\\": \\\"\\u00fc\\\"}\""), "||f({\"a\": \"\xc3\xbc\"})\n");
+    expect(o, CALL("\"\""), "||f({})\n");
+    expect(o, "<tool_call>{\"arguments\": {\"a\": 1}, \"name\": \"f\"}</tool_call>", "||f({\"a\": 1})\n");
+    expect(o, "<tool_call>{\"name\": \"f\", \"parameters\": {\"a\": 1}}</tool_call>", "||f({\"a\": 1})\n");
+    expect(o, "<tool_call>{\"id\": [1, \"}\"], \"name\": \"f\", \"x\": 1.5e3, \"arguments\": {}, \"y\": null }</tool_call>",
+           "||f({})\n");
+    expect(o, "<tool_call>{\"name\": \"\\u0066\\ud83d\\ude00\", \"arguments\": {}}</tool_call>", "||f\xf0\x9f\x98\x80({})\n");
+    /* two objects in one pair of marks */
+    expect(o, "<tool_call>{\"name\": \"f\", \"arguments\": {}}\n{\"name\": \"g\", \"arguments\": {}}</tool_call>x",
+           "|x|f({})\ng({})\n");
+    /* no closing mark */
+    expect(o, "<tool_call>{\"name\": \"f\", \"arguments\": {}}", "||f({})\n");
+    expect(o, "<tool_call>{\"name\": \"f\", \"arguments\": {}}<tool_call>{\"name\": \"g\", \"arguments\": {}}", "||f({})\ng({})\n");
+}
+
+/* What is no call stays as it was; a call that is cut or breaks off stays partial. */
+static void test_hermes_broken(void **state) {
+    (void)state;
+    const struct parse_opts *o = &hermes;
+    static const char *const plain[] = {
+        "<tool_call>", "<tool_call", "a <tool_call> b", "</tool_call>", "<tool_call></tool_call>",
+        "<tool_call>not json</tool_call>", "<tool_call>{}</tool_call>", "<tool_call>{\"name\": \"f\"",
+        "<tool_call>{\"name\": \"f\", \"arguments\": </tool_call>", "<tool_call>{\"name\": 1}</tool_call>",
+        "<tool_call>{\"name\": \"\", \"arguments\": {}}</tool_call>", "<tool_call>[{\"name\": \"f\"}]</tool_call>",
+        "<tool_call>{\"name\": \"f\", \"arguments\": [1]}</tool_call>", "<tool_call>{\"name\" \"f\"}</tool_call>",
+        "<tool_call>{name: \"f\"}</tool_call>", "<tool_call>{\"arguments\": {\"a\": 1}}</tool_call>",
+        "<tool_call>{\"name\": \"f\\q\", \"arguments\": {}}</tool_call>", "<tool_call>{\"name\": \"f\",}</tool_call>",
+        "<tool_call>{\"name\": \"f\", \"arguments\": \"no\"}</tool_call>", "<<<<tool_call>><tool_call>",
+        "<tool_call>\n\n  ", "<tool_call><tool_call><tool_call>", "<tool_call> x",
+    };
+    for (size_t i = 0; i < ARRAY_LEN(plain); i++) {
+        struct buf want = {0};
+        buf_addf(&want, "|%s|", plain[i]);
+        expect(o, plain[i], buf_cstr(&want));
+        buf_fini(&want);
+    }
+    expect(o, "<tool_call>{\"name\": \"f\", \"arguments\": {\"a\": \"x", "||f({\"a\": \"x)\n");
+    expect(o, "<tool_call>{\"name\": \"f\", \"arguments\": {", "||f({)\n");
+    expect(o, "<tool_call>{\"name\": \"f\", \"arguments\": {\"a\": 1</tool_call>b", "|b|f({\"a\": 1)\n");
+    expect(o, CALL("{\"a\": [1}"), "||f({\"a\": [1}})\n"); /* brackets are counted only */
+    expect(o, "<tool_call>{\"name\": \"f\", \"arguments\": {}}}</tool_call>", "|}|f({})\n");
+    /* a first attempt fails, the second does not */
+    expect(o, "<tool_call><tool_call>{\"name\": \"f\", \"arguments\": {}}</tool_call>", "|<tool_call>|f({})\n");
+    expect(o, "<tool_call>{\"x<tool_call>\": 1}</tool_call>" CALL("{}"),
+           "|<tool_call>{\"x<tool_call>\": 1}</tool_call>|f({})\n");
+}
+
+static void test_hidden(void **state) {
+    (void)state;
+    const struct parse_opts *o = &hermes;
+    expect(o, "a\xfa{\"name\": \"f\", \"arguments\": {\"a\": 1}}\xfb", "|a|f({\"a\": 1})\n");
+    expect(o, "\xfa" "no\xfb", "|no|");
+    expect(o, "a\xfb\xff<tool\xf8_call>", "|a<tool_call>|");
+}
+
+static void test_after_reasoning(void **state) {
+    (void)state;
+    const struct parse_opts o = {.tools = TOOLS_PARSER_HERMES, .reasoning = REASONING_QWEN3};
+    expect(&o, "<think>" CALL("{}") "</think>\n\n" CALL("{\"a\":2}"), CALL("{}") "|\n\n|f({\"a\":2})\n");
+    expect(&o, CALL("{\"a\":\"<think>\"}"), "||f({\"a\":\"<think>\"})\n");
+    expect(&o, "<think>a<tool_call>", "a<tool_call>||");
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_hermes),          cmocka_unit_test(test_hermes_broken), cmocka_unit_test(test_hidden),
+        cmocka_unit_test(test_after_reasoning),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
