@@ -5,13 +5,14 @@
                                   (bench_tmpl only says which random ones meet a limit of ours: left out)
     templates.py fuzz [SECONDS [SEED]]   random templates, Jinja against build/plain/tests/bench/bench_tmpl
     templates.py transformers     that our environment renders as transformers' own does
-    templates.py table            which of our templates uses which construct: the table of the README
+    templates.py table            which of our templates uses which construct: the table of tests/tmpl/README.md
 
 Needs jinja2 3.1.6 (and transformers for the check of that name) and Python 3.11, whose Unicode
 tables the goldens have.
 """
 import copy
 import datetime
+import functools
 import json
 import pathlib
 import re
@@ -29,6 +30,7 @@ from templates_random import Gen, contexts  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests/golden/tmpl"
+MORE = ROOT / "tests/tmpl/templates"  # compared live, by tests/e2e/test_templates.py
 TOOL = ROOT / "build/plain/tests/bench/bench_tmpl"
 NOW_UNIX_S = 1753180200  # bench_tmpl's and the unit test's clock; both run with TZ=UTC
 N_RANDOM = 280
@@ -108,11 +110,14 @@ def on_alarm(signum, frame):
     raise Timeout
 
 
+compiled = functools.lru_cache(64)(ENV.from_string)
+
+
 def render(text, context):
     """{"output": text} or {"error": message}."""
     try:
         # A copy: Jinja's `indent` adds to a list in place.
-        return {"output": ENV.from_string(text).render(**copy.deepcopy(context))}
+        return {"output": compiled(text).render(**copy.deepcopy(context))}
     except Timeout:
         raise
     except Exception as e:  # whatever a template can raise: Jinja's errors, TypeError, ValueError, ...
@@ -260,7 +265,8 @@ def constructs(text):
     kinds = {n.For: "`for`", n.If: "`if`", n.Macro: "`macro`", n.FilterBlock: "`filter` block", n.With: "`with`",
              n.AssignBlock: "`set` block", n.Assign: "`set`", n.Break: "`break`", n.Continue: "`continue`", n.CondExpr: "`a if b`",
              n.Slice: "slice", n.Concat: "`~`", n.Dict: "dict literal", n.List: "list literal", n.NSRef: "`set ns.x`",
-             n.Not: "`not`", n.Or: "`or`", n.And: "`and`", n.Add: "`+`", n.Sub: "`-`", n.Mul: "`*`", n.Mod: "`%`", n.Neg: "negative number"}
+             n.Not: "`not`", n.Or: "`or`", n.And: "`and`", n.Add: "`+`", n.Sub: "`-`", n.Mul: "`*`", n.Mod: "`%`", n.Neg: "negative number",
+             n.Div: "`/`", n.FloorDiv: "`//`", n.Pow: "`**`", n.CallBlock: "`call` block"}
     found = set()
     for node in ENV.parse(text).find_all(n.Node):
         found |= {name for kind, name in kinds.items() if type(node) is kind}
@@ -286,22 +292,48 @@ def constructs(text):
             found.add("`elif`")
         if isinstance(node, n.Macro) and node.defaults:
             found.add("macro default")
-        if isinstance(node, n.CallBlock):
-            found.add("`call(x)` block" if node.args else "`generation`" if "{% generation" in text.replace("%-", "%")
-                      and not isinstance(node.call.node, n.Name) else "`call` block")
+        if isinstance(node, n.CallBlock) and node.args:
+            found.add("`call(x)` block")
+        if isinstance(node, n.For) and node.recursive:
+            found.add("`for ... recursive`")
+        if isinstance(node, n.Compare) and len(node.ops) > 1:
+            found.add("chained comparison")
+        if isinstance(node, n.Tuple) and node.ctx == "load":
+            found.add("tuple")
+        if isinstance(node, n.Const) and isinstance(node.value, float):
+            found.add("float literal")
+        if isinstance(node, (n.Call, n.Filter)) and (node.dyn_args or node.dyn_kwargs):
+            found.add("`*args`, `**kwargs` in calls")
+        if isinstance(node, n.Slice) and node.step is not None:
+            found.add("slice with a step")
+        if isinstance(node, n.Filter) and node.kwargs:
+            found |= {f"filter `{node.name}({k.key}=)`" for k in node.kwargs}
+        if isinstance(node, n.Assign) and isinstance(node.target, n.Tuple):
+            found.add("`set a, b`")
+        if isinstance(node, n.Name) and node.name in ("cycler", "joiner") and node.ctx == "load":
+            found.add(f"function `{node.name}()`")
         if isinstance(node, n.CondExpr) and node.expr2 is None:
             found.add("`a if b` without `else`")
-    for pattern, name in ((r"\{%-|\{\{-|\{#-", "`-` before"), (r"-%\}|-\}\}|-#\}", "`-` behind"), (r"\{#", "comment")):
+    for pattern, name in ((r"\{%-|\{\{-|\{#-", "`-` before"), (r"-%\}|-\}\}|-#\}", "`-` behind"), (r"\{#", "comment"),
+                          (r"\{%\+|\+%\}", "`+` beside a block"), (r"\{%-?\s*raw", "`raw`"), (r"\{%-?\s*generation", "`generation`")):
         if re.search(pattern, text):
             found.add(name)
     return found
 
 
+def our_templates():
+    """{name: text} of all templates of our own."""
+    return {p.stem: p.read_text() for folder in (GOLDEN / "templates", MORE) for p in sorted(folder.glob("*.jinja"))}
+
+
 def table():
-    uses = {p.stem: constructs(p.read_text()) for p in sorted((GOLDEN / "templates").glob("*.jinja"))}
-    print("| construct | " + " | ".join(uses) + " |\n|---|" + "---|" * len(uses))
-    for name in sorted(set.union(*uses.values()), key=lambda x: x.replace("`", "")):
-        print(f"| {name} | " + " | ".join("x" if name in used else "" for used in uses.values()) + " |")
+    """Who uses what, as lines of Markdown."""
+    uses = {name: constructs(text) for name, text in our_templates().items()}
+    lines = ["| construct | templates |", "|---|---|"]
+    for name in sorted(set.union(*uses.values()), key=lambda x: (x.replace("`", ""), x)):
+        who = [template for template, used in uses.items() if name in used]
+        lines.append(f"| {name.replace('|', chr(92) + '|')} | {', '.join(who) if len(who) <= 6 else f'{len(who)} of {len(uses)}'} |")
+    return lines
 
 
 def main(args):
@@ -310,7 +342,7 @@ def main(args):
     if args[:1] == ["fuzz"]:
         return fuzz(float(args[1]) if len(args) > 1 else 60, int(args[2]) if len(args) > 2 else 1000000)
     if args[:1] == ["table"]:
-        return table()
+        return print("\n".join(table()))
     if args[:1] == ["transformers"]:
         return transformers_check()
     print(__doc__)
