@@ -22,7 +22,8 @@ struct owned {
     struct owned *prev, *next;
     void *data; /* 64-byte aligned; the object's own */
     size_t data_bytes;
-    bool mapped; /* data is a mapping of its own, not of the heap */
+    bool mapped;       /* data is a mapping of its own, not of the heap */
+    struct slab *slab; /* data is a part of it; NULL: its own */
 };
 
 struct be_mem {
@@ -127,6 +128,7 @@ struct be {
     uint32_t n_last_ids;
     struct be_kv *kv[BE_GROUPS_MAX];
     struct owned objects; /* head of a ring */
+    struct slab *slab;    /* that the next objects of middle size are taken from */
     uint64_t n_plans;     /* names the current plan, from 1 */
     struct {
         uint64_t plan; /* that the angles belong to; 0: none */
@@ -150,7 +152,7 @@ void cpu_logits_get(struct be *b, uint32_t row, float *dst);
 void cpu_logits_put(struct be *b, uint32_t row, const float *src);
 int cpu_wait(struct be *b, char err[BE_ERR_BYTES]);
 
-/* cpu_alloc: big, aligned to 64 bytes, on huge pages where the system has them. NULL: no memory. */
+/* memory.c. cpu_alloc: big, aligned to 64 bytes, on huge pages where the system has them. NULL: no memory. */
 void *cpu_alloc(size_t bytes);
 /* owned_new: an object of `bytes` (cleared), with `data_bytes` of memory, which close frees. NULL: no memory.
  */
@@ -159,6 +161,7 @@ void *owned_new(struct be *b, size_t bytes, size_t data_bytes);
  * first written: for pools that may never be used whole. */
 void *owned_new_zero(struct be *b, size_t bytes, size_t data_bytes);
 void owned_free(struct owned *o); /* NULL is fine */
+void slab_drop(struct slab *s);   /* one holder less; NULL is fine */
 /* cpu_scratch: at least `bytes`, kept until close; what it held is lost when it grows. Caller is member 0. */
 void *cpu_scratch(struct be *b, enum scratch_id id, size_t bytes);
 /* cpu_f32: the data of a buffer that must hold `rows` x `cols` f32. */

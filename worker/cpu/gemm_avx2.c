@@ -71,6 +71,10 @@ static void tile_pack(const struct product *p, uint32_t tile, float *dst, float 
     r0 += s->row0;
     for (uint32_t r = 0; r < n; r++) {
         rows[r] = p->x + (size_t)(p->rows ? p->rows[r0 + r] : r0 + r) * n_in;
+        if (n == 1) {
+            row_norm_run(&p->norm, rows[0], dst);
+            return;
+        }
         if (p->norm.kind != NORM_NONE) {
             row_norm_run(&p->norm, rows[r], room + (size_t)r * n_in);
             rows[r] = room + (size_t)r * n_in;
@@ -265,14 +269,17 @@ static void member_run(void *arg, int member) {
     struct product *p = arg;
     const struct segment *s;
     uint32_t n, i, panel, n_in = p->w->n_in;
-    float *wide = p->wide_rows + (size_t)member * TILE_ROWS * n_in, *packed = p->packed;
-    if (p->own_x) {
-        packed += (size_t)member * p->n_rows * n_in;
-        tile_pack(p, 0, packed, wide);
+    float *wide = p->wide_rows + (size_t)member * TILE_ROWS * n_in, *own = p->packed;
+    const float *packed = own;
+    if (p->n_rows == 1 && p->norm.kind == NORM_NONE) {
+        packed = p->x + (p->rows ? (size_t)p->rows[0] * n_in : 0); /* as it lies */
+    } else if (p->own_x) {
+        packed = own += (size_t)member * p->n_rows * n_in;
+        tile_pack(p, 0, own, wide);
     } else {
         while (i = queue_take(&p->pack, &n), n) {
             s = segment_of(p, i);
-            tile_pack(p, i, packed + (size_t)(s->row0 + tile_row(s, i - s->tile0)) * n_in, wide);
+            tile_pack(p, i, own + (size_t)(s->row0 + tile_row(s, i - s->tile0)) * n_in, wide);
         }
         team_barrier(p->b->team);
     }

@@ -3,12 +3,9 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include "worker/cpu/convert.h"
-
-enum { HUGE_PAGE_BYTES = 2 << 20 };
 
 int cpu_err(char err[BE_ERR_BYTES], const char *fmt, ...) {
     va_list ap;
@@ -16,75 +13,6 @@ int cpu_err(char err[BE_ERR_BYTES], const char *fmt, ...) {
     vsnprintf(err, BE_ERR_BYTES, fmt, ap);
     va_end(ap);
     return -1;
-}
-
-void *cpu_alloc(size_t bytes) {
-    if (bytes > SIZE_MAX - HUGE_PAGE_BYTES)
-        return NULL;
-    bytes = MAX(bytes, 1);
-    if (bytes < HUGE_PAGE_BYTES)
-        return aligned_alloc(64, (bytes + 63) / 64 * 64);
-    size_t whole = (bytes + HUGE_PAGE_BYTES - 1) / HUGE_PAGE_BYTES * HUGE_PAGE_BYTES;
-    void *p = aligned_alloc(HUGE_PAGE_BYTES, whole);
-    if (p)
-        madvise(p, whole, MADV_HUGEPAGE); /* a hint: it may be refused */
-    return p;
-}
-
-static void *owned_link(struct be *b, struct owned *o, struct owned is) {
-    if (!is.data) {
-        free(o);
-        return NULL;
-    }
-    *o = is;
-    o->prev = &b->objects;
-    o->next = b->objects.next;
-    o->prev->next = o->next->prev = o;
-    return o;
-}
-
-void *owned_new(struct be *b, size_t bytes, size_t data_bytes) {
-    struct owned *o = calloc(1, bytes);
-    void *data = o ? cpu_alloc(data_bytes) : NULL;
-    return owned_link(b, o, (struct owned){.data = data, .data_bytes = data_bytes});
-}
-
-void *owned_new_zero(struct be *b, size_t bytes, size_t data_bytes) {
-    if (data_bytes < HUGE_PAGE_BYTES) {
-        struct owned *o = owned_new(b, bytes, data_bytes);
-        if (o)
-            memset(o->data, 0, data_bytes);
-        return o;
-    }
-    struct owned *o = calloc(1, bytes);
-    void *data =
-        o ? mmap(NULL, data_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
-          : NULL;
-    if (data == MAP_FAILED)
-        data = NULL;
-    return owned_link(b, o, (struct owned){.data = data, .data_bytes = data_bytes, .mapped = true});
-}
-
-void owned_free(struct owned *o) {
-    if (!o)
-        return;
-    o->prev->next = o->next;
-    o->next->prev = o->prev;
-    if (o->mapped)
-        munmap(o->data, o->data_bytes);
-    else
-        free(o->data);
-    free(o);
-}
-
-void *cpu_scratch(struct be *b, enum scratch_id id, size_t bytes) {
-    if (b->scratch[id].bytes < bytes) {
-        free(b->scratch[id].data);
-        b->scratch[id].data = cpu_alloc(bytes);
-        CHECK(b->scratch[id].data); /* bounded by the limits given at open and the weights' widths */
-        b->scratch[id].bytes = bytes;
-    }
-    return b->scratch[id].data;
 }
 
 static int config_check(const struct be_config *cfg, char err[BE_ERR_BYTES]) {
@@ -137,6 +65,7 @@ void cpu_close(struct be *b) {
     team_stop(b->team);
     while (b->objects.next != &b->objects)
         owned_free(b->objects.next);
+    slab_drop(b->slab);
     for (int i = 0; i < N_SCRATCH; i++)
         free(b->scratch[i].data);
     free(b->logits);

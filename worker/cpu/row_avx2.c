@@ -40,7 +40,7 @@ INLINE float row_sum(const float *x, uint32_t n, bool squares, float mean) {
 void row_norm_run(const struct row_norm *n, const float *x, float *y) {
     if (n->kind == NORM_NONE) {
         if (y != x)
-            memcpy(y, x, n->cols * sizeof *y);
+            v_copy(y, x, n->cols);
         return;
     }
     float mean = n->kind == NORM_LAYER ? row_sum(x, n->cols, false, 0) / (float)n->cols : 0;
@@ -90,7 +90,7 @@ void rows_interleave(const float *const *rows, uint32_t n, uint32_t n_k, float *
     uint32_t k = 0;
     CHECK(n >= 1 && n <= 6);
     if (n == 1) {
-        memcpy(dst, rows[0], n_k * sizeof *dst);
+        v_copy(dst, rows[0], n_k);
         return;
     }
 #define FOURS(n_rows)                                                                                        \
@@ -131,7 +131,7 @@ static void embed_row(const struct rows *a, uint32_t t, float *y, float *room) {
     const struct plan *p = &a->b->plan;
     if (p->embed_row[t]) {
         const float *e = cpu_f32(p->embeds, p->embed_row[t], a->cols);
-        memcpy(y, e + (size_t)(p->embed_row[t] - 1) * a->cols, a->cols * sizeof *y);
+        v_copy(y, e + (size_t)(p->embed_row[t] - 1) * a->cols, a->cols);
     } else {
         w_row_get(op->tokens, p->tokens[t], y);
     }

@@ -275,7 +275,7 @@ static void sample_one(struct room *k, const float *raw, const struct sample_row
     if (out->nan)
         return;
     if (changed(row)) {
-        memcpy(k->l, raw, k->n * sizeof *k->l);
+        v_copy(k->l, raw, k->n);
         l = k->l;
         sample_penalize(row, k->l, k->n);
         sample_ban(row, k->l, k->n);

@@ -33,6 +33,17 @@ INLINE __m256i v_mask(int n) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
 
+/* v_copy: n floats. The C library's copy may run fifty times slower: before glibc 2.39 it takes `rep movsb` from
+ * some 3 KiB on, which AMD's cores do badly where the two places lie differently within 64 bytes. */
+INLINE void v_copy(float *dst, const float *src, size_t n) {
+    size_t i = 0;
+    for (; i + 8 <= n; i += 8)
+        _mm256_storeu_ps(dst + i, _mm256_loadu_ps(src + i));
+    __m256i mask = v_mask((int)(n - i));
+    if (i < n)
+        _mm256_maskstore_ps(dst + i, mask, _mm256_maskload_ps(src + i, mask));
+}
+
 /* v_exp: e^x, about 1 ulp; 0 below -87.3, e^88.3 above it, NaN stays. ln 2 in two parts, then Taylor terms up
  * to the seventh on [-0.347, 0.347] (remainder below 2^-27). */
 INLINE __m256 v_exp(__m256 x) {
