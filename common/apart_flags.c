@@ -11,7 +11,6 @@
         .choices = values, .help = why                                                                       \
     }
 
-#define NO_TLS "this version speaks plain HTTP; put a proxy that ends TLS in front of it"
 #define NO_MEDIA "images and audio are not served in this version"
 #define NO_PLUGINS "logits processors are not served in this version"
 #define NO_KV_TRANSFER "KV blocks are not moved between workers in this version"
@@ -21,10 +20,6 @@
 const struct conf_flag apart_flag_rows[] = {
     /* 22.2, in its order: not in this version */
     REFUSED("http2", CONF_BOOL, "this version speaks HTTP/1.1"),
-    REFUSED("ssl-certfile", CONF_STR, NO_TLS),
-    REFUSED("ssl-keyfile", CONF_STR, NO_TLS),
-    REFUSED("ssl-ca-certs", CONF_STR, NO_TLS),
-    REFUSED("ssl-cert-reqs", CONF_STR, NO_TLS),
     IGNORED("no-playground", CONF_BOOL, "this version serves no page at /"),
     ONLY("stream-interval", NULL, CONF_INT, "1", "every step is an event of its own in this version"),
     REFUSED("enable-admin-api", CONF_BOOL, "the admin routes are not served in this version"),
@@ -92,7 +87,7 @@ const struct conf_flag apart_flag_rows[] = {
     IGNORED("enable-server-load-tracking", CONF_BOOL, "/load always counts"),
     IGNORED("disable-access-log-for-endpoints", CONF_STR,
             "requests are logged with --enable-log-requests only"),
-    IGNORED("enable-ssl-refresh", CONF_BOOL, "this version speaks plain HTTP"),
+    IGNORED("enable-ssl-refresh", CONF_BOOL, "certificates are read at start"),
     IGNORED("disable-frontend-multiprocessing", CONF_BOOL,
             "the router is one process; --threads sets its loops"),
     IGNORED("api-server-count", CONF_INT, "the router is one process; --threads sets its loops"),

@@ -138,6 +138,10 @@ void conn_refuse(struct loop *l, h2o_socket_t *sock) {
                                  "most connections already (--max-connections)\", "
                                  "\"type\": \"ServiceUnavailableError\", \"param\": null, \"code\": 503}}";
     int fd = h2o_socket_get_fd(sock);
+    if (l->router->tls) { /* a handshake would cost more than the connection is worth */
+        h2o_socket_close(sock);
+        return;
+    }
     (void)!send(fd, answer, sizeof answer - 1, MSG_NOSIGNAL | MSG_DONTWAIT);
     int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
     h2o_socket_close(sock);

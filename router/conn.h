@@ -33,7 +33,7 @@ struct conn {
 
 /* conn_open: takes over a freshly accepted socket. */
 void conn_open(struct loop *l, h2o_socket_t *sock);
-/* conn_refuse: over --max-connections: 503 and close. */
+/* conn_refuse: over --max-connections: 503 and close; with TLS close alone. */
 void conn_refuse(struct loop *l, h2o_socket_t *sock);
 struct conn *conn_of(const h2o_req_t *req);
 /* conn_cut: ends the connection without ceremony. reset: what waits in the kernel to be sent is thrown away,

@@ -186,6 +186,7 @@ void loop_init(struct loop *l, struct router *r, uint32_t index) {
     h2o_context_init(&l->ctx, ev, &r->conf);
     l->accept.ctx = &l->ctx;
     l->accept.hosts = r->conf.hosts;
+    l->accept.ssl_ctx = r->tls;
     h2o_timeout_init(ev, &l->accept_pause, ACCEPT_PAUSE_MS);
     l->accept_entry.cb = accept_resume;
     h2o_timeout_init(ev, &l->queue_timeout, ms_of(r->opts->queue_timeout_s));

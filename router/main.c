@@ -1,12 +1,8 @@
 /* weir: subcommands, flags, signals. */
-#include <arpa/inet.h>
-#include <errno.h>
 #include <malloc.h>
-#include <netdb.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include "common/clock.h"
@@ -15,6 +11,7 @@
 #include "common/version.h"
 #include "router/flags.h"
 #include "router/grammar_cmd.h"
+#include "router/healthcheck.h"
 #include "router/launch.h"
 #include "router/router.h"
 
@@ -166,35 +163,6 @@ static int serve_or_route(bool serve, int argc, char **argv, uint64_t started_ns
     }
     weir_opts_free(&o, &positional);
     free(rows);
-    return status;
-}
-
-/* healthcheck: GET /health of a local server; 0 if it answers 200. For containers that have no curl. */
-static int healthcheck(const char *url) {
-    char host[256] = "127.0.0.1", port[8] = "8000", answer[64] = "";
-    struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *found = NULL;
-    if (url && sscanf(url, "http://%255[^:/]:%7[0-9]", host, port) < 1) {
-        fprintf(stderr, "weir: --healthcheck takes http://HOST:PORT\n");
-        return EXIT_USAGE;
-    }
-    if (getaddrinfo(host, port, &hints, &found) || !found) {
-        fprintf(stderr, "weir: %s cannot be resolved\n", host);
-        return 1;
-    }
-    int fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0), status = 1;
-    struct timeval limit = {.tv_sec = 5};
-    char request[512];
-    int n = snprintf(request, sizeof request, "GET /health HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n",
-                     host);
-    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
-    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);
-    if (!connect(fd, found->ai_addr, found->ai_addrlen) && write(fd, request, (size_t)n) == n &&
-        read(fd, answer, sizeof answer - 1) > 12)
-        status = strncmp(answer, "HTTP/1.1 200", 12) ? 1 : 0;
-    if (status)
-        fprintf(stderr, "weir: %s:%s %s\n", host, port, answer[0] ? "is not ready" : "does not answer");
-    close(fd);
-    freeaddrinfo(found);
     return status;
 }
 

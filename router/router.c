@@ -19,6 +19,7 @@
 #include "router/listen.h"
 #include "router/offload.h"
 #include "router/session.h"
+#include "router/tls.h"
 
 enum { POOL_QUEUE_MAX = 8192, SILENCE_TICK_MS = 200, DRAIN_TICK_MS = 20, TOKEN_FILE_BYTES_MAX = 4096 };
 
@@ -96,10 +97,13 @@ enum rc router_new(struct router **out, const struct router_opts *opts, struct e
     if (rc == RC_OK)
         rc = route_root(opts->root_path, &r->root, e);
     if (rc == RC_OK)
+        rc = tls_new(&r->tls, opts, e);
+    if (rc == RC_OK)
         rc = listen_open(opts, &r->listen_fd, &r->port, e);
     if (rc != RC_OK) {
         auth_free(r->auth);
         cors_free(r->cors);
+        tls_free(r->tls);
         free(r->root);
         free(r->secret);
         pthread_mutex_destroy(&r->note_lock);
@@ -157,6 +161,7 @@ void router_free(struct router *r) {
     pthread_mutex_destroy(&r->note_lock);
     auth_free(r->auth);
     cors_free(r->cors);
+    tls_free(r->tls);
     free(r->root);
     free(r->loops);
     free(r->secret);

@@ -12,7 +12,7 @@ packages=(gcc make pkg-config libc6-dev libh2o-evloop-dev libnng-dev libjansson-
     protobuf-c-compiler libssl-dev)
 case $what in
 build) ;;
-test | packages | venv) packages+=(libcmocka-dev python3 python3-venv curl procps) ;;
+test | packages | venv) packages+=(libcmocka-dev python3 python3-venv curl procps openssl) ;;
 fuzz) packages+=(libcmocka-dev clang libclang-rt-14-dev) ;;
 *)
     echo "setup.sh: build, test, fuzz, packages or venv, not '$what'" >&2
