@@ -1,5 +1,7 @@
 /* parsing.c: how the output of a chat will be taken apart (api.md 11): which parsers, in which state they start,
  * and which tokens are marks to them. */
+#include <stdlib.h>
+
 #include "router/api/constraint.h"
 
 enum { TAIL_IDS = 16 /* of the prompt: what a template may put behind its last header */ };
@@ -16,6 +18,74 @@ static bool thinking_off(const struct gen_req *r, const json_t *kwargs) {
     }
     return off;
 }
+
+/* ---- what parameters may be, for parsers that read them as text -------------------------------------------- */
+
+static unsigned type_word(const json_t *word) {
+    static const struct {
+        const char *name;
+        unsigned type;
+    } words[] = {{"string", PARSE_STRING},   {"integer", PARSE_INTEGER}, {"number", PARSE_NUMBER},
+                 {"boolean", PARSE_BOOLEAN}, {"object", PARSE_OBJECT},   {"array", PARSE_ARRAY},
+                 {"null", PARSE_NULL}};
+    for (size_t i = 0; json_is_string(word) && i < ARRAY_LEN(words); i++)
+        if (!strcmp(json_string_value(word), words[i].name))
+            return words[i].type;
+    return PARSE_ANY;
+}
+
+/* types_of: of a schema: its type or types, those of its branches, or of its values. Nothing said of it: a
+ * string. */
+static unsigned types_of(const json_t *schema, unsigned depth) {
+    static const char *const branches[] = {"anyOf", "oneOf", "allOf"};
+    const json_t *type = json_object_get(schema, "type"), *member;
+    unsigned types = 0;
+    size_t i;
+    if (type && !json_is_array(type))
+        return type_word(type);
+    json_array_foreach(type, i, member)
+        types |= type_word(member);
+    if (types)
+        return types;
+    if (json_object_get(schema, "$ref") || depth > 8)
+        return PARSE_ANY;
+    for (size_t k = 0; k < ARRAY_LEN(branches); k++)
+        json_array_foreach(json_object_get(schema, branches[k]), i, member)
+            types |= types_of(member, depth + 1);
+    json_array_foreach(json_object_get(schema, "enum"), i, member)
+        types |= json_is_string(member) ? PARSE_STRING : PARSE_ANY;
+    return types ? types : PARSE_STRING;
+}
+
+static struct str keep(struct arena *a, const char *z) {
+    size_t n = strlen(z);
+    return (struct str){arena_strndup(a, z, n), n};
+}
+
+/* read_types: of the parameters of all tools. */
+static void read_types(const json_t *tools, struct gen_req *r) {
+    size_t n = 0, i;
+    const json_t *tool;
+    json_array_foreach(tools, i, tool)
+        n += json_object_size(
+            json_object_get(json_object_get(json_object_get(tool, "function"), "parameters"), "properties"));
+    struct parse_type *types = arena_zalloc(&r->arena, n + 1, sizeof *types);
+    n = 0;
+    json_array_foreach(tools, i, tool) {
+        const json_t *f = json_object_get(tool, "function");
+        json_t *properties = json_object_get(json_object_get(f, "parameters"), "properties");
+        struct str name = keep(&r->arena, json_string_value(json_object_get(f, "name")));
+        for (void *it = json_object_iter(properties); it; it = json_object_iter_next(properties, it))
+            types[n++] = (struct parse_type){name, keep(&r->arena, json_object_iter_key(it)),
+                                             types_of(json_object_iter_value(it), 0)};
+    }
+    if (n)
+        qsort(types, n, sizeof *types, parse_type_order);
+    r->parse.o.types = types;
+    r->parse.o.n_types = n;
+}
+
+/* ---- where it starts -------------------------------------------------------------------------------------- */
 
 static bool ends_in(struct str text, struct str mark) {
     while (text.n && strchr(" \t\r\n", text.p[text.n - 1]))
@@ -58,6 +128,8 @@ enum rc parsing_set(const struct field_values *v, const struct router_opts *o, s
     struct parse_opts *p = &r->parse.o;
     if (o->tool_call_parser && r->parse.auto_tools)
         CHECK(parse_tools_find(o->tool_call_parser, &p->tools));
+    if (p->tools == TOOLS_PARSER_QWEN3_CODER)
+        read_types(v->tools, r);
     if (o->reasoning_parser && !thinking_off(r, v->chat_template_kwargs)) {
         CHECK(parse_reasoning_find(o->reasoning_parser, &p->reasoning));
         read_tail(r);

@@ -109,6 +109,13 @@ void json_char(uint32_t cp, struct buf *out) {
     }
 }
 
+void json_byte(char c, struct buf *out) {
+    if ((unsigned char)c < 0x20 || c == '"' || c == '\\')
+        json_char((unsigned char)c, out);
+    else if (!is_hidden(c))
+        buf_addc(out, c);
+}
+
 /* ---- values --------------------------------------------------------------------------------------------- */
 
 enum value_step json_value_byte(struct json_value *v, char c) {
@@ -165,11 +172,23 @@ enum { NAME_BYTES_MAX = 256, KEY_BYTES_MAX = 64 };
 void call_json_start(struct call_json *c, bool strict) {
     c->state = AT_KEY;
     c->strict = strict;
-    c->has_name = c->has_args = c->begun = false;
+    c->has_name = c->has_args = c->begun = c->bare = false;
     c->key.len = c->name.len = c->args.len = 0;
     c->esc.n_have = 0;
     c->in_object = false;
     c->value = (struct json_value){0};
+}
+
+void call_json_named(struct parse *p, struct call_json *c) {
+    size_t n_name = c->name.len;
+    call_json_start(c, false);
+    c->name.len = n_name;
+    c->has_name = c->has_args = c->bare = true;
+    c->state = IN_ARGS;
+    (void)json_value_byte(&c->value, '{');
+    emit_call(p, buf_str(&c->name));
+    c->begun = true;
+    emit(p, PARSE_ARGUMENTS, "{", 1);
 }
 
 void call_json_fini(struct call_json *c) {
@@ -249,14 +268,14 @@ static enum call_step args_byte(struct parse *p, struct call_json *c, char b) {
         return CALL_FAIL;
     if (in_string && (unsigned char)b < 0x20) {
         c->piece.len = 0;
-        json_char((unsigned char)b, &c->piece);
+        json_byte(b, &c->piece);
         add_args(p, c, c->piece.data, c->piece.len);
     } else {
         add_args(p, c, &b, 1);
     }
     if (step == VALUE_DONE)
         c->state = AT_COMMA;
-    return CALL_MORE;
+    return step == VALUE_DONE && c->bare ? CALL_DONE : CALL_MORE;
 }
 
 /* text_args_byte: of a string, which must hold an object, or nothing. */
@@ -336,4 +355,20 @@ enum call_step call_json_byte(struct parse *p, struct call_json *c, char b) {
     default:
         return between(p, c, b);
     }
+}
+
+enum call_step hold_call(struct parse *p, char b) {
+    struct call_json *c = &p->call;
+    enum call_step step = call_json_byte(p, c, b);
+    if (step == CALL_FAIL && !c->begun)
+        hold_release(p);
+    else if (step == CALL_FAIL)
+        p->quiet = true;
+    else if (!c->begun)
+        hold_byte(p, b);
+    if (step == CALL_DONE) {
+        p->quiet = true;
+        p->n_in++;
+    }
+    return step;
 }

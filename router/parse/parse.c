@@ -4,6 +4,13 @@
 
 static const struct family *const families[N_TOOLS_PARSER] = {
     [TOOLS_PARSER_HERMES] = &family_hermes,
+    [TOOLS_PARSER_LLAMA3_JSON] = &family_llama3_json,
+    [TOOLS_PARSER_LLAMA4_JSON] = &family_llama4_json,
+    [TOOLS_PARSER_PYTHONIC] = &family_pythonic,
+    [TOOLS_PARSER_LLAMA4_PYTHONIC] = &family_llama4_pythonic,
+    [TOOLS_PARSER_MISTRAL] = &family_mistral,
+    [TOOLS_PARSER_JAMBA] = &family_jamba,
+    [TOOLS_PARSER_QWEN3_CODER] = &family_qwen3_coder,
 };
 
 bool parse_tools_find(const char *name, enum parse_tools *out) {
@@ -25,6 +32,17 @@ void parse_marks(const struct parse_opts *o, struct str marks[PARSE_MARKS_MAX]) 
     }
     for (size_t i = 0; o->tools && i < MARKS_MAX; i++)
         marks[FAMILY_SLOT + i] = families[o->tools]->marks[i];
+}
+
+static int str_order(struct str a, struct str b) {
+    int d = a.n && b.n ? memcmp(a.p, b.p, MIN(a.n, b.n)) : 0;
+    return d ? d : (a.n > b.n) - (a.n < b.n);
+}
+
+int parse_type_order(const void *pa, const void *pb) {
+    const struct parse_type *a = pa, *b = pb;
+    int d = str_order(a->tool, b->tool);
+    return d ? d : str_order(a->name, b->name);
 }
 
 /* ---- parts --------------------------------------------------------------------------------------------- */
@@ -55,10 +73,19 @@ void emit_call(struct parse *p, struct str name) {
     flush(p);
     p->held.len = 0;
     p->attempt = p->quiet = false;
+    p->last = 0;
     p->sink.part(p->sink.arg, PARSE_CALL, name);
 }
 
 /* ---- what is held --------------------------------------------------------------------------------------- */
+
+/* note_last: a ':' at the end of a line is prose, not JSON. */
+static void note_last(struct parse *p, char c) {
+    if (c == '\n' && p->last == ':')
+        p->last = 0;
+    else if (!is_space(c) && !is_hidden(c))
+        p->last = c;
+}
 
 void text_byte(struct parse *p, char c) {
     if (p->quiet && (is_space(c) || is_hidden(c))) {
@@ -68,6 +95,7 @@ void text_byte(struct parse *p, char c) {
     if (p->quiet)
         hold_release(p);
     emit(p, PARSE_CONTENT, &c, 1);
+    note_last(p, c);
 }
 
 void hold_byte(struct parse *p, char c) {
@@ -86,6 +114,8 @@ void hold_mark(struct parse *p, int i, char last) {
 void hold_release(struct parse *p) {
     p->attempt = p->quiet = false;
     emit(p, PARSE_CONTENT, p->held.data, p->held.len);
+    for (size_t i = 0; i < p->held.len; i++)
+        note_last(p, p->held.data[i]);
     p->held.len = 0;
 }
 

@@ -22,6 +22,13 @@ enum parse_reasoning { REASONING_NONE = 0, REASONING_DEEPSEEK_R1, REASONING_QWEN
 enum parse_tools {
     TOOLS_PARSER_NONE = 0,
     TOOLS_PARSER_HERMES,
+    TOOLS_PARSER_LLAMA3_JSON,
+    TOOLS_PARSER_LLAMA4_JSON,
+    TOOLS_PARSER_PYTHONIC,
+    TOOLS_PARSER_LLAMA4_PYTHONIC,
+    TOOLS_PARSER_MISTRAL,
+    TOOLS_PARSER_JAMBA,
+    TOOLS_PARSER_QWEN3_CODER,
     N_TOOLS_PARSER
 };
 
@@ -31,13 +38,33 @@ bool parse_reasoning_find(const char *name, enum parse_reasoning *out);
 /* parse_reasoning_marks: the spellings of what begins and what ends the reasoning: how many there are of each. */
 size_t parse_reasoning_marks(enum parse_reasoning kind, const struct str **open, const struct str **close);
 /* Their names, as choices of a flag. */
-#define PARSE_TOOLS_CHOICES "hermes"
+#define PARSE_TOOLS_CHOICES "hermes|llama3_json|llama4_json|pythonic|llama4_pythonic|mistral|jamba|qwen3_coder"
 #define PARSE_REASONING_CHOICES "deepseek_r1|qwen3|granite"
+
+/* What a parameter of a tool may be: values of qwen3_coder are text, typed by the schema. None: a string. */
+enum {
+    PARSE_STRING = 1,
+    PARSE_INTEGER = 2,
+    PARSE_NUMBER = 4,
+    PARSE_BOOLEAN = 8,
+    PARSE_OBJECT = 16,
+    PARSE_ARRAY = 32,
+    PARSE_NULL = 64,
+    PARSE_ANY = 127
+};
+struct parse_type {
+    struct str tool, name;
+    unsigned types;
+};
+/* parse_type_order: by tool, then by name; for qsort. */
+int parse_type_order(const void *a, const void *b);
 
 struct parse_opts {
     enum parse_reasoning reasoning;
     enum parse_tools tools;
     bool in_reasoning; /* the prompt ends with an open mark of reasoning */
+    const struct parse_type *types; /* [n_types] in parse_type_order; must outlive the parser */
+    size_t n_types;
 };
 
 enum { PARSE_MARKS_MAX = 8 };

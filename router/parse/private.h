@@ -75,14 +75,50 @@ struct call_json {
     bool has_name; /* `name` is complete */
     bool has_args; /* `args` is, or was sent */
     bool begun;    /* PARSE_CALL is out */
+    bool bare;     /* only arguments: their end is the call's */
     bool in_object; /* arguments as a string: its '{' came */
     struct buf key, name, args, piece;
     struct unescape esc;
     struct json_value value;
 };
 void call_json_start(struct call_json *c, bool strict); /* the '{' was taken */
+/* call_json_named: the '{' of the arguments was taken; `name` is set. Begins the call. */
+void call_json_named(struct parse *p, struct call_json *c);
 enum call_step call_json_byte(struct parse *p, struct call_json *c, char b);
 void call_json_fini(struct call_json *c);
+/* hold_call: call_json_byte on p->call, with what is held kept right: after CALL_FAIL it is released. */
+enum call_step hold_call(struct parse *p, char b);
+
+/* ---- literal.c: Python literals to JSON ---------------------------------------------------------------- */
+
+enum { LITERAL_DEPTH_MAX = 128, LITERAL_SCALAR_MAX = 512 };
+enum literal_step {
+    LITERAL_MORE,
+    LITERAL_DONE, /* the byte was its last */
+    LITERAL_OVER, /* it ended before this byte */
+    LITERAL_BAD,  /* not a literal: numbers, strings, True, False, None, lists and dicts of them */
+};
+struct literal {
+    int state;
+    uint32_t depth;
+    bool is_dict[LITERAL_DEPTH_MAX], is_key[LITERAL_DEPTH_MAX]; /* a key, not a value, is next or at hand */
+    bool some[LITERAL_DEPTH_MAX];                               /* it has members */
+    char quote;
+    unsigned n_quotes; /* triple: 3; else 1 */
+    unsigned n_closing;
+    char escape[12];
+    size_t n_escape;
+    uint32_t high; /* first half of a surrogate pair; 0: none */
+    size_t n_scalar;
+    char scalar[LITERAL_SCALAR_MAX];
+};
+void literal_start(struct literal *l);
+/* literal_byte: appends to out the JSON that is certain. */
+enum literal_step literal_byte(struct literal *l, char c, struct buf *out);
+/* literal_end: no byte follows. LITERAL_DONE or LITERAL_BAD. */
+enum literal_step literal_end(struct literal *l, struct buf *out);
+/* json_byte: a byte of text as inside a JSON string. */
+void json_byte(char c, struct buf *out);
 
 /* ---- parse.c ------------------------------------------------------------------------------------------ */
 
@@ -94,7 +130,8 @@ struct family {
     void (*end)(struct parse *p); /* what is held: hold_end does for most */
 };
 enum { FAMILY_SLOT = 2 };
-extern const struct family family_hermes;
+extern const struct family family_hermes, family_jamba, family_llama3_json, family_llama4_json, family_mistral,
+    family_pythonic, family_llama4_pythonic, family_qwen3_coder;
 
 struct reasoner; /* reasoning.c */
 struct parse {
@@ -118,7 +155,16 @@ struct parse {
     bool quiet;      /* directly behind a call: white space is held */
     bool open;       /* behind a mark that another closes */
     size_t n_in;     /* calls since that mark */
+    char last;       /* of the content, white space apart; 0: none, or a call was last */
     struct call_json call;
+    struct literal literal;
+    char before;   /* pythonic: the byte in front; 0: none, or a call */
+    bool key_sent; /* of the argument at hand */
+    size_t n_args; /* of the call at hand that are out */
+    unsigned types; /* of the parameter at hand */
+    bool newline;   /* its value goes on with one, unless it ends */
+    bool at_start;  /* of its value */
+    int first_mark; /* index in the family's of marks.m[0] */
     struct buf loose; /* scratch of `marks` */
 };
 

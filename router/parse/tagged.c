@@ -62,23 +62,14 @@ static void inside(struct parse *p, char c) {
 }
 
 static void object(struct parse *p, char c) {
-    struct call_json *call = &p->call;
-    enum call_step step = call_json_byte(p, call, c);
+    enum call_step step = hold_call(p, c);
+    if (step != CALL_MORE && p->call.begun)
+        p->open = true;
     if (step == CALL_FAIL) {
-        if (call->begun)
-            p->open = p->quiet = true;
-        else
-            hold_release(p);
         p->state = TEXT;
         text(p, c);
-        return;
-    }
-    if (!call->begun)
-        hold_byte(p, c);
-    if (step == CALL_DONE) {
+    } else if (step == CALL_DONE) {
         p->state = INSIDE;
-        p->n_in++;
-        p->open = p->quiet = true;
     }
 }
 
@@ -101,3 +92,5 @@ static void end(struct parse *p) {
 
 const struct family family_hermes = {
     "hermes", {MARK("<tool_call>"), MARK("</tool_call>")}, start, byte, end};
+const struct family family_jamba = {
+    "jamba", {MARK("<tool_calls>"), MARK("</tool_calls>")}, start, byte, end};

@@ -72,6 +72,8 @@ static struct str string_of(const json_t *obj, const char *key) {
     return (struct str){json_string_value(v), json_string_length(v)};
 }
 
+static bool short_ids; /* of the calls seen last */
+
 static void add_calls(const json_t *calls, bool stream, struct buf *to) {
     size_t i;
     json_t *call;
@@ -79,7 +81,10 @@ static void add_calls(const json_t *calls, bool stream, struct buf *to) {
         const json_t *fn = json_object_get(call, "function");
         struct str name = string_of(fn, "name"), id = string_of(call, "id");
         if (name.p) {
-            assert_true(id.n == 46 && str_starts(id, STR_LIT("chatcmpl-tool-")));
+            assert_true(id.n == 9 || (id.n == 46 && str_starts(id, STR_LIT("chatcmpl-tool-"))));
+            short_ids = id.n == 9;
+            for (size_t k = 0; k < 9 && short_ids; k++)
+                assert_true((id.p[k] | 0x20) >= 'a' ? (id.p[k] | 0x20) <= 'z' : id.p[k] >= '0' && id.p[k] <= '9');
             assert_true(str_eqz(string_of(call, "type"), "function"));
             buf_addz(to, to->len ? ";" : "");
             buf_add_str(to, name);
@@ -234,6 +239,31 @@ static void test_one_call(void **state) {
     f->opts.enforce_parallel_calls = false;
 }
 
+/* Parsers that need more than the text. */
+static void test_parsers(void **state) {
+    struct api_fixture *f = *state;
+    static char mistral[] = "mistral", qwen[] = "qwen3_coder", *before = NULL;
+    before = f->opts.tool_call_parser;
+    assert_false(short_ids);
+    f->opts.tool_call_parser = mistral;
+    gives(f, TOOLS, "[TOOL_CALLS]f{\"a\": 1}[TOOL_CALLS]g[ARGS]{}" END, &STOP, "|null|f:{\"a\": 1};g:{}|tool_calls");
+    assert_true(short_ids);
+    gives(f, TOOLS ",'tool_choice':'required'", "[{\"name\": \"f\", \"parameters\": {}}]" END, &STOP, "||f:{}|tool_calls");
+    assert_true(short_ids);
+    f->opts.tool_call_parser = qwen;
+    gives(f,
+          "'tools':[{'type':'function','function':{'name':'f','parameters':{'type':'object','properties':{"
+          "'s':{'type':'string'},'i':{'type':'integer'},'u':{'type':['boolean','null']},'e':{'enum':['1',2]},"
+          "'r':{'$ref':'#/$defs/x'},'o':{'anyOf':[{'type':'array'},{'type':'null'}]},'d':{}},'$defs':{'x':{}}}}}]",
+          "<tool_call>\n<function=f>\n<parameter=i>\n1\n</parameter>\n<parameter=s>\n1\n</parameter>\n<parameter=u>\nNone\n"
+          "</parameter>\n<parameter=e>\n2\n</parameter>\n<parameter=r>\n{}\n</parameter>\n<parameter=o>\n[1]\n</parameter>\n"
+          "<parameter=d>\n5\n</parameter>\n</function>\n</tool_call>" END,
+          &STOP, "|null|f:{\"i\": 1, \"s\": \"1\", \"u\": null, \"e\": 2, \"r\": {}, \"o\": [1], \"d\": \"5\"}|tool_calls");
+    f->opts.tool_call_parser = before;
+    gives(f, TOOLS, CALL("f", "{}") END, &STOP, "|null|f:{}|tool_calls");
+    assert_false(short_ids);
+}
+
 /* Structured output holds behind the end of the reasoning. */
 static void test_constraint_after(void **state) {
     struct api_fixture *f = *state;
@@ -259,6 +289,7 @@ int main(void) {
         cmocka_unit_test(test_auto),
         cmocka_unit_test(test_others),
         cmocka_unit_test(test_one_call),
+        cmocka_unit_test(test_parsers),
         cmocka_unit_test(test_constraint_after),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

@@ -90,10 +90,98 @@ static void test_after_reasoning(void **state) {
     expect(&o, "<think>a<tool_call>", "a<tool_call>||");
 }
 
+#define OBJECT(name, args) "{\"name\": \"" name "\", \"parameters\": " args "}"
+
+static void test_llama(void **state) {
+    (void)state;
+    static const enum parse_tools kinds[] = {TOOLS_PARSER_LLAMA3_JSON, TOOLS_PARSER_LLAMA4_JSON};
+    for (size_t k = 0; k < ARRAY_LEN(kinds); k++) {
+        const struct parse_opts own = {.tools = kinds[k]}, *o = &own;
+        static const char *const plain[] = {
+            "hello", "{", "{}", "{\"a\": 1}", "{\"name\": \"Ann\", \"age\": 3}", "{\"name\": \"f\"}", "[1, {}]",
+            "f() { return 1; }", "<|python_tag|>", "<|python_tag|>print(1)", "<|python_tag", "{\"parameters\": {}}",
+            "{\"x\": " OBJECT("f", "{}") "}", "[" OBJECT("f", "{}") "]", "`" OBJECT("f", "{}") "`", "a; b", ";",
+            "{\"name\": \"f\", \"parameters\": 1}", "{\"name\": \"f\", \"parameters\": [1]}",
+        };
+        for (size_t i = 0; i < ARRAY_LEN(plain); i++) {
+            struct buf want = {0};
+            buf_addf(&want, "|%s|", plain[i]);
+            expect(o, plain[i], buf_cstr(&want));
+            buf_fini(&want);
+        }
+        expect(o, OBJECT("f", "{\"a\": [1, {\"b\": \"}\"}]}"), "||f({\"a\": [1, {\"b\": \"}\"}]})\n");
+        expect(o, "{\"name\": \"f\", \"arguments\": {}}", "||f({})\n");
+        expect(o, "{\"type\": \"function\", \"name\": \"f\", \"parameters\": {}}", "||f({})\n");
+        expect(o, OBJECT("f", "{}") "; " OBJECT("g", "{\"x\":1}") ";", "||f({})\ng({\"x\":1})\n");
+        expect(o, OBJECT("f", "{}") "\n" OBJECT("g", "{}"), "||f({})\ng({})\n");
+        expect(o, OBJECT("f", "{}") "; done", "|; done|f({})\n");
+        expect(o, "<|python_tag|>" OBJECT("f", "{}"), "||f({})\n");
+        expect(o, "<|python_tag|> {\"name\": \"f\"}", "||f({})\n");
+        expect(o, "Hm. <|python_tag|>" OBJECT("f", "{}"), "|Hm. |f({})\n");
+        expect(o, "\xfa" OBJECT("f", "{}"), "||f({})\n");
+        expect(o, "\xfaprint", "|print|");
+        expect(o, "Call: " OBJECT("f", "{}"), "|Call: " OBJECT("f", "{}") "|"); /* as a member of JSON */
+        expect(o, "I call:\n" OBJECT("f", "{}"), "|I call:\n|f({})\n");
+        expect(o, "Here it is\n" OBJECT("f", "{}"), "|Here it is\n|f({})\n");
+        expect(o, OBJECT("f", "{\"a\": 1"), "||f({\"a\": 1})\n");
+        expect(o, "{\"name\": \"f\", \"parameters\": {\"a\": ", "||f({\"a\": )\n");
+        expect(o, OBJECT("f", "{}") "; {\"no\": 1}", "|; {\"no\": 1}|f({})\n");
+    }
+}
+
+static void test_mistral(void **state) {
+    (void)state;
+    const struct parse_opts own = {.tools = TOOLS_PARSER_MISTRAL}, *o = &own;
+    static const char *const plain[] = {
+        "hello", "[TOOL_CALLS]", "[TOOL_CALLS", "[1]", "[TOOL_CALLS][]", "[TOOL_CALLS] [1]", "[TOOL_CALLS]f", "[TOOL_CALLS]f()",
+        "[TOOL_CALLS]f g{}", "[TOOL_CALLS]f[ARGS]", "[TOOL_CALLS]f[ARGS][1]", "[TOOL_CALLS][ARGS]{}", "[TOOL_CALLS]f[ARGS",
+        "[TOOL_CALLS][{\"name\": \"f\", \"arguments\": 1}]", "[ARGS]f{}", "[TOOL_CALLS]f[CALL_ID]x", "[[TOOL_CALLS",
+        "[TOOL_CALLS]f[TO", "[TOOL_CALLS]f[[", "[TOOL_CALLS]f[CALL_ID]a[CALL_ID]b",
+    };
+    for (size_t i = 0; i < ARRAY_LEN(plain); i++) {
+        struct buf want = {0};
+        buf_addf(&want, "|%s|", plain[i]);
+        expect(o, plain[i], buf_cstr(&want));
+        buf_fini(&want);
+    }
+    expect(o, "[TOOL_CALLS] [{\"name\": \"f\", \"arguments\": {\"a\": 1}}]", "||f({\"a\": 1})\n");
+    expect(o, "[TOOL_CALLS][{\"name\":\"f\",\"arguments\":{}}, {\"name\":\"g\",\"arguments\":{}, \"id\":\"abcdefghi\"}]", "||f({})\ng({})\n");
+    expect(o, "[TOOL_CALLS]{\"name\":\"f\",\"arguments\":{}}", "||f({})\n");
+    expect(o, "hm [TOOL_CALLS]get_it{\"a\": [\"}\"]}", "|hm |get_it({\"a\": [\"}\"]})\n");
+    expect(o, "[TOOL_CALLS]f[ARGS]{\"a\": 1}", "||f({\"a\": 1})\n");
+    expect(o, "[TOOL_CALLS]f [ARGS] {\"a\": 1} ", "||f({\"a\": 1})\n");
+    expect(o, "[TOOL_CALLS]f[CALL_ID]abc123def[ARGS]{}", "||f({})\n");
+    expect(o, "[TOOL_CALLS]f[ARGS]{}[TOOL_CALLS]g{\"b\":2}", "||f({})\ng({\"b\":2})\n");
+    expect(o, "[TOOL_CALLS]f[ARGS]{}\nso", "|\nso|f({})\n");
+    expect(o, "[TOOL_CALLS]f{\"a\": \"x", "||f({\"a\": \"x)\n");
+    expect(o, "[TOOL_CALLS]a[TOOL_CALLS]f{}", "|[TOOL_CALLS]a|f({})\n");
+    expect(o, "[TOOL_CALLS]a[[TOOL_CALLS]f{}", "|[TOOL_CALLS]a[|f({})\n");
+    expect(o, "[TOOL_CALLS][{\"name\":\"f\",\"arguments\":{}}, oops]", "|, oops]|f({})\n");
+    expect(o, "a\xfa" "f\xfb{}\xfag\xfc" "1\xfb{}", "|a|f({})\ng({})\n");
+    expect(o, "\xfa\xfa" "f{}", "||f({})\n");
+    expect(o, "\xfa" "f\xfa" "g{}", "|f|g({})\n");
+}
+
+static void test_jamba(void **state) {
+    (void)state;
+    const struct parse_opts own = {.tools = TOOLS_PARSER_JAMBA}, *o = &own;
+    static const char *const plain[] = {"<tool_calls>[]</tool_calls>", "<tool_calls>", "<tool_call>{}</tool_call>", "<tool_calls>[1]</tool_calls>"};
+    for (size_t i = 0; i < ARRAY_LEN(plain); i++) {
+        struct buf want = {0};
+        buf_addf(&want, "|%s|", plain[i]);
+        expect(o, plain[i], buf_cstr(&want));
+        buf_fini(&want);
+    }
+    expect(o, "x <tool_calls>[\n  {\"name\": \"f\", \"arguments\": {\"a\": 1}},\n {\"name\": \"g\", \"arguments\": {}}\n]</tool_calls>",
+           "|x |f({\"a\": 1})\ng({})\n");
+    expect(o, " <tool_calls>{\"name\": \"f\"}</tool_calls> y", "|  y|f({})\n");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_hermes),          cmocka_unit_test(test_hermes_broken), cmocka_unit_test(test_hidden),
-        cmocka_unit_test(test_after_reasoning),
+        cmocka_unit_test(test_after_reasoning), cmocka_unit_test(test_llama),         cmocka_unit_test(test_mistral),
+        cmocka_unit_test(test_jamba),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
