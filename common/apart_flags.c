@@ -22,7 +22,6 @@ const struct conf_flag apart_flag_rows[] = {
     REFUSED("http2", CONF_BOOL, "this version speaks HTTP/1.1"),
     IGNORED("no-playground", CONF_BOOL, "this version serves no page at /"),
     ONLY("stream-interval", NULL, CONF_INT, "1", "every step is an event of its own in this version"),
-    REFUSED("enable-admin-api", CONF_BOOL, "the admin routes are not served in this version"),
     REFUSED("override-generation-config", CONF_JSON,
             "edit the model's generation_config.json, or take --generation-config vllm"),
     REFUSED("structured-outputs-config", CONF_JSON,

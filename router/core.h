@@ -103,6 +103,8 @@ static inline struct str str_of_iovec(h2o_iovec_t v) {
 /* loop_init: the context, the listener and the timers; loop_fini: when nothing is left on it. */
 void loop_init(struct loop *l, struct router *r, uint32_t index);
 void loop_fini(struct loop *l);
+/* loop_drain: after the thread has ended: what was posted since. What it does may be posted to other loops. */
+void loop_drain(struct loop *l);
 /* loop_main: the thread. Returns when the router is stopping and the connections are closed, or a second
  * later. */
 void *loop_main(void *loop);

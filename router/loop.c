@@ -245,11 +245,14 @@ void *loop_main(void *arg) {
     return NULL;
 }
 
-void loop_fini(struct loop *l) {
-    /* Answers of the pool and of the fleet that came after the loop had ended. */
+void loop_drain(struct loop *l) {
     collect(l);
     while (l->first || l->touched_first)
         work(l);
+}
+
+void loop_fini(struct loop *l) {
+    loop_drain(l);
     slots_fini(&l->slots);
     CHECK(!l->sessions);
     if (l->listener)

@@ -27,6 +27,10 @@ enum route_id {
     ROUTE_LOAD,
     ROUTE_OPENAPI,
     ROUTE_TOKENIZER_INFO,
+    ROUTE_ABORT,
+    ROUTE_RESET,
+    ROUTE_REQUESTS,
+    ROUTE_WORKERS,
     ROUTE_NOT_BUILT, /* in the specification, not in this build: 501 */
 };
 enum { METHOD_GET = 1, METHOD_POST = 2 };

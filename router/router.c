@@ -151,6 +151,9 @@ void router_free(struct router *r) {
         return;
     fleet_stop(r->fleet);
     pool_free(r->pool); /* runs what is queued; answers go to inboxes that loop_fini empties */
+    for (unsigned i = 0; i < 2 * r->n_loops;
+         i++) /* twice: a round through the loops comes back to its first */
+        loop_drain(&r->loops[i % r->n_loops]);
     for (unsigned i = 0; i < r->n_loops; i++)
         loop_fini(&r->loops[i]);
     fleet_free(r->fleet);

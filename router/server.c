@@ -1,6 +1,7 @@
 /* The handler: what every request goes through before a route has it, in the order of api.md 3.3. */
 #include <stdio.h>
 
+#include "router/admin.h"
 #include "router/api/error.h"
 #include "router/auth.h"
 #include "router/conn.h"
@@ -188,6 +189,18 @@ static void dispatch(h2o_req_t *req, const struct route *route, struct str path,
         break;
     case ROUTE_LOAD:
         page_load(req, suffix);
+        break;
+    case ROUTE_ABORT:
+        admin_abort(req, suffix);
+        break;
+    case ROUTE_RESET:
+        admin_reset(req, suffix);
+        break;
+    case ROUTE_REQUESTS:
+        admin_requests(req, suffix);
+        break;
+    case ROUTE_WORKERS:
+        admin_workers(req, suffix);
         break;
     case ROUTE_TOKENIZER_INFO:
         page_tokenizer_info(req, suffix);

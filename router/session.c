@@ -194,6 +194,30 @@ void session_complete(struct session *s) {
     end(s);
 }
 
+void session_abort(struct session *s) {
+    const struct gen_finish finish = {.reason = GEN_ABORT};
+    struct err e;
+    if (!s->run) {
+        s->abort_asked = true;
+        return;
+    }
+    for (uint32_t i = 0; i < s->n_legs; i++) {
+        if (s->legs[i].state == LEG_SUBMITTED)
+            leg_close(&s->legs[i], true);
+    }
+    struct buf *sse = s->req->stream ? stream_out(s->stream) : NULL;
+    for (uint32_t i = 0; !s->req->pool && i < s->req->n_prompts * s->req->n; i++)
+        (void)gen_on_step(s->run, i, NULL, &finish, sse);
+    count_end(s, FINISHED_ABORT);
+    if (gen_run_done(s->run)) {
+        session_complete(s);
+        return;
+    }
+    /* What has no choices has no way to say how they ended. */
+    err_set(&e, RC_UNAVAILABLE, NULL, "The request was aborted by the operator");
+    session_fail(s, &e, 0);
+}
+
 /* flush: sends what has gathered. The session is over afterwards if its client reads too slowly. */
 static void flush(struct session *s) {
     struct stream *st = s->stream;
@@ -228,6 +252,47 @@ void session_end_all(struct loop *l) {
     err_set(&e, RC_UNAVAILABLE, NULL, "The server is shutting down");
     while (l->sessions)
         session_fail(l->sessions, &e, RETRY_AFTER_LOADING_S);
+}
+
+/* ---- what operators see ------------------------------------------------------------------------------ */
+
+void session_client_id(const struct session *s, char *out, size_t size) {
+    static const char *const prefixes[N_GEN_ROUTE] = {"cmpl",     "chatcmpl", "embd",  "pool",
+                                                      "classify", "score",    "rerank"};
+    if (s->req)
+        snprintf(out, size, "%.*s", (int)s->req->id.n, s->req->id.p);
+    else
+        snprintf(out, size, "%s-%s", prefixes[s->route], s->suffix);
+}
+
+void session_describe(const struct session *s, struct buf *out) {
+    char id[GEN_ID_BYTES_MAX + 64], internal[2 * sizeof(struct id128) + 1] = "";
+    const struct leg *g = s->n_legs ? &s->legs[0] : NULL;
+    struct gen_counts c = s->run ? gen_run_counts(s->run) : (struct gen_counts){0};
+    session_client_id(s, id, sizeof id);
+    for (size_t i = 0; g && g->handle && i < sizeof g->id.b; i++)
+        snprintf(internal + 2 * i, 3, "%02x", g->id.b[i]);
+    buf_addz(out, "{\"id\":");
+    jw_strz(out, id);
+    buf_addz(out, ",\"internal_id\":");
+    jw_strz(out, internal[0] ? internal : NULL);
+    buf_addz(out, ",\"route\":");
+    jw_strz(out, gen_route_word(s->route));
+    buf_addz(out, ",\"model\":");
+    if (s->req)
+        jw_str(out, s->req->model_name);
+    else
+        jw_strz(out, NULL);
+    buf_addf(out, ",\"state\":\"%s\",\"worker\":",
+             !s->run                 ? "preparing"
+             : s->n_new == s->n_legs ? "waiting"
+                                     : "running");
+    if (g && g->worker)
+        jw_u64(out, g->worker->engine);
+    else
+        jw_strz(out, NULL);
+    buf_addf(out, ",\"age_s\":%.3f,\"prompt_tokens\":%u,\"output_tokens\":%u}",
+             (double)(clock_ns() - s->begin_ns) * 1e-9, c.prompt_tokens, c.completion_tokens);
 }
 
 /* ---- timers ------------------------------------------------------------------------------------------ */
@@ -294,6 +359,10 @@ static void on_prepared(struct loop *l, void *owner, struct gen_req *req, const 
         reqlog_prompt(s->req, suffix_of(s), (size_t)o->max_log_len);
     if (UNLIKELY(o->log_outputs) && !s->req->pool)
         s->logged = xcalloc((size_t)s->req->n_prompts * s->req->n, sizeof *s->logged);
+    if (s->abort_asked) {
+        session_abort(s);
+        return;
+    }
     if (s->req->stream && l->router->opts->sse_keepalive_s > 0)
         h2o_timeout_link(l->ctx.loop, &l->keepalive, &s->keepalive_entry);
     dispatch_start(s);

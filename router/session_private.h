@@ -41,6 +41,8 @@ struct session {
     struct tok_ids *logged;    /* [n_prompts * n] tokens for the log; NULL without --enable-log-outputs */
     enum gen_route route;
     bool over;
+    bool abort_asked; /* while it was being prepared */
+    uint64_t round;   /* of the last round that visited it (admin.c) */
     bool touched; /* in the loop's list */
     struct session *touched_prev, *touched_next;
     bool job_out, ticket_out, work_queued; /* each keeps the memory */
@@ -63,6 +65,13 @@ void session_complete(struct session *s);
 /* session_touch: what was added to its stream goes out with the slice of work under way or a later one. */
 void session_touch(struct session *s);
 void session_maybe_free(struct session *s);
+/* session_abort: an operator's: every choice that runs ends with "abort". The session is over afterwards, or as soon
+ * as it is prepared. */
+void session_abort(struct session *s);
+/* session_client_id: the client-visible id, as far as it is known yet; cut at size. */
+void session_client_id(const struct session *s, char *out, size_t size);
+/* session_describe: an object of GET /debug/requests. */
+void session_describe(const struct session *s, struct buf *out);
 
 /* dispatch.c */
 void dispatch_start(struct session *s);

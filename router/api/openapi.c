@@ -57,6 +57,10 @@ static const struct op {
     {ROUTE_METRICS, 0, RETRY, "server", "Metrics for Prometheus", "", NULL, NULL},
     {ROUTE_LOAD, 0, 0, "server", "How many requests are being answered", "Load", NULL, NULL},
     {ROUTE_OPENAPI, 0, 0, "server", "This document", "", NULL, NULL},
+    {ROUTE_ABORT, 0, 0, "admin", "Abort requests by the ids in request_ids, or all", "Aborted", NULL, NULL},
+    {ROUTE_RESET, 0, RETRY, "admin", "Forget what prefix caches hold", "Reset", NULL, NULL},
+    {ROUTE_REQUESTS, 0, 0, "admin", "What is being worked on", "Requests", NULL, NULL},
+    {ROUTE_WORKERS, 0, 0, "admin", "The workers and how they are", "Workers", NULL, NULL},
     {ROUTE_TOKENIZER_INFO, 0, RETRY, "tokenizer", "The tokenizer's configuration", "TokenizerInfo", NULL,
      NULL},
 };

@@ -42,6 +42,7 @@ void fleet_stop(struct fleet *f) {
     f->stopped = true;
     link_free(f->link);
     f->link = NULL;
+    fleet_reset_expire(f, true);
 }
 
 void fleet_free(struct fleet *f) {
@@ -299,7 +300,7 @@ static bool is_stalled(const struct fleet *f, const struct worker_state *s, uint
     return (double)(s->step_ago_ns + (now - s->step_at_ns)) > limit_s * (double)NS_PER_S;
 }
 
-static const char *state_name(const struct fleet *f, const struct worker_state *s, uint64_t now) {
+const char *worker_state_name(const struct fleet *f, const struct worker_state *s, uint64_t now) {
     if (s->state == WEIR__WORKER_STATE__FAILED)
         return "dead";
     if (s->state == WEIR__WORKER_STATE__DRAINING)
@@ -339,7 +340,7 @@ bool fleet_health(struct fleet *f, char *why, size_t n) {
         if (!s)
             continue;
         n_workers++;
-        worst = state_name(f, s, now);
+        worst = worker_state_name(f, s, now);
         ok = !strcmp(worst, "ready");
         if (s->state == WEIR__WORKER_STATE__FAILED)
             detail = s->detail;
@@ -394,7 +395,7 @@ static void set_gauges(struct fleet *f, struct fleet_model *m, uint64_t now,
         struct worker_state *s = f->workers[i];
         if (!s || s->model != m)
             continue;
-        const char *name = state_name(f, s, now);
+        const char *name = worker_state_name(f, s, now);
         for (size_t k = 0; k < ARRAY_LEN(states); k++)
             count[k] += !strcmp(name, states[k]);
         if (worker_is_ready(s)) {
@@ -432,6 +433,7 @@ void fleet_tick(struct fleet *f) {
     f->done_per_s = 0.7 * f->done_per_s + 0.3 * (double)(f->n_done - f->n_done_ticked);
     f->n_done_ticked = f->n_done;
     pthread_mutex_unlock(&f->lock);
+    fleet_reset_expire(f, false);
 }
 
 bool fleet_is_up(struct fleet *f, const char *url) {
@@ -443,8 +445,8 @@ bool fleet_is_up(struct fleet *f, const char *url) {
     return up;
 }
 
-/* Time from suspicion, not from the last word: a machine that slept as a whole hears its workers first. And in
- * ticks as well as by the clock: a router that did not run had no chance to hear. */
+/* Time from suspicion, not from the last word: a machine that slept as a whole hears its workers first. And
+ * in ticks as well as by the clock: a router that did not run had no chance to hear. */
 void fleet_cut_silent(struct fleet *f) {
     enum { SILENT_MS = 600, SILENT_TICKS = 3 };
     struct {

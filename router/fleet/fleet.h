@@ -136,6 +136,18 @@ void fleet_progress(struct fleet *f, struct router_progress *out);
 void fleet_first_name(struct fleet *f, struct buf *out);
 /* fleet_gauges: brings the gauges of workers and lines up to date, before a scrape. */
 void fleet_gauges(struct fleet *f);
+/* fleet_workers_write: the body of GET /weir/workers (api.md 15.4.3). */
+void fleet_workers_write(struct fleet *f, struct buf *out);
+/* fleet_reset: tells every ready worker to forget its prefix cache. RC_OK: r->msg is posted to r->loop when all
+ * have answered, or after some seconds; r->ok: all have done it. RC_AGAIN: another reset is under way.
+ * RC_UNAVAILABLE: there is no worker. */
+struct fleet_reset {
+    struct loop_msg msg; /* step: the owner's */
+    unsigned loop;
+    bool ok;
+    unsigned n_left; /* the fleet's */
+};
+MUST_USE enum rc fleet_reset(struct fleet *f, struct fleet_reset *r);
 /* fleet_tick: once a second: rates. */
 void fleet_tick(struct fleet *f);
 /* fleet_cut_silent: several times a second: cuts off workers that have not been heard of for too long. Their

@@ -30,6 +30,7 @@ static void on_up(void *arg, struct link_conn *c, const struct link_peer *peer) 
     atomic_init(&s->w.n_refs, 1);
     s->up = true;
     snprintf(s->address, sizeof s->address, "%s", peer->address);
+    copy_text(s->version, sizeof s->version, peer->version);
     s->state = WEIR__WORKER_STATE__LOADING;
     pthread_mutex_lock(&f->lock);
     unsigned i = 0;
@@ -68,6 +69,7 @@ static void on_down(void *arg, struct link_conn *c, const char *reason) {
     assets_gone(s);
     pthread_mutex_lock(&f->lock);
     s->up = false;
+    fleet_reset_gone(f, s);
     f->workers[s->w.engine] = NULL;
     if (s->w.metrics.stat[ES_RUNNING]) {
         metric_set(s->w.metrics.stat[ES_RUNNING], 0);
@@ -228,6 +230,9 @@ static void on_reject(struct fleet *f, struct worker_state *s, struct link_conn 
 static void on_load(struct fleet *f, struct worker_state *s, const Weir__Load *m) {
     pthread_mutex_lock(&f->lock);
     s->n_waiting = m->waiting;
+    s->n_running = m->running;
+    s->kv_used_blocks = m->kv_used_blocks;
+    s->kv_total_blocks = m->kv_total_blocks;
     s->step_ago_ns = m->last_step_ns_ago;
     s->step_at_ns = clock_ns();
     bool known = s->w.metrics.stat[ES_RUNNING] != NULL;
@@ -271,6 +276,9 @@ static void on_message(void *arg, struct link_conn *c, const Weir__Envelope *m) 
     case WEIR__ENVELOPE__BODY_ASSET_CHUNK:
         if (!assets_chunk(s, m->asset_chunk, &why))
             link_cut(c, why);
+        break;
+    case WEIR__ENVELOPE__BODY_CONTROL_REPLY:
+        fleet_reset_answer(f, s, m->control_reply);
         break;
     case WEIR__ENVELOPE__BODY_FAULT:
         LOG(LOG_WARN, "worker reports", F_U64("engine", s->w.engine),

@@ -26,6 +26,7 @@ struct worker_state {
     uint64_t suspect_ns;
     unsigned n_suspect_ticks;  /* calls of fleet_cut_silent since then */
     char address[256];         /* as dialled */
+    char version[32];
     Weir__WorkerState state;
     char detail[256], name[256]; /* name: of its MODEL, known before its served names are */
     uint64_t load_done_bytes, load_total_bytes;
@@ -33,7 +34,8 @@ struct worker_state {
     struct fleet_model *model;
     uint64_t fetch_ns; /* when it was first asked for its files; 0: it is not being asked */
     struct pick_load load;
-    uint32_t n_waiting; /* of its last Load */
+    uint32_t n_waiting, n_running, kv_used_blocks, kv_total_blocks; /* of its last Load */
+    bool resetting; /* it was told to reset its cache, and has not answered */
     uint32_t max_seqs;  /* that run at a time; what it has beyond them waits there. 0: not told */
     uint64_t step_ago_ns,
         step_at_ns; /* of its last Load: time without progress, and when it said so; 0: none pending */
@@ -58,12 +60,24 @@ struct fleet {
     uint64_t n_done, n_done_ticked;
     double done_per_s;
     bool stopped;
+    struct fleet_reset *reset; /* under way; NULL: none */
+    uint64_t reset_id, reset_ns;
 };
 
 /* fleet_pump: answers what it can of a model's line. Posts; sends nothing. */
 void fleet_pump(struct fleet *f, struct fleet_model *m);
 /* worker_is_ready: READY, and its model is built. */
 bool worker_is_ready(const struct worker_state *s);
+
+/* worker_state_name: "loading", "ready", "draining", "stalled" or "dead". */
+const char *worker_state_name(const struct fleet *f, const struct worker_state *s, uint64_t now);
+
+/* fleet_admin.c */
+/* fleet_reset_answer: takes the lock; a reply that nobody waits for is dropped. fleet_reset_gone: under the lock:
+ * a worker that is gone answers no more. fleet_reset_expire: takes the lock; ends a reset that takes too long, or now. */
+void fleet_reset_answer(struct fleet *f, struct worker_state *s, const Weir__ControlReply *m);
+void fleet_reset_gone(struct fleet *f, struct worker_state *s);
+void fleet_reset_expire(struct fleet *f, bool now);
 
 /* fleet_link.c */
 struct link *fleet_link_new(struct fleet *f);

@@ -53,7 +53,7 @@ static const struct row {
     {"--enable-prompt-tokens-details", SR, SERVED},
     {"--enable-force-include-usage", SR, SERVED},
     {"--enable-tokenizer-info-endpoint", SR, SERVED},
-    {"--enable-admin-api", SR, REFUSED},
+    {"--enable-admin-api", SR, SERVED},
     {"--max-queued-requests 2048", SR, SERVED},
     {"--queue-timeout 0", SR, SERVED},
     {"--request-timeout 0", SR, SERVED},
