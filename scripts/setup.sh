@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# setup.sh build|test|fuzz|packages|venv: installs what is missing on Debian 12, and nothing else. Works twice.
+# setup.sh build|test|fuzz|packages|venv|venv-long: installs what is missing on Debian 12, and nothing else. Works twice.
 #   build  compiler and libraries
 #   test   build, and the virtual environment of the tests in build/venv
 #   fuzz   build, and clang with its runtime
 #   packages, venv   the two halves of test
+#   venv-long        venv, and what only make test-long uses
 set -euo pipefail
 cd "$(dirname "$0")/.."
 what=${1:-build}
@@ -12,10 +13,10 @@ packages=(gcc make pkg-config libc6-dev libh2o-evloop-dev libnng-dev libjansson-
     protobuf-c-compiler libssl-dev)
 case $what in
 build) ;;
-test | packages | venv) packages+=(libcmocka-dev python3 python3-venv curl procps openssl) ;;
+test | packages | venv | venv-long) packages+=(libcmocka-dev python3 python3-venv curl procps openssl) ;;
 fuzz) packages+=(libcmocka-dev clang libclang-rt-14-dev) ;;
 *)
-    echo "setup.sh: build, test, fuzz, packages or venv, not '$what'" >&2
+    echo "setup.sh: build, test, fuzz, packages, venv or venv-long, not '$what'" >&2
     exit 2
     ;;
 esac
@@ -33,9 +34,10 @@ if [ ${#missing[@]} -gt 0 ]; then
     "${as_root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi
 
-if [ "$what" = test ] || [ "$what" = venv ]; then
+if [ "$what" = test ] || [ "$what" = venv ] || [ "$what" = venv-long ]; then
     stamp=build/venv/.requirements
-    if ! cat tests/requirements*.txt | cmp -s - "$stamp"; then
+    wanted=(tests/requirements-models.txt tests/requirements-suite.txt tests/requirements.txt)
+    if ! cat "${wanted[@]}" | cmp -s - "$stamp"; then
         echo "setup: virtual environment for the tests"
         mkdir -p build
         [ -x build/venv/bin/python ] || /usr/bin/python3 -m venv build/venv
@@ -47,6 +49,10 @@ if [ "$what" = test ] || [ "$what" = venv ]; then
         mkdir -p build/schema-suite
         tar -xzf build/schema-suite.d/jsonschema-*.tar.gz -C build/schema-suite --strip-components=3 \
             --wildcards '*/json/tests'
-        cat tests/requirements*.txt >"$stamp"
+        cat "${wanted[@]}" >"$stamp"
     fi
+fi
+if [ "$what" = venv-long ] && ! cmp -s tests/requirements-long.txt build/venv/.requirements-long; then
+    build/venv/bin/python -m pip install -q --disable-pip-version-check -r tests/requirements-long.txt
+    cp tests/requirements-long.txt build/venv/.requirements-long
 fi

@@ -88,7 +88,7 @@ want() { case " $stages " in *" $1 "*) true ;; *) false ;; esac }
 all="lint plain e2e asan e2e-asan tsan"
 [ "$mode" = short ] || all+=" ubsan fuzz"
 stages=${TEST_STAGES:-$all}
-! want e2e && ! want e2e-asan || later venv scripts/setup.sh venv
+! want e2e && ! want e2e-asan || later venv scripts/setup.sh "$([ "$mode" = long ] && echo venv-long || echo venv)"
 ! want lint || stage lint lint
 if want plain || want e2e; then
     build "build plain" "plain all tests-bin bench-bin"
