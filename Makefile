@@ -63,6 +63,7 @@ TOOL_BIN := $(patsubst %.c,$(B)/%,$(TOOL_SRC))
 BENCH_BIN := $(patsubst %.c,$(B)/%,$(BENCH_SRC))
 FUZZ_BIN := $(patsubst %.c,$(B)/%,$(FUZZ_SRC))
 PROGRAMS := $(B)/weir $(B)/weir-worker
+PLUGINS := $(patsubst worker/plugin/%.c,$(B)/plugin/%.so,$(wildcard worker/plugin/*.c))
 
 ifeq ($(CUDA),1)
 ifeq ($(wildcard worker/cuda/*.cu),)
@@ -75,7 +76,7 @@ all: programs
 ifeq ($(MODE),plain)
 	@ln -sf plain/weir build/weir && ln -sf plain/weir-worker build/weir-worker
 endif
-programs: $(PROGRAMS)
+programs: $(PROGRAMS) $(PLUGINS)
 tests-bin: $(TEST_BIN) $(TOOL_BIN)
 bench-bin: $(BENCH_BIN)
 fuzz-bin: $(FUZZ_BIN)
@@ -85,6 +86,10 @@ $(B)/gen/proto/weir.pb-c.c $(GEN): proto/weir.proto
 	protoc-c --c_out=$(B)/gen proto/weir.proto
 $(B)/gen/proto/weir.pb-c.o: $(B)/gen/proto/weir.pb-c.c
 	$(CC) $(CSTD) $(OPT) $(SAN) -pthread -I$(B)/gen -c $< -o $@
+
+$(B)/plugin/%.so: worker/plugin/%.c worker/plugin/weir_plugin.h
+	@mkdir -p $(@D)
+	$(CC) $(CSTD) -D_GNU_SOURCE $(WARN) $(OPT) $(SAN) -fPIC -shared -I. -o $@ $< -ljansson -lm
 
 # AVX2 code is chosen at run time, so only these files may use it.
 $(B)/%_avx2.o: EXTRA := -mavx2 -mfma -mf16c $(if $(filter plain,$(MODE)),-O3)

@@ -12,7 +12,6 @@
     }
 
 #define NO_MEDIA "images and audio are not served in this version"
-#define NO_PLUGINS "logits processors are not served in this version"
 #define NO_KV_TRANSFER "KV blocks are not moved between workers in this version"
 #define NO_DISCOVERY "this version dials the workers that --worker names"
 #define NO_ADAPTERS "LoRA adapters are not served"
@@ -22,8 +21,6 @@ const struct conf_flag apart_flag_rows[] = {
     REFUSED("http2", CONF_BOOL, "this version speaks HTTP/1.1"),
     IGNORED("no-playground", CONF_BOOL, "this version serves no page at /"),
     ONLY("stream-interval", NULL, CONF_INT, "1", "every step is an event of its own in this version"),
-    REFUSED("override-generation-config", CONF_JSON,
-            "edit the model's generation_config.json, or take --generation-config vllm"),
     REFUSED("structured-outputs-config", CONF_JSON,
             "take --guided-decoding-disable-any-whitespace and --guided-decoding-disable-additional-properties"),
     REFUSED("allowed-local-media-path", CONF_STR, NO_MEDIA),
@@ -41,8 +38,6 @@ const struct conf_flag apart_flag_rows[] = {
     IGNORED("disable-custom-all-reduce", CONF_BOOL, "a worker has one rank, which reduces nothing"),
     REFUSED("quantization", CONF_STR, "no scheme is in this version"),
     REFUSED("otlp-traces-endpoint", CONF_STR, "traces are not exported in this version"),
-    REFUSED("logits-processor-pattern", CONF_STR, NO_PLUGINS),
-    REFUSED("logits-processor-plugin", CONF_LIST, NO_PLUGINS),
     REFUSED("kv-transfer-config", CONF_JSON, NO_KV_TRANSFER),
     REFUSED("kv-lease-seconds", CONF_FLOAT, NO_KV_TRANSFER),
     REFUSED("kv-load-failure-policy", CONF_STR, NO_KV_TRANSFER),
@@ -54,7 +49,6 @@ const struct conf_flag apart_flag_rows[] = {
     ONLY("role", NULL, CONF_STR, "both", NO_KV_TRANSFER),
 
     /* 18: limits of what is not in this version */
-    REFUSED("max-bad-words", CONF_INT, "bad_words is not served in this version"),
     REFUSED("limit-mm-per-prompt", CONF_JSON, NO_MEDIA),
     REFUSED("max-image-bytes", CONF_SIZE, NO_MEDIA),
     REFUSED("max-image-pixels", CONF_INT, NO_MEDIA),

@@ -30,7 +30,9 @@ struct worker_flags {
     char *hf_overrides;            /* JSON object or NULL */
     char *logprobs_mode;
     int64_t max_logprobs;    /* -1: the vocabulary */
-    char *generation_config; /* auto, vllm: generation_config.json does not count */
+    char *generation_config; /* auto, vllm: generation_config.json does not count, or a folder with another */
+    char *override_generation_config;  /* JSON object or NULL */
+    struct conf_list plugins;          /* --logits-processor-plugin: shared objects */
     int64_t threads; /* compute threads; 0: cores */
     bool deterministic, eager;
     struct grammar_flags grammar;

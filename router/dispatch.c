@@ -76,13 +76,13 @@ static bool submit(struct leg *g, struct worker *w) {
             link_cut(w->conn, "it does not read its requests");
         if (g->handle)
             slots_del(&l->slots, g->handle);
-        fleet_release(l->router->fleet, w, s->req->n, n_tokens);
+        fleet_release(l->router->fleet, w, s->req->n_samples, n_tokens);
         worker_drop(w);
         return false;
     }
     g->state = LEG_SUBMITTED;
     g->worker = w;
-    g->n_live = s->req->n;
+    g->n_live = s->req->n_samples;
     g->credit_tokens = n_tokens;
     s->n_new--;
     if (!s->metrics) {
@@ -122,7 +122,7 @@ static bool next_leg(struct session *s) {
     }
     s->ticket_leg = g;
     s->ticket.model = s->req->model;
-    s->ticket.n_seqs = s->req->n;
+    s->ticket.n_seqs = s->req->n_samples;
     s->ticket.n_tokens = s->req->prompts[g->prompt].n_ids;
     switch (fleet_acquire(s->loop->router->fleet, &s->ticket, s->n_new < s->n_legs)) {
     case RC_OK:
@@ -182,11 +182,11 @@ static bool on_ticket(struct loop *l, struct loop_msg *m) {
 
 void dispatch_start(struct session *s) {
     const struct gen_req *r = s->req;
-    CHECK(r->n >= 1 && r->n <= HANDLE_SAMPLES_MAX && r->n_prompts >= 1);
+    CHECK(r->n_samples >= 1 && r->n_samples <= HANDLE_SAMPLES_MAX && r->n_prompts >= 1);
     s->n_legs = s->n_new = r->n_prompts;
     s->legs = xcalloc(s->n_legs, sizeof *s->legs);
     for (uint32_t i = 0; i < s->n_legs; i++)
-        s->legs[i] = (struct leg){.s = s, .prompt = i, .choices = xcalloc(r->n, sizeof(struct choice))};
+        s->legs[i] = (struct leg){.s = s, .prompt = i, .choices = xcalloc(r->n_samples, sizeof(struct choice))};
     s->work.step = work_step;
     s->ticket.loop = s->loop->index;
     s->ticket.msg.step = on_ticket;

@@ -153,10 +153,18 @@ const struct conf_flag router_flag_rows[] = {
      AT(enforce_parallel_calls),
      .help = "parallel_tool_calls false keeps the first call only [off]"},
     {.name = "generation-config",
-     .kind = CONF_ENUM,
-     .choices = "auto|vllm",
+     .kind = CONF_STR,
      AT(generation_config),
-     .help = "auto: sampling defaults of the model; vllm: neutral ones. Give it to the workers, too [auto]"},
+     .help = "auto: sampling defaults of the model; vllm: neutral ones; or a folder with another "
+             "generation_config.json. Give it to the workers, too [auto]"},
+    {.name = "override-generation-config",
+     .kind = CONF_JSON,
+     AT(override_generation_config),
+     .help = "JSON object merged into them; likewise"},
+    {.name = "logits-processor-pattern",
+     .kind = CONF_STR,
+     AT(logits_processor_pattern),
+     .help = "regular expression of the logits processors that requests may name, matched in full [none]"},
     {.name = "guided-decoding-backend",
      .kind = CONF_ENUM,
      .choices = "auto|xgrammar|guidance|outlines|lm-format-enforcer",
@@ -217,6 +225,7 @@ const struct conf_flag router_flag_rows[] = {
     LIMIT("max-stop-strings", stop_strings, "stop strings [16]"),
     BYTES("max-stop-bytes", stop_bytes, "bytes of a stop string [1024]"),
     LIMIT_TO("max-stop-token-ids", stop_token_ids, 512, "stop token ids [256]"),
+    LIMIT_TO("max-bad-words", bad_words, 128, "bad words [128]"),
     LIMIT_TO("max-logit-bias", logit_bias, 4096, "entries of logit_bias [4096]"),
     {.name = "max-logprobs",
      .kind = CONF_INT,
@@ -262,6 +271,7 @@ void router_opts_init(struct router_opts *o) {
                   .stop_strings = 16,
                   .stop_bytes = 1024,
                   .stop_token_ids = 256,
+                  .bad_words = 128,
                   .logit_bias = 4096,
                   .logprobs = 20,
                   .logprob_entries = 4194304,
@@ -370,6 +380,9 @@ void weir_opts_settle(struct weir_opts *o, bool serve) {
         o->r.grammar = o->w.grammar;
         free(o->r.generation_config);
         o->r.generation_config = xstrdup(o->w.generation_config);
+        free(o->r.override_generation_config);
+        o->r.override_generation_config =
+            o->w.override_generation_config ? xstrdup(o->w.override_generation_config) : NULL;
         free(o->r.log_level);
         o->r.log_level = xstrdup(o->w.log_level);
     }

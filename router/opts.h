@@ -14,7 +14,7 @@ struct router_limits {
     int64_t header_count, body_timeout_s, connections;
     int64_t json_depth, json_nodes, json_keys;
     int64_t n, prompts, sequences, messages, inputs, tools;
-    int64_t stop_strings, stop_bytes, stop_token_ids, logit_bias, logprobs, logprob_entries;
+    int64_t stop_strings, stop_bytes, stop_token_ids, bad_words, logit_bias, logprobs, logprob_entries;
     int64_t template_bytes, template_steps, template_output, template_depth;
     int64_t queued_requests;
     uint64_t stream_buffer_bytes;
@@ -57,7 +57,9 @@ struct router_opts {
     char *special_tokens_in_content;    /* "text" or "special" */
     bool auto_tool_choice, exclude_tools_when_none, enforce_parallel_calls;
     char *tool_call_parser, *reasoning_parser; /* NULL: none; names of router/parse/parse.h */
-    char *generation_config;                   /* auto, vllm */
+    char *generation_config;                   /* auto, vllm, or a folder */
+    char *override_generation_config;          /* JSON object or NULL */
+    char *logits_processor_pattern;            /* of names that requests may use; NULL: none */
     struct conf_list workers;           /* --worker: addresses to dial */
     char *cluster_token_file;
     int64_t seed; /* --seed; has_seed false: none */

@@ -14,7 +14,31 @@ static void on_first(struct leg *g, uint32_t k, const struct batch_entry *t) {
     leg_prefilled(g);
     s->wait_us = MAX(s->wait_us, t->queue_us);
     s->prefill_us = MAX(s->prefill_us, t->prefill_us);
-    gen_on_first(s->run, g->prompt * s->req->n + k, &(struct gen_first){.cached_tokens = t->cached_tokens});
+    gen_on_first(s->run, g->prompt * s->req->n_samples + k,
+                 &(struct gen_first){.cached_tokens = t->cached_tokens});
+}
+
+static void fail_internal(struct session *s, const char *why) {
+    struct err e;
+    err_set(&e, RC_INTERNAL, NULL, "%s", why);
+    session_fail(s, &e, 0);
+}
+
+/* on_prompt: some rows of a prompt's log-probabilities. */
+static void on_prompt(struct leg *g, const struct batch *b, const struct batch_entry *t) {
+    struct gen_prompt_row rows[BATCH_ROWS_MAX];
+    struct err e;
+    CHECK(t->n_top <= ARRAY_LEN(rows));
+    for (uint32_t i = 0; i < t->n_top; i++) {
+        const struct batch_row *x = &b->rows[t->top_at + i];
+        rows[i] = (struct gen_prompt_row){.logprob = x->logprob,
+                                          .rank = x->rank,
+                                          .top_ids = b->top_ids + x->top_at,
+                                          .top_logprobs = b->top_logprobs + x->top_at,
+                                          .n_top = x->n_top};
+    }
+    if (gen_on_prompt(g->s->run, g->prompt, rows, t->n_top, &e) != RC_OK)
+        session_fail(g->s, &e, 0);
 }
 
 static void observe_token(struct session *s, struct choice *c) {
@@ -67,7 +91,7 @@ static bool finish_of(struct session *s, const struct batch_entry *t, struct gen
 static bool on_entry(struct loop *l, const struct batch *b, const struct batch_entry *t) {
     struct leg *g = slots_get(&l->slots, t->stream);
     uint32_t k = handle_sample(t->stream);
-    if (!g || g->worker != b->worker || k >= g->s->req->n || g->choices[k].finished)
+    if (!g || g->worker != b->worker || k >= g->s->req->n_samples || g->choices[k].finished)
         return false;
     struct session *s = g->s;
     struct choice *c = &g->choices[k];
@@ -81,27 +105,29 @@ static bool on_entry(struct loop *l, const struct batch *b, const struct batch_e
         return true;
     }
     if (t->flags & ENTRY_NAN) {
-        struct err e;
-        err_set(&e, RC_INTERNAL, NULL, "The model gave a log-probability that is not a number");
-        session_fail(s, &e, 0);
+        fail_internal(s, "The model gave a log-probability that is not a number");
+        return true;
+    }
+    if (t->flags & ENTRY_PROMPT) {
+        on_prompt(g, b, t);
         return true;
     }
     struct gen_token token = {.id = t->token,
                               .logprob = t->logprob,
+                              .raw_logprob = t->raw_logprob,
                               .rank = t->rank,
                               .top_ids = b->top_ids + t->top_at,
                               .top_logprobs = b->top_logprobs + t->top_at,
                               .n_top = t->n_top};
     struct gen_finish finish;
     bool has_token = t->flags & ENTRY_TOKEN, has_finish = t->flags & ENTRY_FINISH;
-    if (has_token && s->req->logprobs && !(t->flags & ENTRY_LOGPROB)) {
-        struct err e;
-        err_set(&e, RC_INTERNAL, NULL, "The worker left out a log-probability");
-        session_fail(s, &e, 0);
-        return true;
-    }
     if (has_finish && !finish_of(s, t, &finish))
         return true;
+    if ((has_token && (s->req->logprobs || s->req->sums) && !(t->flags & ENTRY_LOGPROB)) ||
+        (s->req->n_prompt_top >= 0 && !gen_prompt_known(s->run, g->prompt))) {
+        fail_internal(s, "The worker left out a log-probability");
+        return true;
+    }
     if (has_token) {
         leg_prefilled(g);
         observe_token(s, c);
@@ -110,7 +136,7 @@ static bool on_entry(struct loop *l, const struct batch *b, const struct batch_e
                          (size_t)l->router->opts->max_log_len);
     }
     struct buf *sse = s->req->stream ? stream_out(s->stream) : NULL;
-    enum gen_action action = gen_on_step(s->run, g->prompt * s->req->n + k, has_token ? &token : NULL,
+    enum gen_action action = gen_on_step(s->run, g->prompt * s->req->n_samples + k, has_token ? &token : NULL,
                                          has_finish ? &finish : NULL, sse);
     if (has_finish) {
         leg_choice_over(g, k);

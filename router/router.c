@@ -12,7 +12,9 @@
 #include <sys/sysinfo.h>
 #include <unistd.h>
 
+#include "common/gram/gram.h"
 #include "common/log.h"
+#include "router/api/processors.h"
 #include "router/auth.h"
 #include "router/core.h"
 #include "router/cors.h"
@@ -99,8 +101,11 @@ enum rc router_new(struct router **out, const struct router_opts *opts, struct e
     if (rc == RC_OK)
         rc = tls_new(&r->tls, opts, e);
     if (rc == RC_OK)
+        rc = processor_names_new(&r->env.processor_names, opts->logits_processor_pattern, e);
+    if (rc == RC_OK)
         rc = listen_open(opts, &r->listen_fd, &r->port, e);
     if (rc != RC_OK) {
+        gram_drop(r->env.processor_names);
         auth_free(r->auth);
         cors_free(r->cors);
         tls_free(r->tls);
@@ -157,6 +162,7 @@ void router_free(struct router *r) {
     for (unsigned i = 0; i < r->n_loops; i++)
         loop_fini(&r->loops[i]);
     fleet_free(r->fleet);
+    gram_drop(r->env.processor_names);
     h2o_config_dispose(&r->conf);
     rmetrics_free(r->metrics);
     listen_close(r->opts, r->listen_fd);

@@ -151,9 +151,9 @@ static void observe_end(const struct session *s) {
         return;
     const struct gen_req *r = s->req;
     struct gen_counts c = gen_run_counts(s->run);
-    uint32_t longest = 0, n_choices = s->n_legs * r->n;
+    uint32_t longest = 0, n_choices = s->n_legs * r->n_samples;
     for (uint32_t i = 0; i < s->n_legs; i++) {
-        for (uint32_t k = 0; k < r->n; k++)
+        for (uint32_t k = 0; k < r->n_samples; k++)
             longest = MAX(longest, s->legs[i].choices[k].n_tokens);
     }
     double decode_s = s->last_ns > s->first_ns ? (double)(s->last_ns - s->first_ns) * 1e-9 : 0;

@@ -49,6 +49,8 @@ static void live_remove(struct engine *e, struct req *r) {
     *at = r->hash_next;
     if (r->compiling)
         compiling_remove(e, r);
+    if (r->beam)
+        beams_forget(e, r);
     if (r->next)
         r->next->prev = r->prev;
     if (r->prev)
@@ -75,7 +77,7 @@ void engine_end(struct engine *e, struct seq *q, enum finish_reason why, const c
     }
     gram_run_free(q->run);
     q->run = NULL;
-    if (q->state == SEQ_NEW) { /* its constraint was not compiled: the scheduler does not know it */
+    if (q->state == SEQ_NEW) { /* the scheduler does not know it */
         q->state = SEQ_ENDED;
         r->n_live--;
     } else {
@@ -85,7 +87,7 @@ void engine_end(struct engine *e, struct seq *q, enum finish_reason why, const c
         live_remove(e, r);
 }
 
-static void end_all(struct engine *e, struct req *r, enum finish_reason why, const char *message,
+void engine_end_all(struct engine *e, struct req *r, enum finish_reason why, const char *message,
                     uint32_t status, bool quiet) {
     /* r lives until out_flush, whichever of its samples is the last. */
     for (uint32_t k = 0; k < r->n_samples; k++)
@@ -102,7 +104,7 @@ static void end_expired(struct engine *e, uint64_t now_ns) {
         if (r->deadline_ns == 0)
             continue;
         if (r->deadline_ns <= now_ns)
-            end_all(e, r, FINISH_ERROR, "the request took longer than its limit", 504, false);
+            engine_end_all(e, r, FINISH_ERROR, "the request took longer than its limit", 504, false);
         else
             e->next_deadline_ns = MIN(e->next_deadline_ns, r->deadline_ns);
     }
@@ -116,8 +118,8 @@ static void do_abort(struct engine *e, const struct cmd *c) {
         if (!id128_eq(r->id, c->id) || r->router != c->router || r->router_epoch != c->router_epoch)
             continue;
         uint64_t k = c->stream - r->stream;
-        if (c->whole)
-            end_all(e, r, FINISH_ABORT, NULL, 0, false);
+        if (c->whole || r->beams)
+            engine_end_all(e, r, FINISH_ABORT, NULL, 0, false);
         else if (k < r->n_samples && r->seqs[k].state != SEQ_ENDED)
             engine_end(e, &r->seqs[k], FINISH_ABORT, NULL, 0, false);
         return;
@@ -142,7 +144,7 @@ static void do_submit(struct engine *e, struct req *r) {
         sched_add(&e->sched, r);
     }
     if (e->failed)
-        end_all(e, r, FINISH_ERROR, "the device failed", 503, false);
+        engine_end_all(e, r, FINISH_ERROR, "the device failed", 503, false);
 }
 
 /* admit_compiled: requests whose grammar is there now join the queue; its order is by arrival, so they lose
@@ -155,7 +157,7 @@ static void admit_compiled(struct engine *e) {
         if (s == CONSTRAINT_PENDING)
             continue;
         if (s == CONSTRAINT_FAILED) {
-            end_all(e, r, FINISH_ERROR, why->msg, why->rc == RC_INTERNAL ? 500 : 400, false);
+            engine_end_all(e, r, FINISH_ERROR, why->msg, why->rc == RC_INTERNAL ? 500 : 400, false);
             continue;
         }
         compiling_remove(e, r);
@@ -167,7 +169,7 @@ static void do_drops(struct engine *e) {
     for (struct req *r = e->live, *next; r; r = next) {
         next = r->next;
         if (r->router_epoch < e->drop_below[r->router])
-            end_all(e, r, FINISH_ABORT, NULL, 0, true);
+            engine_end_all(e, r, FINISH_ABORT, NULL, 0, true);
     }
     for (uint32_t i = 0; i < e->opts.n_routers_max; i++)
         if (e->drop_below[i])
@@ -199,7 +201,7 @@ static void tell_drained(struct engine *e) {
 /* take_commands: false when the engine is to stop. Sleeps while there is nothing to do. */
 static bool take_commands(struct engine *e) {
     struct inbox *b = &e->inbox;
-    bool idle = sched_idle(&e->sched), dropped;
+    bool idle = sched_idle(&e->sched) && !e->searched, dropped;
     if (idle && !e->compiling) {
         check_idle(e);
         tell_drained(e);
@@ -290,7 +292,10 @@ static void sample(struct engine *e, const struct step_plan *p) {
     const struct engine_opts *o = &e->opts;
     size_t n_top = 0;
     finish_masks(e, p);
+    e->extra = false;
     for (uint32_t i = 0; i < p->n_sample_rows; i++) {
+        const struct req *r = p->rows[i].seq->req;
+        e->extra |= r->n_procs > 0 || r->want_raw;
         sample_row_fill(&e->rows[i], p->rows[i].seq, o->n_vocab, o->logprobs_mode);
         if (e->row_jobs[i] && e->row_jobs[i]->mask)
             e->rows[i].mask = e->row_jobs[i]->mask;
@@ -298,6 +303,9 @@ static void sample(struct engine *e, const struct step_plan *p) {
     }
     make_top_room(e, n_top);
     n_top = 0;
+    e->n_proc_rows = 0;
+    if (e->extra)
+        procs_before(e, p);
     for (uint32_t i = 0; i < p->n_sample_rows; i++) {
         e->results[i] = (struct sample_out){.id = BE_NO_TOKEN};
         e->results[i].top_ids = e->top_ids + n_top;
@@ -318,12 +326,12 @@ static void sample(struct engine *e, const struct step_plan *p) {
         o->ops->sample(o->be, e->rows, e->results, p->n_sample_rows);
 }
 
-static const char nan_message[] = "the model computed a logit that is not a number";
+const char engine_nan_message[] = "the model computed a logit that is not a number";
 
 static void take_prompt_row(struct engine *e, const struct plan_row *row, const struct sample_out *s) {
     struct req *r = row->seq->req;
     if (s->nan)
-        end_all(e, r, FINISH_ERROR, nan_message, 500, false);
+        engine_end_all(e, r, FINISH_ERROR, engine_nan_message, 500, false);
     else
         r->prompt_logprobs[row->prompt_at] =
             (struct prompt_logprob){.id = s->id, .logprob = s->logprob, .rank = s->rank};
@@ -368,20 +376,32 @@ static void take_token(struct engine *e, struct seq *q, uint32_t i, uint64_t now
     const struct mask_job *job = e->row_jobs[i];
     if (q->state == SEQ_ENDED) /* another row of its request failed */
         return;
+    if (q->req->beams) {
+        beams_take(e, q, s);
+        return;
+    }
     if (job && job->why.rc != RC_OK) {
         engine_end(e, q, FINISH_ERROR, job->why.msg, job->why.rc == RC_OVERLOAD ? 400 : 500, false);
         return;
     }
+    uint32_t status;
+    const char *failed = e->n_proc_rows ? procs_failed(e, i, &status) : NULL;
+    if (failed) {
+        engine_end(e, q, FINISH_ERROR, failed, status, false);
+        return;
+    }
     if (s->id == BE_NO_TOKEN) {
         bool nan = s->nan;
-        engine_end(e, q, FINISH_ERROR, nan ? nan_message : "no token satisfies the constraints",
+        engine_end(e, q, FINISH_ERROR, nan ? engine_nan_message : "no token satisfies the constraints",
                    nan ? 500 : 400, false);
         return;
     }
     CHECK(!job || !job->n_forced || job->forced[0] == s->id);
     struct token_out *t = add_token(e, q, s->id, now_ns);
     t->has_logprob = row->want_logprob;
-    t->logprob = s->logprob;
+    t->logprob = t->raw_logprob = s->logprob;
+    if (q->req->want_raw && e->opts.logprobs_mode != BE_RAW_LOGPROBS)
+        t->raw_logprob = e->raw_results[i].logprob;
     t->rank = s->rank;
     t->n_top = row->n_top;
     t->top_ids = s->top_ids;
@@ -453,7 +473,7 @@ void engine_fail(struct engine *e, const char *message) {
     e->inbox.failed = true;
     pthread_mutex_unlock(&e->inbox.lock);
     while (e->live)
-        end_all(e, e->live, FINISH_ERROR, "the device failed", 503, false);
+        engine_end_all(e, e->live, FINISH_ERROR, "the device failed", 503, false);
     out_flush(e);
     stats_publish(e, 0, clock_ns());
     if (e->opts.on_failed)
@@ -472,7 +492,7 @@ static void step(struct engine *e) {
         start_masks(e, p);
         forward(e);
         sample(e, p);
-        if (e->opts.ops->wait(e->opts.be, why)) {
+        if (e->opts.ops->wait(e->opts.be, why) || (e->extra && !procs_after(e, p, why))) {
             engine_fail(e, why);
             return;
         }
@@ -486,6 +506,8 @@ static void step(struct engine *e) {
         e->stats.computed_tokens += p->n_tokens;
         stats_iteration(&e->stats, p->n_prefill_tokens + (uint32_t)(e->stats.generated_tokens - n_before));
     }
+    if (e->searched)
+        beams_report(e, now_ns);
     /* Before the report, so that whoever learns of an end finds the gauges down. */
     stats_publish(e, 0, now_ns);
     out_flush(e);
@@ -496,7 +518,7 @@ void *engine_main(void *arg) {
     while (take_commands(e))
         step(e);
     while (e->live)
-        end_all(e, e->live, FINISH_ABORT, NULL, 0, false);
+        engine_end_all(e, e->live, FINISH_ABORT, NULL, 0, false);
     stats_publish(e, 0, clock_ns());
     out_flush(e);
     return NULL;

@@ -55,7 +55,7 @@ struct token_out {
     uint32_t status;           /* FINISH_ERROR: HTTP status */
     uint32_t n_preempted;      /* with the end */
     bool has_logprob;
-    float logprob;
+    float logprob, raw_logprob;
     uint32_t rank; /* of the token among the raw logits, from 1 */
     uint32_t n_top;
     const uint32_t *top_ids;       /* [n_top] best first */

@@ -76,6 +76,7 @@ struct engine {
     uint64_t next_deadline_ns; /* the earliest of all live requests, or earlier; UINT64_MAX: none */
     uint32_t *drop_below;      /* [n_routers_max] what inbox_take brought */
     bool drained_told, failed;
+    struct req *searched;  /* list of beam searches that are over and being reported, oldest first */
     struct req *compiling; /* list of requests whose constraint is not compiled yet; the scheduler has not
                               seen them */
 
@@ -87,6 +88,11 @@ struct engine {
     uint32_t *top_ids;                   /* [n_top_room] of the sampled rows, one behind the other */
     float *top_logprobs;                 /* [n_top_room] */
     size_t n_top_room;
+    struct sample_out *raw_results;   /* [n_rows_max] raw log-probabilities beside another mode's */
+    struct proc_row *proc_rows;       /* [n_proc_rows] of rows that processors change */
+    uint32_t n_proc_rows, n_proc_rows_max;
+    float *proc_logits;               /* [n_proc_rows_max][2][n_vocab] as they were, and as they are */
+    bool extra;                       /* some row of the step has processors, or wants raw values */
     struct masks *masks;              /* NULL without constraints */
     const struct mask_job **row_jobs; /* [n_rows_max] of the sampled rows; NULL: no constraint */
     float *hidden;                    /* [token budget][hidden] of one entry; NULL without a pooler */
@@ -123,6 +129,29 @@ void stats_publish(struct engine *e, uint32_t step_tokens, uint64_t now_ns);
 /* stats_iteration: counts a step by the tokens it prefilled and sampled. */
 void stats_iteration(struct engine_stats *s, uint32_t n_tokens);
 
+/* ---- logits processors (engine_procs.c) */
+
+/* procs_before: of a step's rows, before they are sampled. procs_after: once they are, what is reported of the raw
+ * logits; false: the device failed. procs_failed: why a row's processors failed; NULL: they did not. */
+void procs_before(struct engine *e, const struct step_plan *p);
+MUST_USE bool procs_after(struct engine *e, const struct step_plan *p, char *why);
+const char *procs_failed(const struct engine *e, uint32_t row, uint32_t *status);
+
+/* ---- beam searches (engine_beam.c) */
+
+/* beams_take: a row of a live hypothesis. */
+void beams_take(struct engine *e, struct seq *q, const struct sample_out *row);
+/* beams_report: events of searches that are over, as many as a step may have. */
+void beams_report(struct engine *e, uint64_t now_ns);
+/* beams_forget: r, which ends, is on no list any more. */
+void beams_forget(struct engine *e, struct req *r);
+/* What they report in a step: alternatives count as tokens. */
+enum { BEAM_FIRSTS_MAX = 512, BEAM_EVENTS_MAX = 4096, BEAM_TOPS_STEP_MAX = 65536 };
+
+/* engine_end_all: every sample of r that has not ended. r lives until out_flush. */
+void engine_end_all(struct engine *e, struct req *r, enum finish_reason why, const char *message, uint32_t status,
+                    bool quiet);
+extern const char engine_nan_message[];
 /* engine_end: q ends; reported unless quiet. message and status are FINISH_ERROR's. */
 void engine_end(struct engine *e, struct seq *q, enum finish_reason why, const char *message, uint32_t status,
                 bool quiet);

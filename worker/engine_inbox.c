@@ -2,7 +2,9 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "worker/beam.h"
 #include "worker/engine_impl.h"
+#include "worker/procs.h"
 
 enum { CONTROL_ROOM = 16384 }; /* commands beside the submissions, which n_live_max bounds */
 
@@ -160,6 +162,8 @@ static enum rc check_req(const struct engine *e, const struct req *r, struct err
         rc = check_resume(e, r, err);
     if (rc == RC_OK)
         rc = check_pool(e, r, err);
+    if (rc == RC_OK && r->beams)
+        rc = beam_check(r, o->n_vocab, err);
     return rc;
 }
 
@@ -193,8 +197,11 @@ enum rc engine_submit(struct engine *e, struct req *r, struct err *err) {
         rc = check_req(e, r, err);
     if (rc != RC_OK)
         return rc;
-    if (!r->seqs) /* else it was refused after this once before */
+    if (!r->seqs) { /* else it was refused after this once before */
         req_prepare(r, e->eos_ids, e->opts.n_eos_ids, e->opts.prefix_cache);
+        if (r->n_procs && procs_create(r, e->opts.n_vocab, err) != RC_OK)
+            return RC_INVALID;
+    }
     pthread_mutex_lock(&b->lock);
     rc = check_open(b, r, err);
     if (rc == RC_OK) {

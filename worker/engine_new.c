@@ -261,6 +261,7 @@ static void make_buffers(struct engine *e) {
     plan_largest(e);
     e->rows = xcalloc(o->n_rows_max, sizeof *e->rows);
     e->results = xcalloc(o->n_rows_max, sizeof *e->results);
+    e->raw_results = xcalloc(o->n_rows_max, sizeof *e->raw_results);
     e->prompt_rows = xcalloc(o->n_rows_max, sizeof *e->prompt_rows);
     e->copies = xcalloc(n_seats, sizeof *e->copies);
     e->row_jobs = xcalloc(o->n_rows_max, sizeof(struct mask_job *));
@@ -269,7 +270,7 @@ static void make_buffers(struct engine *e) {
     e->n_events_max = o->n_rows_max + n_seats;
     e->events = xcalloc(e->n_events_max, sizeof *e->events);
     e->sorted = xcalloc(e->n_events_max, sizeof *e->sorted);
-    e->firsts = xcalloc((size_t)o->n_rows_max + n_seats, sizeof *e->firsts);
+    e->firsts = xcalloc((size_t)o->n_rows_max + n_seats + BEAM_FIRSTS_MAX, sizeof *e->firsts);
     e->routers = xcalloc(o->n_routers_max, sizeof *e->routers);
     e->router_counts = xcalloc(o->n_routers_max, sizeof *e->router_counts);
     e->drop_below = xcalloc(o->n_routers_max, sizeof *e->drop_below);
@@ -376,6 +377,9 @@ void engine_free(struct engine *e) {
         e->opts.ops->kv_free(e->opts.be, e->kv[g]);
     free(e->rows);
     free(e->results);
+    free(e->raw_results);
+    free(e->proc_rows);
+    free(e->proc_logits);
     free(e->prompt_rows);
     free(e->copies);
     free(e->row_jobs);

@@ -41,6 +41,7 @@ struct io_facts {
     uint32_t n_eos;
     uint32_t ready_ms;
     const struct pooler *pooler; /* NULL: the model generates */
+    const struct plugins *plugins; /* logits processors; NULL: none */
     uint32_t n_token_types;      /* token types are below it; 0: there are none */
 };
 /* io_asset: a file for routers; the bytes go to io (free()). */

@@ -8,7 +8,7 @@
 struct io_out {
     uint64_t *stream;
     uint32_t *token;
-    float *logprob;
+    float *logprob, *raw_logprob;
     Weir__First *first, **first_ptr;
     Weir__TopLogprobs *top, **top_ptr;
     Weir__Finish *finish, **finish_ptr;
@@ -27,6 +27,7 @@ void io_out_free(struct io_out *o) {
     free(o->stream);
     free(o->token);
     free(o->logprob);
+    free(o->raw_logprob);
     free(o->first);
     free(o->first_ptr);
     free(o->top);
@@ -45,6 +46,7 @@ static void grow(struct io_out *o, size_t n) {
     o->stream = xreallocarray(o->stream, cap, sizeof *o->stream);
     o->token = xreallocarray(o->token, cap, sizeof *o->token);
     o->logprob = xreallocarray(o->logprob, cap, sizeof *o->logprob);
+    o->raw_logprob = xreallocarray(o->raw_logprob, cap, sizeof *o->raw_logprob);
     o->first = xreallocarray(o->first, cap, sizeof *o->first);
     o->first_ptr = xreallocarray(o->first_ptr, cap, sizeof *o->first_ptr);
     o->top = xreallocarray(o->top, cap, sizeof *o->top);
@@ -167,7 +169,7 @@ static void send_router(struct io *io, uint64_t step, const struct router_out *r
     struct io_out *o = io->out;
     Weir__StepOutputs m = WEIR__STEP_OUTPUTS__INIT;
     size_t n_prompt = n_prompt_rows(r), at_prompt = 0;
-    bool any_logprob = false;
+    bool any_logprob = false, any_raw = false;
     grow(o, r->n_tokens);
     if (n_prompt > o->cap_prompt) {
         o->prompt = xreallocarray(o->prompt, n_prompt, sizeof *o->prompt);
@@ -190,8 +192,10 @@ static void send_router(struct io *io, uint64_t step, const struct router_out *r
             o->stream[entry] = t->stream;
             o->token[entry] = t->token;
             o->logprob[entry] = t->has_logprob ? t->logprob : 0;
+            o->raw_logprob[entry] = t->has_logprob ? t->raw_logprob : 0;
             any_logprob |= t->has_logprob;
-            if (t->has_logprob) {
+            any_raw |= t->has_logprob && t->req->want_raw && t->raw_logprob != t->logprob;
+            if (t->has_logprob && t->req->n_logprobs >= 0) {
                 o->top_ptr[m.n_top] = &o->top[m.n_top];
                 fill_top(&o->top[m.n_top++], t, entry);
             }
@@ -208,6 +212,8 @@ static void send_router(struct io *io, uint64_t step, const struct router_out *r
     m.n_token = m.n_stream;
     m.logprob = o->logprob;
     m.n_logprob = any_logprob ? m.n_stream : 0;
+    m.raw_logprob = o->raw_logprob;
+    m.n_raw_logprob = any_raw ? m.n_stream : 0;
     m.first = o->first_ptr;
     m.top = o->top_ptr;
     m.finish = o->finish_ptr;

@@ -2,13 +2,17 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include <jansson.h>
+
 #include "common/clock.h"
 #include "worker/io_private.h"
+#include "worker/procs.h"
 
 enum {
     SAMPLES_MAX = 128,
     STOP_IDS_MAX = 1024,
     BIAS_MAX = 4096,
+    WORDS_MAX = 256,
     RESUME_MAX = SAMPLES_MAX,
     PROMPT_ROWS_BYTES_MAX = 48 << 20
 };
@@ -42,7 +46,6 @@ void io_reject(struct link_conn *c, struct id128 id, const struct err *e) {
 
 /* What this build does not serve is refused by name: ignoring it would change what the client gets. */
 static enum rc check_supported(const Weir__Submit *m, struct err *e) {
-    const Weir__Sampling *s = m->sampling;
     const char *field = NULL;
     if (m->n_tensors)
         field = "tensors";
@@ -50,12 +53,6 @@ static enum rc check_supported(const Weir__Submit *m, struct err *e) {
         field = "adapter";
     else if (m->kv_transfer)
         field = "kv_transfer";
-    else if (s && s->n_bad_words)
-        field = "bad_words";
-    else if (s && s->n_processors)
-        field = "processors";
-    else if (s && s->has_beam_width && s->beam_width)
-        field = "beam_width";
     return field ? err_set(e, RC_UNSUPPORTED, field, "this worker does not serve %s", field) : RC_OK;
 }
 
@@ -107,6 +104,12 @@ static enum rc check_sampling(const Weir__Sampling *s, const struct io_facts *f,
         field = "stop_ids";
     else if (s->n_bias_ids > BIAS_MAX || s->n_bias_ids != s->n_bias_values)
         field = "bias_ids";
+    else if (s->beam_width && s->beam_width != (s->has_n_samples ? s->n_samples : 1))
+        field = "beam_width";
+    else if (s->has_length_penalty && !isfinite(s->length_penalty))
+        field = "length_penalty";
+    else if (s->n_bad_words > WORDS_MAX)
+        field = "bad_words";
     else if (s->has_n_logprobs && (s->n_logprobs < -1 || s->n_logprobs > (int64_t)f->max_logprobs))
         field = "n_logprobs";
     else if (s->has_n_prompt_logprobs &&
@@ -120,7 +123,33 @@ static enum rc check_sampling(const Weir__Sampling *s, const struct io_facts *f,
     enum rc rc = check_ids(s->bias_ids, s->n_bias_ids, f->vocab_size, "bias_ids", e);
     if (rc == RC_OK)
         rc = check_ids(s->allowed_ids, s->n_allowed_ids, f->vocab_size, "allowed_ids", e);
+    for (size_t i = 0; i < s->n_bad_words && rc == RC_OK; i++) {
+        rc = check_ids(s->bad_words[i]->tokens, s->bad_words[i]->n_tokens, f->vocab_size, "bad_words", e);
+        if (rc == RC_OK && s->bad_words[i]->n_tokens == 0)
+            rc = err_set(e, RC_INVALID, "bad_words", "a word without tokens");
+    }
     return rc;
+}
+
+static bool is_json(const char *text, bool list) {
+    json_t *v = text ? json_loads(text, 0, NULL) : NULL;
+    bool good = !text || (list ? json_is_array(v) : json_is_object(v));
+    json_decref(v);
+    return good;
+}
+
+static enum rc check_processors(const Weir__Sampling *s, const struct io_facts *f, struct err *e) {
+    if (s->n_processors > PROCS_MAX)
+        return err_set(e, RC_INVALID, "logits_processors", "more than %d logits processors", PROCS_MAX);
+    for (size_t i = 0; i < s->n_processors; i++) {
+        const Weir__Processor *p = s->processors[i];
+        if (!p->name || !plugins_find(f->plugins, p->name))
+            return err_set(e, RC_INVALID, "logits_processors", "no logits processor has the name %.100s",
+                           p->name ? p->name : "");
+        if (!is_json(p->args_json, true) || !is_json(p->kwargs_json, false) || !is_json(s->xargs_json, false))
+            return err_set(e, RC_INVALID, "logits_processors", "arguments of a logits processor are not JSON");
+    }
+    return RC_OK;
 }
 
 static enum rc check_resume(const Weir__Submit *m, const struct io_facts *f, struct err *e) {
@@ -213,6 +242,8 @@ static enum rc check_submit(const Weir__Submit *m, const struct io_facts *f, str
         rc = check_sampling(m->sampling, f, e);
     if (rc == RC_OK)
         rc = check_resume(m, f, e);
+    if (rc == RC_OK)
+        rc = check_processors(m->sampling, f, e);
     return rc;
 }
 
@@ -240,14 +271,23 @@ static struct req *make_req(const Weir__Submit *m, const struct io_facts *f, str
     const Weir__Sampling *s = m->sampling;
     struct sample_bias *bias = xcalloc(s->n_bias_ids, sizeof *bias);
     struct req_resume *resume = xcalloc(m->n_resume, sizeof *resume);
-    uint32_t *allowed = NULL, n_words = 0;
+    struct req_word *words = xcalloc(s->n_bad_words, sizeof *words);
+    uint32_t *allowed = NULL, n_mask_words = 0;
     for (size_t i = 0; i < s->n_bias_ids; i++)
         bias[i] = (struct sample_bias){s->bias_ids[i], s->bias_values[i]};
     for (size_t i = 0; i < m->n_resume; i++)
         resume[i] =
             (struct req_resume){m->resume[i]->sample, m->resume[i]->tokens, (uint32_t)m->resume[i]->n_tokens};
     if (s->n_allowed_ids)
-        allowed = allowed_bits(s, f->vocab_size, &n_words);
+        allowed = allowed_bits(s, f->vocab_size, &n_mask_words);
+    struct req_proc *procs = xcalloc(s->n_processors, sizeof *procs);
+    for (size_t i = 0; i < s->n_processors; i++) {
+        const Weir__Processor *p = s->processors[i];
+        procs[i] = (struct req_proc){plugins_find(f->plugins, p->name), p->args_json ? p->args_json : "[]",
+                                     p->kwargs_json ? p->kwargs_json : "{}"};
+    }
+    for (size_t i = 0; i < s->n_bad_words; i++)
+        words[i] = (struct req_word){s->bad_words[i]->tokens, (uint32_t)s->bad_words[i]->n_tokens, NULL};
     uint64_t now = clock_ns();
     struct req src = {
         .id = id,
@@ -280,9 +320,17 @@ static struct req *make_req(const Weir__Submit *m, const struct io_facts *f, str
         .bias = bias,
         .n_bias = (uint32_t)s->n_bias_ids,
         .allowed = allowed,
-        .n_allowed_words = n_words,
+        .n_allowed_words = n_mask_words,
+        .words = words,
+        .n_words = (uint32_t)s->n_bad_words,
+        .procs = procs,
+        .n_procs = (uint32_t)s->n_processors,
+        .xargs = !s->n_processors ? NULL : s->xargs_json ? s->xargs_json : "{}",
         .n_logprobs = s->has_n_logprobs ? s->n_logprobs : -1,
         .n_prompt_logprobs = s->has_n_prompt_logprobs ? s->n_prompt_logprobs : -1,
+        .beams = s->beam_width > 0,
+        .length_penalty = s->has_length_penalty ? s->length_penalty : 1,
+        .want_raw = s->want_sum_logprob,
         .constraint = constraint,
         .starts_after = m->constraint ? m->constraint->starts_after : NULL,
         .n_starts_after = m->constraint ? (uint32_t)m->constraint->n_starts_after : 0,
@@ -293,6 +341,8 @@ static struct req *make_req(const Weir__Submit *m, const struct io_facts *f, str
     free(bias);
     free(resume);
     free(allowed);
+    free(words);
+    free(procs);
     return r;
 }
 

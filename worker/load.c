@@ -13,6 +13,7 @@
 #include "worker/cpu/team.h"
 #include "worker/device.h"
 #include "worker/file.h"
+#include "worker/procs.h"
 
 enum { MASK_THREADS_MAX = 8 };
 enum { ROWS_MAX = 4096, TOKENS_MAX_CPU = 2048, SEQS_DEFAULT = 256 };
@@ -194,11 +195,19 @@ static enum rc load_pooler(struct load *l, const struct worker_flags *f, const c
     return RC_OK;
 }
 
+static struct str generation_text(const struct load *l) {
+    const struct io_asset *a = assets_find(l->assets, l->n_assets, "generation_config.json");
+    return a ? (struct str){a->data, a->n} : (struct str){0};
+}
+
 enum rc load_files(struct load *l, const char *model, const struct worker_flags *f, struct err *e) {
     struct str config = {0};
     const char *task = NULL;
     enum pool_task pools = 0;
     enum rc rc = worker_flags_task(f, &task, e);
+    if (rc == RC_OK)
+        rc = plugins_load(&l->plugins, &f->plugins, e);
+    l->facts.plugins = l->plugins;
     if (rc == RC_OK)
         rc = load_find(model, &l->dir, e);
     if (rc == RC_OK)
@@ -207,11 +216,10 @@ enum rc load_files(struct load *l, const char *model, const struct worker_flags 
         rc = pooler_task(&l->config, task, &pools, e);
     if (rc == RC_OK)
         rc = assets_read(l->dir, l->assets, &l->n_assets, e);
-    bool reads_generation = strcmp(f->generation_config, "vllm") != 0; /* api.md 5.2.2 */
-    const struct io_asset *gen =
-        rc == RC_OK && reads_generation ? assets_find(l->assets, l->n_assets, "generation_config.json") : NULL;
-    if (gen)
-        rc = hf_generation_parse((struct str){gen->data, gen->n}, &l->generation, e);
+    bool reads_generation = strcmp(f->generation_config, "vllm") != 0, capped; /* api.md 5.2.2 */
+    if (rc == RC_OK)
+        rc = hf_generation_load(generation_text(l), f->generation_config,
+                                f->override_generation_config, &l->generation, &capped, e);
     if (rc == RC_OK && !pools)
         rc = fill_eos(l, reads_generation, e);
     if (rc == RC_OK && strcmp(f->load_format, "dummy"))
@@ -443,6 +451,7 @@ enum rc load_model(struct load *l, const struct worker_flags *f, struct engine_o
 
 void load_free(struct load *l) {
     engine_free(l->engine);
+    plugins_free(l->plugins); /* no state is left: the engine was freed */
     constraints_free(l->constraints);
     pooler_free(l->pooler);
     model_free(l->model);

@@ -21,6 +21,7 @@ struct load {
     struct be *be;
     struct model *model;
     struct pooler *pooler; /* NULL: the model generates */
+    struct plugins *plugins; /* logits processors; NULL: none */
     struct engine *engine;
     struct constraints *constraints; /* NULL for a model that does not generate */
     struct io_facts facts;

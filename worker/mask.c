@@ -117,8 +117,10 @@ static void run_job(const struct masks *m, struct mask_job *j, uint32_t *bits) {
         rc = mask_now(m, q, bits, &j->why);
         j->mask = bits;
         uint32_t id;
-        /* Log-probabilities are of steps, so with them every token has one. */
-        if (rc == RC_OK && q->req->n_logprobs < 0 && only_bit(bits, m->n_words, &id)) {
+        /* Log-probabilities are of steps, so with them every token has one; and so it is with banned words
+         * and logits processors. */
+        if (rc == RC_OK && q->req->n_logprobs < 0 && !q->req->n_words && !q->req->n_procs &&
+            only_bit(bits, m->n_words, &id)) {
             uint32_t *ahead = bits + m->n_words;
             memcpy(ahead, bits, m->n_words * sizeof *bits);
             follow(m, j, ahead);

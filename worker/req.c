@@ -4,8 +4,11 @@
 
 #include "common/hash.h"
 #include "worker/backend.h"
+#include "worker/beam.h"
 #include "worker/constraint.h"
+#include "worker/procs.h"
 #include "worker/seq.h"
+#include "worker/words.h"
 
 enum { REQ_ALIGN = 16 };
 
@@ -37,7 +40,24 @@ static size_t lay_out(const struct req *src, char *base) {
         if (base)
             resume[i].tokens = tokens;
     }
+    struct req_word *words = place(base, &at, src->words, src->n_words * sizeof *src->words);
+    for (uint32_t i = 0; i < src->n_words; i++) {
+        const uint32_t *ids = place(base, &at, src->words[i].ids, src->words[i].n * sizeof *ids);
+        if (base)
+            words[i].ids = ids;
+    }
+    struct req_proc *procs = place(base, &at, src->procs, src->n_procs * sizeof *src->procs);
+    for (uint32_t i = 0; i < src->n_procs; i++) {
+        const char *args = place(base, &at, src->procs[i].args, strlen(src->procs[i].args) + 1);
+        const char *kwargs = place(base, &at, src->procs[i].kwargs, strlen(src->procs[i].kwargs) + 1);
+        if (base)
+            procs[i] = (struct req_proc){src->procs[i].lp, args, kwargs};
+    }
+    const char *xargs = place(base, &at, src->xargs, src->xargs ? strlen(src->xargs) + 1 : 0);
     if (base) {
+        r->procs = procs;
+        r->xargs = src->xargs ? xargs : NULL;
+        r->words = words;
         r->prompt = prompt;
         r->stop_ids = stop_ids;
         r->starts_after = starts_after;
@@ -118,6 +138,7 @@ void req_prepare(struct req *r, const uint32_t *eos_ids, uint32_t n_eos_ids, boo
             r->stops[i] = i < n_eos ? eos_ids[i] : r->stop_ids[i - n_eos];
         r->n_stops = unique_ids(r->stops, n);
     }
+    words_prepare(r);
     if (req_penalises(r)) {
         uint32_t *ids = xcalloc(2 * (size_t)r->n_prompt, sizeof *ids);
         memcpy(ids, r->prompt, r->n_prompt * sizeof *ids);
@@ -144,14 +165,18 @@ void req_free(struct req *r) {
     for (uint32_t k = 0; r->seqs && k < r->n_samples; k++) {
         free(r->seqs[k].out);
         free(r->seqs[k].seen);
+        free(r->seqs[k].word_had);
+        procs_destroy(&r->seqs[k]);
         gram_run_free(r->seqs[k].run);
     }
     pooling_free(r->pool_state);
+    beam_free(r->beam);
     free(r->seqs);
     constraint_drop(r->constraint);
     free(r->hashes);
     free(r->stops);
     free(r->seen);
+    free(r->word_fails);
     free(r->prompt_logprobs);
     free(r->prompt_top_ids);
     free(r->prompt_top_logprobs);

@@ -1,5 +1,8 @@
 #include "worker/sample.h"
 
+#include "worker/beam.h"
+#include "worker/words.h"
+
 static uint32_t seen_find(const struct seq *q, uint32_t id) {
     uint32_t lo = 0, hi = q->n_seen;
     while (lo < hi) {
@@ -12,9 +15,7 @@ static uint32_t seen_find(const struct seq *q, uint32_t id) {
     return lo;
 }
 
-void sample_note(struct seq *q, uint32_t token) {
-    if (!q->seen)
-        return;
+static void seen_note(struct seq *q, uint32_t token) {
     uint32_t at = seen_find(q, token);
     if (at == q->n_seen || q->seen[at].id != token) {
         memmove(q->seen + at + 1, q->seen + at, (q->n_seen - at) * sizeof *q->seen);
@@ -22,6 +23,13 @@ void sample_note(struct seq *q, uint32_t token) {
         q->n_seen++;
     }
     q->seen[at].n_output++;
+}
+
+void sample_note(struct seq *q, uint32_t token) {
+    if (q->word_had)
+        words_note(q, token);
+    if (q->seen)
+        seen_note(q, token);
 }
 
 /* seen_start: the prompt's ids and the output so far, with room for the rest of the output. */
@@ -32,7 +40,7 @@ static void seen_start(struct seq *q, uint32_t n_vocab) {
     memcpy(q->seen, r->seen, r->n_seen * sizeof *q->seen);
     q->n_seen = r->n_seen;
     for (uint32_t i = 0; i < q->n_out; i++)
-        sample_note(q, q->out[i]);
+        seen_note(q, q->out[i]);
 }
 
 void sample_row_fill(struct sample_row *row, struct seq *q, uint32_t n_vocab, uint32_t logprobs_mode) {
@@ -59,6 +67,13 @@ void sample_row_fill(struct sample_row *row, struct seq *q, uint32_t n_vocab, ui
         .mask = r->allowed,
         .n_top = r->n_logprobs > 0 ? (uint32_t)r->n_logprobs : 0,
         .logprobs_mode = logprobs_mode,
-        .want_logprob = r->n_logprobs >= 0,
+        .want_logprob = r->n_logprobs >= 0 || r->want_raw,
     };
+    if (r->beams) {
+        row->n_top = beam_n_top(r);
+        row->want_logprob = true;
+        row->logprobs_mode = BE_RAW_LOGPROBS;
+    }
+    if (r->n_words)
+        row->banned = words_banned(q, too_early, &row->n_banned);
 }

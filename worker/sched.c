@@ -64,6 +64,8 @@ void sched_add(struct sched *s, struct req *r) {
         CHECK(q->state == SEQ_NEW && seq_known(q) < s->opts.max_len + seq_prompt_only(q));
         for (uint32_t g = 0; g < KV_GROUPS_MAX; g++)
             q->cow_src[g] = KV_NO_BLOCK;
+        if (r->beams && k > 0)
+            continue; /* sched_fork brings it in */
         if (q->n_out || !tail) {
             queue_push(s, q);
         } else {
@@ -76,14 +78,14 @@ void sched_add(struct sched *s, struct req *r) {
     }
 }
 
-static void take_seat(struct sched *s, struct seq *q) {
+void seat_take(struct sched *s, struct seq *q) {
     CHECK(s->n_seats_free > 0);
     q->seat = s->seats_free[--s->n_seats_free];
     running_insert(s, q);
     seq_ready(q);
 }
 
-static void leave_seat(struct sched *s, struct seq *q) {
+void seat_leave(struct sched *s, struct seq *q) {
     blocks_release(s, q);
     running_remove(s, q);
     s->seats_free[s->n_seats_free++] = q->seat;
@@ -115,7 +117,7 @@ void sched_end(struct sched *s, struct seq *q) {
         queue_remove(s, q);
         break;
     case SEQ_RUNNING:
-        leave_seat(s, q);
+        seat_leave(s, q);
         break;
     case SEQ_NEW:
     case SEQ_ENDED:
@@ -130,17 +132,19 @@ void sched_reset_prefix(struct sched *s) {
     prefix_reset(&s->prefix);
 }
 
-/* preempt: q gives up everything, also what this step had planned for it, and waits in its old place. */
-static void preempt(struct sched *s, struct seq *q) {
+void sched_preempt(struct sched *s, struct seq *q) {
     if (q->step_tokens) {
         s->tokens_left += q->step_tokens;
         s->rows_left++; /* only decodes are planned before someone earlier in order runs short */
         q->step_tokens = 0;
     }
-    leave_seat(s, q);
+    seat_leave(s, q);
     q->n_preempted++;
     s->n_preemptions++;
-    queue_push(s, q);
+    if (q->parked)
+        q->state = SEQ_NEW; /* it has nothing to compute until sched_unpark */
+    else
+        queue_push(s, q);
 }
 
 /* ---- planning --------------------------------------------------------------------------------- */
@@ -153,6 +157,8 @@ static bool decodes(const struct seq *q) {
  */
 static uint32_t chunk_of(const struct sched *s, const struct seq *q) {
     uint32_t want = seq_known(q) - q->n_computed;
+    if (want == 0)
+        return 0; /* parked */
     uint32_t n = MIN(MIN(want, s->tokens_left), sched_chunk_max(s));
     if (s->opts.whole_prompts)
         return want <= s->tokens_left ? want : 0;
@@ -192,7 +198,7 @@ static void plan_running(struct sched *s, struct seq *q) {
             return;
         }
         struct seq *victim = s->running[s->n_running - 1];
-        preempt(s, victim);
+        sched_preempt(s, victim);
         if (victim == q)
             return;
     }
@@ -211,7 +217,7 @@ static void fork_pending(struct sched *s, struct seq *q) {
         q->fork_next = k->fork_next;
         k->fork_next = NULL;
         s->n_pending--;
-        take_seat(s, k);
+        seat_take(s, k);
         blocks_share(s, q, k);
         s->rows_left--;
         s->plan.forks[s->plan.n_forks++] = (struct plan_fork){.from = q, .seq = k};
@@ -255,7 +261,7 @@ static bool admit(struct sched *s, uint64_t now_ns) {
     if (!fits(s, q, n_hits) || chunk_of(s, q) == 0)
         return false;
     queue_remove(s, q);
-    take_seat(s, q);
+    seat_take(s, q);
     blocks_adopt(s, q, n_hits);
     if (r->admitted_ns == 0) {
         r->admitted_ns = MAX(now_ns, 1);
@@ -269,6 +275,15 @@ static bool admit(struct sched *s, uint64_t now_ns) {
     for (uint32_t g = 0; g < s->opts.n_groups; g++)
         s->reserved[g] += blocks_lacking(s, q, g);
     return true;
+}
+
+static void admit_waiting(struct sched *s, uint64_t now_ns) {
+    while (s->n_waiting > 0 && s->n_seats_free > 0 && s->tokens_left > 0 && s->rows_left > 0) {
+        struct seq *q = s->waiting[0];
+        if (!admit(s, now_ns))
+            break;
+        fork_pending(s, q);
+    }
 }
 
 /* add_rows: rows of logits of an entry: the one to sample from first; those of prompt tokens in a second
@@ -341,12 +356,10 @@ const struct step_plan *sched_plan(struct sched *s, uint64_t now_ns) {
             s->reserved[g] += blocks_lacking(s, s->running[i], g);
     for (uint32_t i = 0; i < s->n_running; i++)
         fork_pending(s, s->running[i]);
-    while (s->n_waiting > 0 && s->n_seats_free > 0 && s->tokens_left > 0 && s->rows_left > 0) {
-        struct seq *q = s->waiting[0];
-        if (!admit(s, now_ns))
-            break;
-        fork_pending(s, q);
-    }
+    admit_waiting(s, now_ns);
+    /* Sequences of a beam search may wait for some that they leave no room for. */
+    if (s->tokens_left == s->opts.token_budget && s->n_waiting > 0 && sched_evict_parked(s))
+        admit_waiting(s, now_ns);
     complete(s);
     CHECK(p->n_entries > 0 || sched_idle(s));
     return p;

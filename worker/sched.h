@@ -116,6 +116,16 @@ void sched_end(struct sched *s, struct seq *q);
 const struct step_plan *sched_plan(struct sched *s, uint64_t now_ns);
 /* sched_computed: the planned step was computed: its full blocks become findable. Before any seq_accept. */
 void sched_computed(struct sched *s);
+/* Beam searches (sched_beam.c). Of such a request sched_add takes the first sequence alone. Between steps:
+ * sched_park: q, whose row was computed, waits for the others of its search; it may lose what it holds meanwhile.
+ * sched_drop: q, which has not ended, holds nothing any more and is not known here.
+ * sched_fork: q, which is not known here, becomes a parked copy of `from`, which is parked.
+ * sched_unpark: q goes on with one more token. */
+void sched_park(struct sched *s, struct seq *q);
+void sched_drop(struct sched *s, struct seq *q);
+void sched_fork(struct sched *s, const struct seq *from, struct seq *q);
+void sched_unpark(struct sched *s, struct seq *q, uint32_t token);
+
 /* sched_reset_prefix: forgets what is cached. */
 void sched_reset_prefix(struct sched *s);
 

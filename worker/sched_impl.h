@@ -14,6 +14,14 @@ void queue_remove(struct sched *s, struct seq *q); /* from waiting */
 void running_insert(struct sched *s, struct seq *q);
 void running_remove(struct sched *s, struct seq *q);
 
+/* seat_take: q runs, with no blocks yet. seat_leave: it gives up everything and is in no list. */
+void seat_take(struct sched *s, struct seq *q);
+void seat_leave(struct sched *s, struct seq *q);
+/* sched_preempt: q gives up everything, also what this step had planned for it, and waits in its old place. */
+void sched_preempt(struct sched *s, struct seq *q);
+/* sched_evict_parked: parked sequences give up what they hold. Returns whether there were any. */
+bool sched_evict_parked(struct sched *s);
+
 /* ---- blocks
  * --------------------------------------------------------------------------------------------------- */
 

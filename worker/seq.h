@@ -24,6 +24,8 @@ struct sample_bias; /* worker/backend.h */
 struct sample_seen;
 struct seq;
 struct constraint; /* worker/constraint.h */
+struct beam;       /* worker/beam.h */
+struct weir_lp;    /* worker/plugin/weir_plugin.h */
 struct gram_run;   /* common/gram/gram.h */
 
 /* req_resume: the output that a sample has already sent (replay after a worker was lost). */
@@ -38,6 +40,19 @@ struct prompt_logprob {
     uint32_t id;
     float logprob;
     uint32_t rank; /* from 1 */
+};
+
+/* req_word: a word that must not come, as ids. */
+struct req_word {
+    const uint32_t *ids; /* [n], n at least 1 */
+    uint32_t n;
+    uint32_t *fail; /* [n] worker/words.c's */
+};
+
+/* req_proc: a logits processor and its arguments, JSON texts. */
+struct req_proc {
+    const struct weir_lp *lp;
+    const char *args, *kwargs;
 };
 
 /* req: what a Submit asks for. The first part is the caller's, immutable once submitted. */
@@ -72,6 +87,15 @@ struct req {
     uint32_t n_bias;
     const uint32_t *allowed; /* [n_allowed_words] bitset over the vocabulary; NULL: all */
     uint32_t n_allowed_words;
+    struct req_word *words; /* [n_words] */
+    uint32_t n_words;
+    struct req_proc *procs; /* [n_procs] in the order they run */
+    uint32_t n_procs;
+    const char *xargs; /* JSON text for them; NULL if there are none */
+
+    bool beams; /* beam search: the samples are the hypotheses, best first */
+    float length_penalty;
+    bool want_raw; /* raw log-probabilities of the tokens too, whatever logprobs_mode says */
 
     int32_t n_logprobs;        /* -1: none; else top N beside the sampled one */
     int32_t n_prompt_logprobs; /* -1: none; else top N beside the prompt's own */
@@ -90,6 +114,7 @@ struct req {
     uint32_t n_hashes;
     uint32_t *stops; /* [n_stops] ids that end a sample, sorted, unique */
     uint32_t n_stops;
+    uint32_t *word_fails;     /* memory of the words' tables */
     struct sample_seen *seen; /* [n_seen] the prompt's ids, sorted, unique; NULL without penalties */
     uint32_t n_seen;
     struct req *hash_next;                  /* chain of the engine's table of live requests */
@@ -105,6 +130,7 @@ struct req {
     uint32_t n_prompt_done;                 /* leading entries of prompt_logprobs that are known */
     bool prompt_reported;
     struct pool_state *pool_state; /* of a pooling request that has begun */
+    struct beam *beam;             /* a beam search's state; NULL: none */
     bool compiling;                /* on the engine's list of requests whose constraint is being compiled */
     struct req *compile_next;
 };
@@ -123,8 +149,8 @@ bool req_stops_at(const struct req *r, uint32_t token);
 /* req_penalises: some penalty of r is on. */
 bool req_penalises(const struct req *r);
 
-/* A sequence is NEW until the scheduler has it, PENDING while it hangs on an earlier sample that computes the
- * prompt for it, WAITING in the queue, RUNNING with a seat (block tables), ENDED at last. Preemption leads
+/* A sequence is NEW until the scheduler has it, or, of a beam search, while it has nothing to do; PENDING while it
+ * hangs on an earlier sample that computes the prompt for it, WAITING in the queue, RUNNING with a seat (block tables), ENDED at last. Preemption leads
  * from RUNNING to WAITING. */
 enum seq_state { SEQ_NEW = 0, SEQ_PENDING, SEQ_WAITING, SEQ_RUNNING, SEQ_ENDED };
 
@@ -143,6 +169,7 @@ struct seq {
     uint32_t n_computed;
     struct sample_seen *seen; /* [n_seen], room for all that can come; NULL without penalties */
     uint32_t n_seen;
+    uint32_t *word_had;   /* [n_words] of each word; behind it the list of banned ids. NULL without words */
     struct gram_run *run; /* of the request's constraint, from the first sampled token on (worker/mask.h) */
     uint32_t n_run;       /* leading output tokens it has seen */
     bool run_on;          /* the constraint holds already */
@@ -157,6 +184,10 @@ struct seq {
     struct id128 chain;             /* name of block n_named - 1; zero for none */
     uint32_t n_preempted;
     bool first_sent; /* its first output event is out */
+    bool parked;     /* of a beam: its row was computed, and it waits for the others' */
+    void **lp_state;      /* [req.n_procs] states of its logits processors; NULL: none made */
+    uint32_t n_lp;        /* of them, made */
+    uint32_t lp_made;     /* n_preempted when they were made */
 
     /* of the step being planned */
     uint32_t step_tokens;            /* to compute; 0: not in this step */

@@ -120,6 +120,11 @@ MUST_USE enum rc hf_config_parse(struct str text, const json_t *overrides, struc
                                  struct err *e);
 void hf_config_fini(struct hf_config *c);
 MUST_USE enum rc hf_generation_parse(struct str text, struct hf_generation *out, struct err *e);
+/* hf_generation_load: what --generation-config and --override-generation-config make of the model's file (api.md
+ * 5.2.2). source: auto, vllm or a folder; override: a JSON object or NULL. *capped: max_new_tokens comes from the
+ * folder or the override, and so binds every request (5.3.3). */
+MUST_USE enum rc hf_generation_load(struct str own, const char *source, const char *override,
+                                    struct hf_generation *out, bool *capped, struct err *e);
 /* hf_is_encoder: its tokens attend in both directions, and nothing is cached. */
 static inline bool hf_is_encoder(const struct hf_config *c) {
     return c->arch >= HF_BERT;

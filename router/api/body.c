@@ -1,3 +1,5 @@
+#include <stdlib.h>
+
 #include "router/api/run.h"
 
 void usage_write(const struct gen_req *r, struct gen_counts n, struct buf *out) {
@@ -50,17 +52,18 @@ static void write_reasoning(const struct choice *c, struct buf *out) {
     }
 }
 
-static void write_choice(const struct gen_run *g, uint32_t i, struct buf *out) {
+/* write_choice: sample i of the run, as choice `index`. */
+static void write_choice(const struct gen_run *g, uint32_t i, uint32_t index, struct buf *out) {
     const struct choice *c = &g->choices[i];
     bool chat = g->r->route == GEN_CHAT;
     buf_addz(out, "{\"index\":");
-    buf_addu64(out, i);
+    buf_addu64(out, index);
     if (chat) {
         buf_addz(out, ",\"message\":{\"role\":");
         jw_str(out, g->r->role);
         buf_addz(out, ",\"content\":");
-        if (has_content(g, c))
-            jw_str(out, buf_str(&c->text));
+        if (has_content(g, c) || echo_of(g, i).n)
+            echo_text_write(g, i, buf_str(&c->text), out);
         else
             buf_addz(out, "null");
         buf_addz(out, ",\"refusal\":null,\"annotations\":null,\"audio\":null,\"function_call\":null");
@@ -73,13 +76,17 @@ static void write_choice(const struct gen_run *g, uint32_t i, struct buf *out) {
         buf_addc(out, '}');
     } else {
         buf_addz(out, ",\"text\":");
-        jw_str(out, buf_str(&c->text));
+        echo_text_write(g, i, buf_str(&c->text), out);
     }
     buf_addz(out, ",\"logprobs\":");
-    lp_write(g, &c->lp, out);
+    lp_write(g, echo_columns(g, i), &c->lp, out);
     buf_addc(out, ',');
     finish_write(g, c, out);
-    buf_addz(out, chat ? "}" : ",\"prompt_logprobs\":null}");
+    if (!chat) {
+        buf_addz(out, ",\"prompt_logprobs\":");
+        echo_list_write(g, i / g->r->n_samples, out);
+    }
+    buf_addc(out, '}');
 }
 
 void body_write(const struct gen_run *g, struct buf *out) {
@@ -93,15 +100,22 @@ void body_write(const struct gen_run *g, struct buf *out) {
     buf_addz(out, ",\"model\":");
     jw_str(out, r->model_name);
     buf_addz(out, ",\"choices\":[");
-    for (uint32_t i = 0; i < g->n_choices; i++) {
+    uint32_t *order = xcalloc(r->n_samples, sizeof *order);
+    for (uint32_t i = 0; i < r->n_prompts * r->n; i++) {
         if (i)
             buf_addc(out, ',');
-        write_choice(g, i, out);
+        if (i % r->n == 0)
+            samples_order(g, i / r->n, order);
+        write_choice(g, i / r->n * r->n_samples + order[i % r->n], i, out);
     }
+    free(order);
     buf_addz(out, "],\"service_tier\":null,\"system_fingerprint\":");
     jw_strz(out, r->model->fingerprint);
     buf_addz(out, ",\"usage\":");
     usage_write(r, gen_run_counts(g), out);
-    buf_addz(out, chat ? ",\"prompt_logprobs\":null,\"kv_transfer_params\":null}"
-                       : ",\"kv_transfer_params\":null}");
+    if (chat) {
+        buf_addz(out, ",\"prompt_logprobs\":");
+        echo_list_write(g, 0, out);
+    }
+    buf_addz(out, ",\"kv_transfer_params\":null}");
 }

@@ -31,12 +31,23 @@ static void add_fingerprint(const struct gen_run *g, struct buf *sse) {
 
 /* continuous: the usage of a choice and its prompt so far. */
 static void continuous(const struct gen_run *g, uint32_t choice, struct buf *sse) {
-    uint32_t prompt = choice / g->r->n;
+    uint32_t prompt = choice / g->r->n_samples;
     LIT(sse, ",\"usage\":");
     usage_write(
         g->r,
         (struct gen_counts){g->r->prompts[prompt].n_ids, g->cached[prompt], g->choices[choice].n_tokens},
         sse);
+}
+
+/* event_echo: the echoed message of a chat's choice. */
+static void event_echo(const struct gen_run *g, uint32_t choice, struct buf *sse) {
+    open_choice(g, choice, sse);
+    LIT(sse, ",\"delta\":{\"content\":");
+    jw_str(sse, g->r->chat_echo);
+    LIT(sse, "},\"logprobs\":null,\"finish_reason\":null}]");
+    if (g->r->continuous_usage)
+        continuous(g, choice, sse);
+    LIT(sse, "}\n\n");
 }
 
 void event_roles(const struct gen_run *g, struct buf *sse) {
@@ -49,6 +60,8 @@ void event_roles(const struct gen_run *g, struct buf *sse) {
             continuous(g, i, sse);
         LIT(sse, "}\n\n");
     }
+    for (uint32_t i = 0; g->r->chat_echo.n && i < g->n_choices; i++)
+        event_echo(g, i, sse);
 }
 
 /* delta: of a chat whose text is taken apart. */
@@ -80,11 +93,14 @@ static void delta(const struct gen_run *g, struct buf *sse) {
 void event_step(const struct gen_run *g, uint32_t choice, struct str text, const struct lp_columns *lp,
                 struct buf *sse) {
     const struct choice *c = &g->choices[choice];
-    bool chat = g->r->route == GEN_CHAT;
+    bool chat = g->r->route == GEN_CHAT, echoes = !chat && g->r->echo && !c->begun;
     open_choice(g, choice, sse);
     if (!chat) {
         LIT(sse, ",\"text\":");
-        jw_str(sse, text);
+        if (echoes)
+            echo_text_write(g, choice, text, sse);
+        else
+            jw_str(sse, text);
     } else if (c->parse || g->r->tools_mode != TOOLS_NONE || (c->done && text.n == 0)) {
         delta(g, sse);
     } else {
@@ -93,8 +109,8 @@ void event_step(const struct gen_run *g, uint32_t choice, struct str text, const
         buf_addc(sse, '}');
     }
     LIT(sse, ",\"logprobs\":");
-    if (lp)
-        lp_write(g, lp, sse);
+    if (lp || (echoes && g->r->logprobs))
+        lp_write(g, echoes ? echo_columns(g, choice) : NULL, lp ? lp : &g->lp, sse);
     else
         LIT(sse, "null");
     if (c->done) {

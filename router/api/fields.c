@@ -228,9 +228,8 @@ static bool covers(const json_t *v, const json_t *dflt) {
     return true;
 }
 
-/* refuse: RC_OK if the value is null or neutral. best_of, whose neutral value is `n`, comes when all was
- * read. */
-static enum rc refuse(const struct field *f, json_t *body, const struct field_values *v, struct err *e) {
+/* refuse: RC_OK if the value is null or neutral. */
+static enum rc refuse(const struct field *f, json_t *body, struct err *e) {
     json_t *value = json_object_get(body, f->name);
     if (!value || json_is_null(value))
         return RC_OK;
@@ -241,9 +240,9 @@ static enum rc refuse(const struct field *f, json_t *body, const struct field_va
         rc = json_get_bool(body, "", f->name, &b, NULL, e);
         same = b == !strcmp(f->dflt, "true");
     } else if (f->kind == FIELD_INT) {
-        int64_t i = 0, n = v->n.set ? v->n.v : 1;
+        int64_t i = 0;
         rc = json_get_int(body, "", f->name, &i, NULL, e);
-        same = !strcmp(f->dflt, "n") ? i == n : strcmp(f->dflt, "null") && i == strtoll(f->dflt, NULL, 10);
+        same = strcmp(f->dflt, "null") && i == strtoll(f->dflt, NULL, 10);
     } else if (f->kind == FIELD_FLOAT) {
         double d = 0;
         rc = json_get_float(body, "", f->name, &d, NULL, e);
@@ -265,7 +264,6 @@ enum rc api_fields_read(unsigned route, json_t *body, const struct router_limits
                         struct field_values *v, struct err *e) {
     memset(v, 0, sizeof *v);
     size_t n_unknown = 0;
-    const struct field *best_of = NULL;
     for (void *it = json_object_iter(body); it; it = json_object_iter_next(body, it)) {
         const char *name = json_object_iter_key(it);
         size_t n_name = json_object_iter_key_len(it);
@@ -282,14 +280,12 @@ enum rc api_fields_read(unsigned route, json_t *body, const struct router_limits
             rc = read_value(f, body, limits, (char *)v + f->place, e);
         else if (f->rule == FIELD_IGNORED)
             rc = check_kind(f, body, limits, e);
-        else if (f->rule == FIELD_REFUSED && !strcmp(f->dflt, "n"))
-            best_of = f;
-        else if (f->rule == FIELD_REFUSED)
-            rc = refuse(f, body, v, e);
+        else
+            rc = refuse(f, body, e);
         if (rc)
             return rc;
     }
-    return best_of ? refuse(best_of, body, v, e) : RC_OK;
+    return RC_OK;
 }
 
 enum rc api_fields_required(unsigned route, const json_t *body, struct err *e) {

@@ -74,7 +74,7 @@ struct field {
 struct field_values {
     struct opt_str model, request_id, cache_salt, reasoning_effort;
     struct opt_str text; /* tokenize: `prompt` */
-    struct opt_str truncation_side, encoding_format, task; /* pooling */
+    struct opt_str truncation_side, encoding_format, task;
     struct opt_int truncate, dimensions, top_n, max_tokens_per_doc;
     struct opt_bool use_activation, return_documents;
     json_t *input, *query;
@@ -88,6 +88,10 @@ struct field_values {
     struct opt_bool ids_as_tokens, add_generation_prompt, continue_final_message, return_token_strs;
     struct opt_str chat_template;
     json_t *prompt, *messages, *tokens, *stop, *stop_token_ids, *logit_bias, *stream_options;
+    json_t *allowed_ids, *bad_words, *logits_processors, *vllm_xargs;
+    struct opt_int best_of, prompt_logprobs;
+    struct opt_bool use_beam_search, echo;
+    struct opt_float length_penalty;
     json_t *documents, *chat_template_kwargs, *tools, *tool_choice;
     json_t *response_format, *guided_json, *guided_choice, *structural_tag, *structured_outputs;
     struct opt_str guided_regex, guided_grammar, guided_backend, guided_whitespace;

@@ -44,6 +44,7 @@ struct gen_env {
     void *arg;
     _Atomic uint64_t n_requests; /* counter for --seed */
     struct gen_good good[GEN_GOOD];
+    struct gram *processor_names; /* logits processors that requests may name; NULL: none */
 };
 
 /* Whether the output is the arguments of one call, or an array of calls (api.md 11.1). */
@@ -53,7 +54,9 @@ struct gen_prompt {
     const uint32_t *ids;
     uint32_t n_ids;
     const uint32_t *types; /* [n_ids] token types; NULL: all 0 */
-    uint32_t max_tokens;   /* resolved: api.md 5.3; 0: a pooling request */
+    uint32_t max_tokens;   /* resolved: api.md 5.3; 0: a pooling request, or an echo alone */
+    struct str echo;       /* what the choices of an echoing request begin with */
+    uint32_t n_front;      /* leading ids that the tokenizer added and that echo does not show */
 };
 
 /* gen_req: immutable after gen_prepare; everything lives in its arena. */
@@ -67,7 +70,14 @@ struct gen_req {
     struct str id_suffix;     /* its part for X-Request-Id (api.md 2.6.3) */
     int64_t created_unix_s;
     struct gen_prompt *prompts;
-    uint32_t n_prompts, n; /* n choices of each prompt; choice index = prompt * n + k */
+    uint32_t n_prompts, n;  /* n choices of each prompt; choice index = prompt * n + k */
+    uint32_t n_samples;     /* sequences of each prompt, of which the best n are shown; n, best_of, or beams */
+    bool beams;             /* beam search: the worker gives them best first */
+    float length_penalty;
+    bool echo, echo_alone;  /* echo_alone: nothing is generated */
+    bool sums;              /* samples are ranked by the sum of their raw log-probabilities */
+    int32_t n_prompt_top;   /* alternatives asked of the worker for each token of the prompt; -1: nothing */
+    int32_t n_prompt_list;  /* alternatives in prompt_logprobs; -1: null */
     bool stream, include_usage, continuous_usage;
     bool logprobs;  /* wanted at all */
     uint32_t n_top; /* alternatives beside the sampled token */
@@ -79,6 +89,7 @@ struct gen_req {
     uint32_t n_stop_strings;
     uint32_t min_tokens;
     struct str role; /* chat: of the answer */
+    struct str chat_echo; /* what its content begins with */
     int32_t priority;
     struct id128 domain; /* of the prefix cache: revision and salt */
     struct {             /* sampling, resolved */
@@ -93,6 +104,13 @@ struct gen_req {
         const uint32_t *bias_ids; /* ascending */
         const float *bias_values;
         uint32_t n_bias;
+        const uint32_t *allowed; /* the only ids that may come; n_allowed 0: all */
+        uint32_t n_allowed;
+        Weir__BadWord **bad_words; /* as they go out */
+        uint32_t n_bad_words;
+        Weir__Processor **processors; /* likewise */
+        uint32_t n_processors;
+        char *xargs_json; /* vllm_xargs; NULL without processors */
     } s;
     struct {                      /* structured output, api.md 9 */
         enum gram_kind kind;      /* 0: none */
@@ -152,9 +170,19 @@ const struct gen_req *gen_run_req(const struct gen_run *g);
 struct gen_first { /* before a choice's first token */
     uint32_t cached_tokens;
 };
+/* gen_prompt_row: what the model thought of one token of the prompt. */
+struct gen_prompt_row {
+    float logprob;
+    uint32_t rank; /* from 1; 0: the first token, of which nothing is known */
+    const uint32_t *top_ids; /* [n_top] */
+    const float *top_logprobs;
+    uint32_t n_top;
+};
 struct gen_token {
     uint32_t id;
     float logprob;
+    float raw_logprob; /* whatever --logprobs-mode says */
+    bool unknown;      /* the prompt's first: there is no log-probability */
     uint32_t rank;
     const uint32_t *top_ids; /* [n_top] */
     const float *top_logprobs;
@@ -177,6 +205,12 @@ enum gen_action {
 
 /* gen_first: notes the prompt's cached tokens. */
 void gen_on_first(struct gen_run *g, uint32_t choice, const struct gen_first *f);
+/* gen_on_prompt: the next n rows of a prompt, before any step of its choices. RC_INTERNAL: more than it has
+ * tokens, or a value that cannot be printed. */
+MUST_USE enum rc gen_on_prompt(struct gen_run *g, uint32_t prompt, const struct gen_prompt_row *rows, uint32_t n,
+                               struct err *e);
+/* gen_prompt_known: every row that the request needs of that prompt has come. */
+bool gen_prompt_known(const struct gen_run *g, uint32_t prompt);
 /* gen_on_step: one engine step of one choice: token may be NULL (a finish alone), finish may be NULL. With
  * `stream` appends the step's events to sse (a "data: {...}\n\n" for each); without, nothing is appended.
  * Outputs for a choice that has finished are ignored. */

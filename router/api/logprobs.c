@@ -63,10 +63,15 @@ static void completions_add(struct gen_run *g, const struct gen_token *t, uint32
     comma(&to->offsets);
     buf_addu64(&to->offsets, offset);
     comma(&to->logprobs);
-    jw_f32(&to->logprobs, t->logprob);
     comma(&to->tokens);
     token_write(g->r, t->id, &to->tokens);
     comma(&to->tops);
+    if (t->unknown) {
+        buf_addz(&to->logprobs, "null");
+        buf_addz(&to->tops, "null");
+        return;
+    }
+    jw_f32(&to->logprobs, t->logprob);
     buf_addc(&to->tops, '{');
     size_t begin = to->tops.len;
     bool sampled = false;
@@ -131,23 +136,59 @@ void lp_fini(struct lp_columns *c) {
     buf_fini(&c->tops);
 }
 
-static void column(struct buf *out, const char *open, const struct buf *values) {
+void lp_list_add(const struct gen_run *g, const struct gen_token *t, struct buf *out) {
+    comma(out);
+    if (t->unknown) {
+        buf_addz(out, "null");
+        return;
+    }
+    uint32_t n = MIN(t->n_top, (uint32_t)g->r->n_prompt_list);
+    bool own = false;
+    buf_addc(out, '{');
+    for (uint32_t i = 0; i < n || !own; i++) {
+        bool listed = i < n;
+        uint32_t id = listed ? t->top_ids[i] : t->id;
+        if (i)
+            buf_addc(out, ',');
+        buf_addz(out, g->r->ids_as_tokens ? "\"token_id:" : "\"");
+        buf_addu64(out, id);
+        buf_addz(out, "\":{\"logprob\":");
+        jw_f32(out, listed ? t->top_logprobs[i] : t->logprob);
+        buf_addz(out, ",\"rank\":");
+        buf_addu64(out, listed ? i + 1 : t->rank);
+        buf_addz(out, ",\"decoded_token\":");
+        token_write(g->r, id, out);
+        buf_addc(out, '}');
+        own |= id == t->id;
+    }
+    buf_addc(out, '}');
+}
+
+/* column: the values of both, in brackets. */
+static void column(struct buf *out, const char *open, const struct buf *before, const struct buf *values) {
     buf_addz(out, open);
+    buf_add(out, before->data, before->len);
+    if (before->len && values->len)
+        buf_addc(out, ',');
     buf_add(out, values->data, values->len);
     buf_addc(out, ']');
 }
 
-void lp_write(const struct gen_run *g, const struct lp_columns *c, struct buf *out) {
+void lp_write(const struct gen_run *g, const struct lp_columns *before, const struct lp_columns *c,
+              struct buf *out) {
+    static const struct lp_columns none = {0};
+    if (!before)
+        before = &none;
     if (!g->r->logprobs) {
         buf_addz(out, "null");
     } else if (g->r->route == GEN_CHAT) {
-        column(out, "{\"content\":[", &c->tokens);
+        column(out, "{\"content\":[", &none.tokens, &c->tokens);
         buf_addz(out, ",\"refusal\":null}");
     } else {
-        column(out, "{\"text_offset\":[", &c->offsets);
-        column(out, ",\"token_logprobs\":[", &c->logprobs);
-        column(out, ",\"tokens\":[", &c->tokens);
-        column(out, ",\"top_logprobs\":[", &c->tops);
+        column(out, "{\"text_offset\":[", &before->offsets, &c->offsets);
+        column(out, ",\"token_logprobs\":[", &before->logprobs, &c->logprobs);
+        column(out, ",\"tokens\":[", &before->tokens, &c->tokens);
+        column(out, ",\"top_logprobs\":[", &before->tops, &c->tops);
         buf_addc(out, '}');
     }
 }

@@ -113,15 +113,11 @@ static enum rc load_kwargs(struct model_info *m, const struct router_opts *o, st
 
 static enum rc load_defaults(struct model_info *m, struct str file, const struct router_opts *o,
                              struct err *e) {
-    const char *source = o->generation_config ? o->generation_config : "auto";
-    m->defaults = (struct hf_generation){
-        .temperature = NAN, .top_p = NAN, .top_k = NAN, .min_p = NAN, .repetition_penalty = NAN};
-    if (!strcmp(source, "vllm"))
-        return RC_OK;
-    if (strcmp(source, "auto"))
-        return err_set(e, RC_UNSUPPORTED, NULL, "--generation-config %s: this build knows auto and vllm",
-                       source);
-    return file.n ? hf_generation_parse(file, &m->defaults, e) : RC_OK;
+    bool capped = false;
+    enum rc rc = hf_generation_load(file, o->generation_config ? o->generation_config : "auto",
+                                    o->override_generation_config, &m->defaults, &capped, e);
+    m->max_new_tokens_cap = capped ? m->defaults.max_new_tokens : 0;
+    return rc;
 }
 
 /* ---- pooling ----------------------------------------------------------------------------------------- */

@@ -72,6 +72,7 @@ struct model_info {
     json_t *template_vars;                     /* bos_token, eos_token and other named special tokens */
     json_t *default_kwargs;                    /* --default-chat-template-kwargs or NULL */
     struct hf_generation defaults;
+    uint64_t max_new_tokens_cap;   /* of every request (api.md 5.3.3); 0: none */
     struct model_pooling *pooling; /* NULL: it generates */
     char *chat_text, *tokenizer_info; /* both NULL without --enable-tokenizer-info-endpoint */
     char fingerprint[32];          /* "weir-0.1.0-89abcdef" */

@@ -166,7 +166,8 @@ enum rc pool_check(const struct field_values *v, const struct router_opts *o, st
     enum rc rc = RC_OK;
     size_t n = 1;
     r->pool = arena_zalloc(&r->arena, 1, sizeof *r->pool);
-    r->n = 1;
+    r->n = r->n_samples = 1;
+    r->n_prompt_top = r->n_prompt_list = -1;
     if (r->route == GEN_SCORE || r->route == GEN_RERANK)
         return RC_OK;
     if (!v->input == !v->messages)

@@ -5,6 +5,7 @@
 #include "router/api/chat.h"
 #include "router/api/constraint.h"
 #include "router/api/pool.h"
+#include "router/api/processors.h"
 #include "router/api/request.h"
 
 enum { SALT_BYTES_MAX = 256 };
@@ -117,16 +118,20 @@ static void set_role(const struct router_opts *o, const struct chat_input *in, s
 
 /* ---- the request ------------------------------------------------------------------------------------- */
 
-static enum rc encode_chat(const struct router_opts *o, struct chat_input *in, struct gen_req *r,
-                           struct err *e) {
+static enum rc encode_chat(const struct router_opts *o, struct chat_input *in, const struct prompt_cut *cut,
+                           struct gen_req *r, struct err *e) {
     struct arena scratch;
     struct tok_ids ids = {0};
     struct chat_times times = {0};
     arena_init(&scratch);
     set_role(o, in, r);
+    if (r->echo)
+        echo_message(in->messages, r);
     enum rc rc = chat_encode(r->model, o, in, &scratch, &ids, &times, e);
-    if (!rc)
+    if (!rc) {
+        prompt_cut_ids(cut, 0, &ids);
         rc = prompt_set(r, 0, &ids, e);
+    }
     r->template_ns = times.template_ns;
     r->tokenize_ns = times.tokenize_ns;
     tok_ids_fini(&ids);
@@ -134,9 +139,10 @@ static enum rc encode_chat(const struct router_opts *o, struct chat_input *in, s
     return rc;
 }
 
-static enum rc encode_completion(const struct field_values *v, struct gen_req *r, struct err *e) {
+static enum rc encode_completion(const struct field_values *v, const struct prompt_cut *cut,
+                                 struct gen_req *r, struct err *e) {
     uint64_t start_ns = clock_ns();
-    enum rc rc = prompts_encode(v->prompt, v->add_special.set ? v->add_special.v : true, r, e);
+    enum rc rc = prompts_encode(v->prompt, v->add_special.set ? v->add_special.v : true, cut, r, e);
     r->tokenize_ns = clock_ns() - start_ns;
     return rc;
 }
@@ -160,10 +166,19 @@ static enum rc prepare_pool(struct gen_env *env, const struct field_values *v, s
 /* check_entries: an answer that is not streamed is gathered whole: what log-probabilities may add to it is
  * bounded (about 70 bytes each). */
 static enum rc check_entries(const struct router_limits *limits, const struct gen_req *r, struct err *e) {
-    uint64_t n_tokens = 0, n_entries;
-    for (uint32_t i = 0; i < r->n_prompts; i++)
-        n_tokens += (uint64_t)r->prompts[i].max_tokens * r->n;
-    n_entries = n_tokens * ((uint64_t)r->n_top + 1); /* below 2^12 x 2^25 x 2^20 */
+    uint64_t n_tokens = 0, n_prompt_tokens = 0, n_entries;
+    for (uint32_t i = 0; i < r->n_prompts; i++) {
+        n_tokens += (uint64_t)r->prompts[i].max_tokens * r->n_samples;
+        n_prompt_tokens += (uint64_t)r->prompts[i].n_ids * r->n;
+    }
+    n_entries = n_prompt_tokens * ((uint64_t)r->n_prompt_top + 1); /* each below 2^12 x 2^25 x 2^20 */
+    if (n_entries > (uint64_t)limits->logprob_entries)
+        return err_set(e, RC_INVALID, "prompt_logprobs",
+                       "prompt_logprobs: %llu tokens of prompts with %d alternatives each are %llu entries, must "
+                       "be less_than_equal %lld (--max-logprob-entries)",
+                       (unsigned long long)n_prompt_tokens, r->n_prompt_top, (unsigned long long)n_entries,
+                       (long long)limits->logprob_entries);
+    n_entries = n_tokens * ((uint64_t)r->n_top + 1);
     if (r->stream || !r->logprobs || n_entries <= (uint64_t)limits->logprob_entries)
         return RC_OK;
     return err_set(e, RC_INVALID, r->route == GEN_CHAT ? "top_logprobs" : "logprobs",
@@ -200,6 +215,10 @@ static enum rc prepare(struct gen_env *env, json_t *root, struct str id_suffix, 
         chat.tools = NULL;
     if (!rc)
         rc = constraint_read(&v, o, r, e);
+    if (!rc)
+        rc = processors_read(&v, env->processor_names, r, e);
+    if (!rc && r->beams)
+        rc = beams_check(&v, &raw, r, e);
     if (!rc && light && r->constraint.kind)
         return RC_AGAIN;
     if (!rc)
@@ -214,16 +233,21 @@ static enum rc prepare(struct gen_env *env, json_t *root, struct str id_suffix, 
         rc = pool_check_task(r, e);
     if (!rc)
         rc = sampling_resolve(&v, env, &raw, r, e);
+    struct prompt_cut cut = {0};
+    if (!rc)
+        rc = prompt_cut_of(&v, r, &cut, e);
     if (rc)
         return rc;
     set_id(r, id_suffix, v.request_id.v);
     set_names(&v, r);
     r->prompts = arena_zalloc(&r->arena, r->n_prompts, sizeof *r->prompts);
-    rc = r->route == GEN_CHAT ? encode_chat(o, &chat, r, e) : encode_completion(&v, r, e);
+    rc = r->route == GEN_CHAT ? encode_chat(o, &chat, &cut, r, e) : encode_completion(&v, &cut, r, e);
     if (!rc)
         rc = prompt_budgets(&v, r, e);
     if (!rc && r->route == GEN_CHAT)
         rc = parsing_set(&v, o, r, e);
+    if (!rc && r->echo)
+        rc = echo_limit(r, &o->limit, e);
     if (!rc)
         rc = check_entries(&o->limit, r, e);
     return rc ? rc : constraint_check(env, r, e);
@@ -298,7 +322,7 @@ void gen_submit(const struct gen_req *r, uint32_t prompt, struct gen_submit *scr
     }
     weir__sampling__init(s);
 #define SET(member, value) (s->has_##member = 1, s->member = (value))
-    SET(n_samples, r->n);
+    SET(n_samples, r->n_samples);
     SET(max_tokens, p->max_tokens);
     SET(min_tokens, r->min_tokens);
     SET(temperature, r->s.temperature);
@@ -313,6 +337,12 @@ void gen_submit(const struct gen_req *r, uint32_t prompt, struct gen_submit *scr
     SET(seed, r->s.seeded || prompt == 0 ? r->s.seed : hash_u64(r->s.seed + prompt));
     SET(ignore_eos, r->s.ignore_eos);
     SET(n_logprobs, r->logprobs ? (int32_t)r->n_top : -1);
+    SET(n_prompt_logprobs, r->n_prompt_top);
+    SET(want_sum_logprob, r->sums);
+    if (r->beams) {
+        SET(beam_width, r->n_samples);
+        SET(length_penalty, r->length_penalty);
+    }
 #undef SET
     s->stop_ids = UNCONST(uint32_t, r->s.stop_ids);
     s->n_stop_ids = r->s.n_stop_ids;
@@ -320,6 +350,13 @@ void gen_submit(const struct gen_req *r, uint32_t prompt, struct gen_submit *scr
     s->n_bias_ids = r->s.n_bias;
     s->bias_values = UNCONST(float, r->s.bias_values);
     s->n_bias_values = r->s.n_bias;
+    s->allowed_ids = UNCONST(uint32_t, r->s.allowed);
+    s->n_allowed_ids = r->s.n_allowed;
+    s->bad_words = r->s.bad_words;
+    s->n_bad_words = r->s.n_bad_words;
+    s->processors = r->s.processors;
+    s->n_processors = r->s.n_processors;
+    s->xargs_json = r->s.n_processors ? r->s.xargs_json : NULL;
     if (r->constraint.kind) {
         Weir__Constraint *c = &scratch->constraint;
         weir__constraint__init(c);

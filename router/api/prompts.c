@@ -83,8 +83,8 @@ enum rc prompts_check(const json_t *prompt, const struct router_limits *limits, 
     size_t n = 1;
     enum rc rc = input_check(prompt, "prompt", empty_prompt, limits->prompts, "--max-prompts", &n, e);
     if (!rc)
-        rc = api_field_limit("n", "sequences (prompts times n)", n * r->n, limits->sequences,
-                             "--max-sequences", e);
+        rc = api_field_limit(r->n_samples > r->n ? "best_of" : "n", "sequences (prompts times best_of)",
+                             n * r->n_samples, limits->sequences, "--max-sequences", e);
     r->n_prompts = (uint32_t)n;
     return rc;
 }
@@ -97,7 +97,7 @@ enum rc prompt_set(struct gen_req *r, uint32_t i, const struct tok_ids *ids, str
     for (size_t k = 0; k < ids->n; k++)
         if (UNLIKELY(ids->v[k] >= vocab_size))
             return api_check_token(param, ids->v[k], vocab_size, e);
-    if (ids->n >= r->model->facts.max_model_len)
+    if (ids->n >= (size_t)r->model->facts.max_model_len + r->echo_alone)
         return err_set(e, RC_INVALID, param,
                        "%s has %zu tokens, which leaves no room: the maximum context length of the "
                        "model is %u tokens",
@@ -125,55 +125,120 @@ enum rc input_ids(const json_t *list, const char *path, uint32_t vocab_size, str
     return RC_OK;
 }
 
-/* encode_one: a text or a list of ids, checked before. */
-static enum rc encode_one(const json_t *v, const char *path, bool add_special, struct gen_req *r,
-                          struct tok_ids *ids, struct err *e) {
-    if (!json_is_string(v))
-        return input_ids(v, path, r->model->facts.vocab_size, ids, e);
-    tok_encode(r->model->tok, json_string_value(v), json_string_length(v), NULL, 0,
-               add_special ? TOK_ADD_SPECIAL : 0, ids);
+enum rc prompt_cut_of(const struct field_values *v, const struct gen_req *r, struct prompt_cut *out,
+                      struct err *e) {
+    uint32_t context = r->model->facts.max_model_len;
+    struct str side = v->truncation_side.v;
+    if (v->truncate.set && v->truncate.v == 0)
+        return err_set(e, RC_INVALID, "truncate_prompt_tokens",
+                       "truncate_prompt_tokens must be -1, or greater_than_equal 1");
+    if (v->truncate.v > (int64_t)context)
+        return err_set(
+            e, RC_INVALID, "truncate_prompt_tokens",
+            "truncate_prompt_tokens %lld is larger than the context of %u: select a smaller truncation size",
+            (long long)v->truncate.v, context);
+    *out = (struct prompt_cut){.on = v->truncate.set, .right = str_eqz(side, "right")};
+    struct opt_int limit = v->max_completion_tokens.set ? v->max_completion_tokens : v->max_tokens;
+    int64_t beside = limit.set ? limit.v : 1; /* an explicit limit above the context is refused later */
+    out->max = v->truncate.v > 0 ? (uint32_t)v->truncate.v : (uint32_t)MAX((int64_t)context - beside, 1);
     return RC_OK;
 }
 
-enum rc prompts_encode(const json_t *prompt, bool add_special, struct gen_req *r, struct err *e) {
+bool prompt_cut_ids(const struct prompt_cut *cut, size_t n_kept, struct tok_ids *ids) {
+    size_t max = cut->max - MIN(n_kept, cut->max);
+    if (!cut->on || ids->n <= max)
+        return false;
+    if (!cut->right)
+        memmove(ids->v, ids->v + (ids->n - max), max * sizeof *ids->v);
+    ids->n = max;
+    return true;
+}
+
+/* encode_cut: a text of which the tokenizer's special tokens stay while there is room for others. Returns
+ * whether some of it went. */
+static bool encode_cut(const json_t *text, bool add_special, const struct prompt_cut *cut,
+                       const struct tok *tok, struct tok_ids *ids) {
+    struct tok_ids plain = {0};
+    size_t n_front = 0, n_back = 0;
+    bool less = false;
+    tok_encode(tok, json_string_value(text), json_string_length(text), NULL, 0, 0, &plain);
+    if (add_special)
+        tok_n_special(tok, &n_front, &n_back);
+    if (cut->max > n_front + n_back)
+        less = prompt_cut_ids(cut, n_front + n_back, &plain);
+    if (add_special)
+        tok_wrap(tok, (struct tok_text_ids){plain.v, plain.n}, ids, NULL);
+    for (size_t i = 0; !add_special && i < plain.n; i++)
+        tok_ids_push(ids, plain.v[i]);
+    less |= prompt_cut_ids(cut, 0, ids);
+    tok_ids_fini(&plain);
+    return less;
+}
+
+/* encode_one: a text or a list of ids, checked before. *whole: the text, if all of it is there. */
+static enum rc encode_one(const json_t *v, const char *path, bool add_special, const struct prompt_cut *cut,
+                          struct gen_req *r, struct tok_ids *ids, struct str *whole, struct err *e) {
+    if (!json_is_string(v)) {
+        enum rc rc = input_ids(v, path, r->model->facts.vocab_size, ids, e);
+        prompt_cut_ids(cut, 0, ids);
+        return rc;
+    }
+    struct str text = {json_string_value(v), json_string_length(v)};
+    if (cut->on && encode_cut(v, add_special, cut, r->model->tok, ids))
+        return RC_OK;
+    if (!cut->on)
+        tok_encode(r->model->tok, text.p, text.n, NULL, 0, add_special ? TOK_ADD_SPECIAL : 0, ids);
+    *whole = text;
+    return RC_OK;
+}
+
+enum rc prompts_encode(const json_t *prompt, bool add_special, const struct prompt_cut *cut, struct gen_req *r,
+                       struct err *e) {
     struct tok_ids ids = {0};
+    size_t n_front = 0, n_back;
     bool several = input_several(prompt);
     enum rc rc = RC_OK;
+    if (add_special)
+        tok_n_special(r->model->tok, &n_front, &n_back);
     for (uint32_t i = 0; !rc && i < r->n_prompts; i++) {
         char path[32] = "prompt";
         if (several)
             snprintf(path, sizeof path, "prompt.%u", i);
         ids.n = 0;
-        rc = encode_one(several ? json_array_get(prompt, i) : prompt, path, add_special, r, &ids, e);
+        struct str whole = {0};
+        rc = encode_one(several ? json_array_get(prompt, i) : prompt, path, add_special, cut, r, &ids, &whole,
+                        e);
         if (!rc)
             rc = prompt_set(r, i, &ids, e);
+        if (!rc && r->echo)
+            echo_prompt(r, i, whole, (uint32_t)n_front);
     }
     tok_ids_fini(&ids);
     return rc;
 }
 
-/* budget: api.md 5.3 for one prompt. asked: the explicit limit, or 0. */
-static enum rc budget(struct gen_req *r, struct gen_prompt *p, const char *param, int64_t asked,
+/* budget: api.md 5.3 for one prompt. asked: the explicit limit, if any. */
+static enum rc budget(struct gen_req *r, struct gen_prompt *p, const char *param, struct opt_int asked,
                       struct err *e) {
     uint32_t context = r->model->facts.max_model_len, room = context - p->n_ids;
-    if (asked > (int64_t)room)
+    if (asked.set && asked.v > (int64_t)room)
         return err_set(e, RC_INVALID, param,
                        "%s %lld and a prompt of %u tokens exceed the maximum context length of %u tokens",
-                       param, (long long)asked, p->n_ids, context);
-    uint64_t limit = room;
-    if (asked)
-        limit = (uint64_t)asked;
+                       param, (long long)asked.v, p->n_ids, context);
+    uint64_t limit = room, cap = r->model->max_new_tokens_cap;
+    if (asked.set)
+        limit = (uint64_t)asked.v;
     else if (r->route == GEN_COMPLETIONS)
         limit = MIN(room, COMPLETION_TOKENS);
     else if (r->model->defaults.max_new_tokens)
         limit = MIN(room, r->model->defaults.max_new_tokens);
-    p->max_tokens = (uint32_t)limit;
+    p->max_tokens = (uint32_t)(cap ? MIN(limit, cap) : limit);
     return RC_OK;
 }
 
 enum rc prompt_budgets(const struct field_values *v, struct gen_req *r, struct err *e) {
     const char *param = v->max_completion_tokens.set ? "max_completion_tokens" : "max_tokens";
-    int64_t asked = v->max_completion_tokens.set ? v->max_completion_tokens.v : v->max_tokens.v;
+    struct opt_int asked = v->max_completion_tokens.set ? v->max_completion_tokens : v->max_tokens;
     for (uint32_t i = 0; i < r->n_prompts; i++) {
         struct gen_prompt *p = &r->prompts[i];
         enum rc rc = budget(r, p, param, asked, e);

@@ -10,7 +10,7 @@ enum { PROMPT_TAIL = 16 /* ids that the detokeniser sees of the prompt */ };
 struct gen_run *gen_run_new(struct gen_req *r) {
     struct gen_run *g = xcalloc(1, sizeof *g);
     g->r = r;
-    g->n_choices = r->n_prompts * r->n;
+    g->n_choices = r->n_prompts * r->n_samples;
     g->choices = xcalloc(g->n_choices, sizeof *g->choices);
     g->cached = xcalloc(r->n_prompts, sizeof *g->cached);
     if (r->pool) {
@@ -19,7 +19,7 @@ struct gen_run *gen_run_new(struct gen_req *r) {
     }
     for (uint32_t i = 0; i < g->n_choices; i++) {
         struct choice *c = &g->choices[i];
-        const struct gen_prompt *p = &r->prompts[i / r->n];
+        const struct gen_prompt *p = &r->prompts[i / r->n_samples];
         uint32_t tail = MIN(p->n_ids, (uint32_t)PROMPT_TAIL);
         detok_init(&c->detok, r->model->tok, p->ids + p->n_ids - tail, tail, r->skip_special,
                    r->spaces_between_special);
@@ -27,6 +27,9 @@ struct gen_run *gen_run_new(struct gen_req *r) {
         c->stop_string = -1;
         take_start(g, c);
     }
+    echo_start(g);
+    for (uint32_t i = 0; r->echo && r->route == GEN_COMPLETIONS && i < g->n_choices; i++)
+        g->choices[i].n_points = g->prompts[i / r->n_samples].n_points;
     if (r->logprobs && r->route == GEN_COMPLETIONS) {
         for (g->n_seen = 8; g->n_seen < 2 * (r->n_top + 2);)
             g->n_seen *= 2;
@@ -54,6 +57,7 @@ void gen_run_free(struct gen_run *g) {
         lp_fini(&g->choices[i].lp);
         tool_calls_fini(&g->choices[i].calls);
     }
+    echo_fini(g);
     buf_fini(&g->head);
     buf_fini(&g->piece);
     buf_fini(&g->text);
@@ -85,9 +89,10 @@ bool gen_run_done(const struct gen_run *g) {
 
 void gen_on_first(struct gen_run *g, uint32_t choice, const struct gen_first *f) {
     CHECK(choice < g->n_choices);
-    if (choice % g->r->n ==
-        0) /* the other samples share the prompt's KV: what they found is no reuse of earlier work */
-        g->cached[choice / g->r->n] = MIN(f->cached_tokens, g->r->prompts[choice / g->r->n].n_ids);
+    uint32_t prompt = choice / g->r->n_samples;
+    if (choice % g->r->n_samples == 0) /* the other samples share the prompt's KV: what they found is no reuse of
+                                          earlier work */
+        g->cached[prompt] = MIN(f->cached_tokens, g->r->prompts[prompt].n_ids);
 }
 
 /* decode_token: its text. A special token that is hidden, and a mark to the parser, leaves its byte. */
@@ -141,6 +146,8 @@ enum gen_action gen_on_step(struct gen_run *g, uint32_t choice, const struct gen
     struct choice *c = &g->choices[choice];
     if (c->done || g->failed || (!token && !finish))
         return GEN_CONTINUE;
+    if (r->beams && finish && finish->reason == GEN_STOP && !r->include_stop)
+        token = NULL; /* the end token ranks a hypothesis and is not of its text (api.md 8.4.3) */
     if (token && r->logprobs && !lp_printable(token)) {
         g->failed = true;
         g->n_done = g->n_choices;
@@ -154,6 +161,8 @@ enum gen_action gen_on_step(struct gen_run *g, uint32_t choice, const struct gen
         lp_clear(lp);
     if (token && r->logprobs)
         lp_add(g, token, c->n_points, lp);
+    if (token && r->sums)
+        c->sum += token->raw_logprob;
     c->n_tokens += token != NULL;
     int match = decode(g, c, token, finish);
     if (finish || match >= 0)
@@ -163,6 +172,7 @@ enum gen_action gen_on_step(struct gen_run *g, uint32_t choice, const struct gen
         event_step(g, choice, buf_str(&g->text), lp->tokens.len ? lp : NULL, sse);
         lp_clear(lp);
     }
+    c->begun = true;
     return match >= 0 && !finish ? GEN_CUT : GEN_CONTINUE;
 }
 

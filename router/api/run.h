@@ -40,16 +40,29 @@ struct choice {
     bool deaf;         /* the call being read is not kept */
     uint32_t n_tokens; /* sampled, stop tokens included */
     uint32_t n_points; /* code points decoded so far: text_offset of the next token */
+    double sum;        /* of raw log-probabilities, where samples are ranked by them */
+    bool begun;        /* streaming: its first event is out */
     bool done, has_stop_id;
     enum gen_finish_reason reason;
     uint32_t stop_id;
     int stop_string; /* index of the one that matched, or -1 */
 };
 
+/* prompt_run: what came of a prompt, for an echo or for its log-probabilities. */
+struct prompt_run {
+    struct detok detok;   /* for offsets */
+    uint32_t n_rows;      /* tokens seen */
+    uint32_t n_points;    /* code points of the echo */
+    uint32_t at_points;   /* of the tokens seen */
+    struct lp_columns lp; /* entries before the choices' own */
+    struct buf list;      /* of prompt_logprobs, without brackets */
+};
+
 struct gen_run {
     struct gen_req *r; /* owned */
-    struct choice *choices;
+    struct choice *choices; /* [n_choices]: all samples; choice = prompt * n_samples + sample */
     uint32_t n_choices, n_done;
+    struct prompt_run *prompts; /* [n_prompts]; NULL where nothing is asked of them */
     struct pool_result *results; /* [n_prompts] of a pooling request; else NULL, as detok and stop are unused there */
     uint32_t *cached;     /* [n_prompts] tokens */
     bool began;           /* streaming: the first event is out */
@@ -74,8 +87,32 @@ bool lp_printable(const struct gen_token *t);
 void lp_add(struct gen_run *g, const struct gen_token *t, uint32_t offset, struct lp_columns *to);
 void lp_clear(struct lp_columns *c);
 void lp_fini(struct lp_columns *c);
-/* lp_write: the object around the entries; null if the request wants none. */
-void lp_write(const struct gen_run *g, const struct lp_columns *c, struct buf *out);
+/* lp_list_add: one token of a prompt for prompt_logprobs (api.md 8.7.5). */
+void lp_list_add(const struct gen_run *g, const struct gen_token *t, struct buf *out);
+/* lp_write: the object around the entries, those of `before` (which may be NULL) first; null if the request
+ * wants none. */
+void lp_write(const struct gen_run *g, const struct lp_columns *before, const struct lp_columns *c,
+              struct buf *out);
+
+/* ---- echo.c (api.md 6.2.3, 7.4.5) */
+
+void echo_start(struct gen_run *g);
+void echo_fini(struct gen_run *g);
+/* echo_of: what a choice begins with; empty for nothing. */
+struct str echo_of(const struct gen_run *g, uint32_t choice);
+/* echo_columns: the prompt's entries before a choice's own; NULL: none. */
+static inline const struct lp_columns *echo_columns(const struct gen_run *g, uint32_t choice) {
+    return g->r->echo && g->prompts ? &g->prompts[choice / g->r->n_samples].lp : NULL;
+}
+/* echo_text_write: the echo and a choice's text, as one JSON string. */
+void echo_text_write(const struct gen_run *g, uint32_t choice, struct str text, struct buf *out);
+/* echo_list_write: the value of prompt_logprobs. */
+void echo_list_write(const struct gen_run *g, uint32_t prompt, struct buf *out);
+
+/* ---- samples.c (api.md 8.2) */
+
+/* samples_order: [n_samples] the prompt's samples in the order in which they are shown. */
+void samples_order(const struct gen_run *g, uint32_t prompt, uint32_t *order);
 
 /* ---- events.c (api.md 6.3, 7.5) */
 
@@ -84,7 +121,7 @@ void events_head(struct gen_run *g);
 /* event_roles: chat: the first chunk of every choice. */
 void event_roles(const struct gen_run *g, struct buf *sse);
 /* event_step: the chunk of a step; the final one when c->done. text: what is shown, without a parser. lp: its
- * entries, or NULL. */
+ * entries, or NULL. The first of a completion's choice also shows the prompt and its entries, if they are echoed. */
 void event_step(const struct gen_run *g, uint32_t choice, struct str text, const struct lp_columns *lp,
                 struct buf *sse);
 /* event_end: the usage chunk if asked for, and [DONE]. */

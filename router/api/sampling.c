@@ -149,6 +149,8 @@ static enum rc check_stream(const struct field_values *v, const struct router_op
 
 static enum rc check_logprobs(const struct field_values *v, struct gen_req *r, struct sampling_raw *raw,
                               struct err *e) {
+    if (v->prompt_logprobs.v != 0 && r->stream)
+        return err_set(e, RC_INVALID, "prompt_logprobs", "prompt_logprobs above 0 is not available with stream");
     if (r->route == GEN_CHAT) {
         if (v->top_logprobs.v != 0 && !v->logprobs.v)
             return err_set(e, RC_INVALID, "top_logprobs", "top_logprobs needs logprobs true");
@@ -164,6 +166,7 @@ static enum rc check_logprobs(const struct field_values *v, struct gen_req *r, s
 enum rc sampling_check(const struct field_values *v, const struct router_opts *o, struct gen_req *r,
                        struct sampling_raw *raw, struct err *e) {
     r->n = v->n.set ? (uint32_t)v->n.v : 1;
+    r->echo = v->echo.v;
     r->include_stop = v->include_stop.v;
     r->skip_special = v->skip_special.set ? v->skip_special.v : true;
     r->spaces_between_special = v->spaces_between_special.set ? v->spaces_between_special.v : true;
@@ -172,6 +175,8 @@ enum rc sampling_check(const struct field_values *v, const struct router_opts *o
     r->priority = (int32_t)v->priority.v;
     enum rc rc = check_stream(v, o, r, e);
     if (!rc)
+        rc = samples_check(v, r, e);
+    if (!rc)
         rc = check_logprobs(v, r, raw, e);
     if (!rc)
         rc = check_stop(v->stop, &o->limit, r, e);
@@ -179,6 +184,8 @@ enum rc sampling_check(const struct field_values *v, const struct router_opts *o
         rc = check_stop_ids(v->stop_token_ids, &r->arena, raw, e);
     if (!rc && v->logit_bias)
         rc = check_bias(v->logit_bias, &r->arena, raw, e);
+    if (!rc)
+        rc = bans_check(v, r, raw, e);
     return rc;
 }
 
@@ -194,6 +201,10 @@ static void resolve_numbers(const struct field_values *v, struct gen_req *r) {
     double top_p = pick(v->top_p, d->top_p, 1), min_p = pick(v->min_p, d->min_p, 0);
     double top_k = v->top_k.set ? (double)v->top_k.v : !isnan(d->top_k) ? d->top_k : 0;
     double repetition = pick(v->repetition_penalty, d->repetition_penalty, 1);
+    if (r->beams) { /* the raw log-probabilities alone count */
+        temperature = 0;
+        repetition = 1;
+    }
     if (temperature < GREEDY_BELOW) {
         temperature = 0;
         top_p = 1;
@@ -236,8 +247,8 @@ static enum rc resolve_stop_ids(const struct router_opts *o, const struct sampli
             ids[n++] = (uint32_t)raw->stop_ids[i];
     }
     bool plain = o->generation_config && !strcmp(o->generation_config, "vllm");
-    if (!r->s.ignore_eos && !plain) {
-        for (size_t i = 1; i < m->facts.n_eos; i++)
+    if (!r->s.ignore_eos) {
+        for (size_t i = 1; !plain && i < m->facts.n_eos; i++)
             if (!has_id(ids, n, m->facts.eos[i]))
                 ids[n++] = m->facts.eos[i];
         for (size_t i = 0; i < m->defaults.n_eos; i++)
@@ -266,14 +277,37 @@ static enum rc resolve_bias(const struct sampling_raw *raw, struct gen_req *r, s
     return RC_OK;
 }
 
-static enum rc resolve_logprobs(const struct sampling_raw *raw, struct gen_req *r, struct err *e) {
-    const struct model_facts *f = &r->model->facts;
-    uint64_t n = raw->n_top < 0 ? f->vocab_size : (uint64_t)raw->n_top;
-    const char *param = r->route == GEN_CHAT ? "top_logprobs" : "logprobs";
+/* top_of: how many alternatives -1 or a number asks for. */
+static enum rc top_of(const struct model_facts *f, const char *param, int64_t asked, uint32_t *out,
+                      struct err *e) {
+    uint64_t n = asked < 0 ? f->vocab_size : (uint64_t)asked;
     if (n > f->max_logprobs)
         return err_set(e, RC_INVALID, param, "%s must be less_than_equal %u (--max-logprobs of the model)",
                        param, f->max_logprobs);
-    r->n_top = (uint32_t)MIN(n, f->vocab_size);
+    *out = (uint32_t)MIN(n, f->vocab_size);
+    return RC_OK;
+}
+
+/* resolve_logprobs: of the output, and of the prompt (api.md 7.4.5, 8.7.3, 8.7.5). A stream has no place for the
+ * list of the prompt's, but its echo has. */
+static enum rc resolve_logprobs(const struct field_values *v, const struct sampling_raw *raw, struct gen_req *r,
+                                struct err *e) {
+    const struct model_facts *f = &r->model->facts;
+    bool chat = r->route == GEN_CHAT, list = v->prompt_logprobs.set;
+    uint32_t n_list = 0;
+    enum rc rc = top_of(f, chat ? "top_logprobs" : "logprobs", raw->n_top, &r->n_top, e);
+    if (!rc)
+        rc = top_of(f, "prompt_logprobs", v->prompt_logprobs.v, &n_list, e);
+    if (rc)
+        return rc;
+    if (!list && r->echo && (chat || r->logprobs)) {
+        list = true;
+        n_list = r->n_top;
+    }
+    r->n_prompt_list = list && !r->stream ? (int32_t)n_list : -1;
+    r->n_prompt_top = r->n_prompt_list;
+    if (r->echo && !chat && r->logprobs)
+        r->n_prompt_top = MAX(r->n_prompt_top, (int32_t)r->n_top);
     return RC_OK;
 }
 
@@ -291,16 +325,23 @@ static void mint_seed(const struct field_values *v, struct gen_env *env, struct 
 enum rc sampling_resolve(const struct field_values *v, struct gen_env *env, const struct sampling_raw *raw,
                          struct gen_req *r, struct err *e) {
     resolve_numbers(v, r);
-    if (r->n > 1 && r->s.temperature == 0)
-        return err_set(e, RC_INVALID, "n", "n must be 1 when using greedy sampling, got %u", r->n);
+    const char *several = r->n > 1 ? "n" : "best_of";
+    if (r->n_samples > 1 && r->s.temperature == 0 && !r->beams)
+        return err_set(e, RC_INVALID, several, "%sn must be 1 when using greedy sampling, got %u",
+                       r->n > 1 ? "" : "best_of as well as ", r->n > 1 ? r->n : r->n_samples);
+    if (r->beams && 2 * (uint64_t)r->n_samples > r->model->facts.vocab_size)
+        return err_set(e, RC_INVALID, several, "%s: twice the beams must be less_than_equal %u, the vocabulary",
+                       several, r->model->facts.vocab_size);
     if (r->priority != 0 && !r->model->facts.priority_scheduling)
         return err_set(e, RC_INVALID, "priority",
                        "priority needs a server with --scheduling-policy priority");
-    enum rc rc = resolve_logprobs(raw, r, e);
+    enum rc rc = resolve_logprobs(v, raw, r, e);
     if (!rc)
         rc = resolve_stop_ids(env->opts, raw, r, e);
     if (!rc)
         rc = resolve_bias(raw, r, e);
+    if (!rc)
+        rc = bans_resolve(raw, r, e);
     if (!rc)
         mint_seed(v, env, r);
     return rc;

@@ -9,10 +9,25 @@
 enum { MESSAGE_BYTES_MAX = 200 };
 static const uint32_t none = UINT32_MAX;
 
+/* check_prompt: the rows of a First. */
+static enum rc check_prompt(const Weir__First *f, const struct batch_limits *l, struct err *e) {
+    for (size_t i = 0; i < f->n_prompt; i++) {
+        const Weir__PromptLogprob *p = f->prompt[i];
+        if (p->n_ids != p->n_logprobs || p->n_ids > l->n_top_max || (p->has_rank && p->rank == 0))
+            return err_set(e, RC_PROTO, NULL, "%zu alternatives of a prompt's token with %zu log-probabilities",
+                           p->n_ids, p->n_logprobs);
+        for (size_t k = 0; k < p->n_ids; k++)
+            if (p->ids[k] >= l->vocab_size)
+                return err_set(e, RC_PROTO, NULL, "an alternative that is out of vocabulary");
+    }
+    return RC_OK;
+}
+
 static enum rc check(const Weir__StepOutputs *m, const struct batch_limits *l, struct err *e) {
     if (m->n_stream > BATCH_ENTRIES_MAX || m->n_first > BATCH_ENTRIES_MAX || m->n_finish > BATCH_ENTRIES_MAX)
         return err_set(e, RC_PROTO, NULL, "a step of over %d entries", BATCH_ENTRIES_MAX);
-    if (m->n_token != m->n_stream || (m->n_logprob && m->n_logprob != m->n_stream))
+    if (m->n_token != m->n_stream || (m->n_logprob && m->n_logprob != m->n_stream) ||
+        (m->n_raw_logprob && m->n_raw_logprob != m->n_stream))
         return err_set(e, RC_PROTO, NULL, "columns of different lengths");
     for (size_t i = 0; i < m->n_token; i++) {
         if (m->token[i] >= l->vocab_size)
@@ -33,6 +48,9 @@ static enum rc check(const Weir__StepOutputs *m, const struct batch_limits *l, s
                 return err_set(e, RC_PROTO, NULL, "an alternative that is out of vocabulary");
         }
     }
+    for (size_t i = 0; i < m->n_first; i++)
+        if (m->first[i]->n_prompt && check_prompt(m->first[i], l, e) != RC_OK)
+            return RC_PROTO;
     for (size_t i = 0; i < m->n_finish; i++) {
         const Weir__Finish *f = m->finish[i];
         if (!f->has_stream || !f->has_reason || f->reason < WEIR__FINISH__REASON__STOP ||
@@ -78,9 +96,20 @@ static bool printable(float v) {
 
 /* counts: how much each loop gets, for one allocation each. */
 struct counts {
-    uint32_t n, n_top;
+    uint32_t n, n_top, n_rows;
     size_t text;
 };
+
+/* rows_of_entry: how many rows of f from `at` on go into one entry. */
+static uint32_t rows_of_entry(const Weir__First *f, size_t at) {
+    uint32_t n = 0;
+    for (size_t n_top = 0; at + n < f->n_prompt && n < BATCH_ROWS_MAX; n++) {
+        n_top += f->prompt[at + n]->n_ids;
+        if (n > 0 && n_top > BATCH_ROW_TOPS_MAX)
+            break;
+    }
+    return n;
+}
 
 static struct str message_of(const Weir__Finish *f) {
     if (f->reason != WEIR__FINISH__REASON__ERROR || !f->message)
@@ -95,10 +124,17 @@ static struct str message_of(const Weir__Finish *f) {
 static void count(const Weir__StepOutputs *m, uint32_t n_loops, struct counts *c, uint32_t *n_foreign) {
     for (size_t i = 0; i < m->n_first; i++) {
         uint32_t loop = handle_loop(m->first[i]->stream);
-        if (loop < n_loops && m->first[i]->has_stream)
-            c[loop].n++;
-        else
+        if (loop >= n_loops || !m->first[i]->has_stream) {
             ++*n_foreign;
+            continue;
+        }
+        const Weir__First *f = m->first[i];
+        for (size_t at = 0; at < f->n_prompt; at += rows_of_entry(f, at))
+            c[loop].n++;
+        for (size_t k = 0; k < f->n_prompt; k++)
+            c[loop].n_top += (uint32_t)f->prompt[k]->n_ids;
+        c[loop].n_rows += (uint32_t)f->n_prompt;
+        c[loop].n++;
     }
     for (size_t i = 0; i < m->n_stream; i++) {
         uint32_t loop = handle_loop(m->stream[i]);
@@ -127,17 +163,19 @@ static void count(const Weir__StepOutputs *m, uint32_t n_loops, struct counts *c
 /* filling: where the next piece of a loop's batch goes. */
 struct filling {
     struct batch *b;
-    uint32_t n_top;
+    uint32_t n_top, n_rows;
     char *text;
 };
 
 static struct filling batch_alloc(const struct counts *c) {
     size_t bytes = sizeof(struct batch) + c->n * sizeof(struct batch_entry) +
+                   c->n_rows * sizeof(struct batch_row) +
                    c->n_top * (sizeof(uint32_t) + sizeof(float)) + c->text;
     struct batch *b = xcalloc(1, bytes);
     b->bytes = bytes;
     b->entries = (struct batch_entry *)(b + 1);
-    b->top_ids = (uint32_t *)(b->entries + c->n);
+    b->rows = (struct batch_row *)(b->entries + c->n);
+    b->top_ids = (uint32_t *)(b->rows + c->n_rows);
     b->top_logprobs = (float *)(b->top_ids + c->n_top);
     return (struct filling){.b = b, .text = (char *)(b->top_logprobs + c->n_top)};
 }
@@ -159,6 +197,37 @@ static void set_finish(struct batch_entry *t, struct filling *f, const Weir__Fin
     }
 }
 
+/* add_tops: the list goes into f's columns. Returns where it begins. False in *ok: a value cannot be printed. */
+static uint32_t add_tops(struct filling *f, size_t n, const uint32_t *ids, const float *logprobs, bool *ok) {
+    uint32_t at = f->n_top;
+    if (n) {
+        memcpy(f->b->top_ids + at, ids, n * sizeof *ids);
+        memcpy(f->b->top_logprobs + at, logprobs, n * sizeof *logprobs);
+    }
+    for (size_t k = 0; k < n; k++)
+        *ok &= printable(logprobs[k]);
+    f->n_top += (uint32_t)n;
+    return at;
+}
+
+static void fill_prompt(const Weir__First *m, struct filling *f) {
+    for (size_t at = 0; at < m->n_prompt;) {
+        uint32_t n = rows_of_entry(m, at);
+        bool ok = true;
+        struct batch_entry *t = &f->b->entries[f->b->n++];
+        *t = (struct batch_entry){
+            .stream = m->stream, .flags = ENTRY_PROMPT, .top_at = f->n_rows, .n_top = n};
+        for (uint32_t i = 0; i < n; i++, at++) {
+            const Weir__PromptLogprob *p = m->prompt[at];
+            struct batch_row *row = &f->b->rows[f->n_rows++];
+            *row = (struct batch_row){.logprob = p->logprob, .rank = p->rank, .n_top = (uint32_t)p->n_ids};
+            row->top_at = add_tops(f, p->n_ids, p->ids, p->logprobs, &ok);
+            ok &= printable(p->logprob);
+        }
+        t->flags |= ok ? 0 : ENTRY_NAN;
+    }
+}
+
 static void fill_tokens(const Weir__StepOutputs *m, uint32_t n_loops, struct filling *fill,
                         uint32_t *entry_of) {
     size_t top = 0;
@@ -176,19 +245,15 @@ static void fill_tokens(const Weir__StepOutputs *m, uint32_t n_loops, struct fil
         if (m->n_logprob) {
             t->flags |= ENTRY_LOGPROB;
             t->logprob = m->logprob[i];
-            t->flags |= printable(t->logprob) ? 0 : ENTRY_NAN;
+            t->raw_logprob = m->n_raw_logprob ? m->raw_logprob[i] : t->logprob;
+            t->flags |= printable(t->logprob) && printable(t->raw_logprob) ? 0 : ENTRY_NAN;
         }
         if (alt) {
             t->rank = alt->rank;
-            t->top_at = f->n_top;
             t->n_top = (uint32_t)alt->n_ids;
-            if (t->n_top) {
-                memcpy(f->b->top_ids + f->n_top, alt->ids, t->n_top * sizeof *alt->ids);
-                memcpy(f->b->top_logprobs + f->n_top, alt->logprobs, t->n_top * sizeof *alt->logprobs);
-            }
-            for (size_t k = 0; k < t->n_top; k++)
-                t->flags |= printable(alt->logprobs[k]) ? 0 : ENTRY_NAN;
-            f->n_top += t->n_top;
+            bool ok = true;
+            t->top_at = add_tops(f, alt->n_ids, alt->ids, alt->logprobs, &ok);
+            t->flags |= ok ? 0 : ENTRY_NAN;
         }
     }
 }
@@ -224,6 +289,7 @@ enum rc batch_split(const Weir__StepOutputs *m, const struct batch_limits *l, st
         uint32_t loop = handle_loop(f->stream);
         if (loop >= l->n_loops || !f->has_stream)
             continue;
+        fill_prompt(f, &fill[loop]);
         fill[loop].b->entries[fill[loop].b->n++] = (struct batch_entry){.stream = f->stream,
                                                                         .flags = ENTRY_FIRST,
                                                                         .cached_tokens = f->cached_tokens,

@@ -1,7 +1,8 @@
 /* batch.h: one StepOutputs of a worker, checked and split by owning loop.
  *
  * Runs on a link's thread, once a step, while the message is borrowed. What comes out belongs to the loops:
- * one batch each, an array of entries in the order in which they are worked off: first notes, then tokens (a
+ * one batch each, an array of entries in the order in which they are worked off: first notes, each behind its
+ * prompt's rows, some at a time, then tokens (a
  * finish rides on the last token of its stream), then finishes without a token.
  */
 #ifndef WEIR_ROUTER_FLEET_BATCH_H
@@ -14,12 +15,21 @@
 enum { BATCH_ENTRIES_MAX = 65536 }; /* tokens, firsts or finishes of one step; more cuts the worker */
 
 /* ENTRY_NAN: a log-probability of this token cannot be printed; the request fails, the worker stays. */
-enum { ENTRY_FIRST = 1, ENTRY_TOKEN = 2, ENTRY_LOGPROB = 4, ENTRY_FINISH = 8, ENTRY_NAN = 16 };
+enum { ENTRY_FIRST = 1, ENTRY_TOKEN = 2, ENTRY_LOGPROB = 4, ENTRY_FINISH = 8, ENTRY_NAN = 16, ENTRY_PROMPT = 32 };
+/* batch_row: one token of a prompt. An ENTRY_PROMPT has BATCH_ROWS_MAX of them at most, and fewer if they have
+ * many alternatives, so that none of them keeps its loop for long. */
+enum { BATCH_ROWS_MAX = 64, BATCH_ROW_TOPS_MAX = 512 };
+struct batch_row {
+    float logprob;
+    uint32_t rank;          /* 0: the first token, of which nothing is known */
+    uint32_t top_at, n_top; /* into batch.top_ids and top_logprobs */
+};
 struct batch_entry {
     uint64_t stream;
     uint32_t token, rank;
-    float logprob;
-    uint32_t top_at, n_top;                       /* into batch.top_ids and top_logprobs */
+    float logprob, raw_logprob;
+    uint32_t top_at, n_top;                       /* into batch.top_ids and top_logprobs; of an ENTRY_PROMPT,
+                                                     into batch.rows */
     uint32_t cached_tokens, queue_us, prefill_us; /* ENTRY_FIRST */
     uint32_t stop_id, status, n_preempted;        /* ENTRY_FINISH */
     uint8_t flags, reason;                        /* reason: Weir__Finish__Reason */
@@ -34,6 +44,7 @@ struct batch {
     size_t bytes;          /* of the allocation */
     uint32_t n, at;        /* entries, and the next one to work off */
     struct batch_entry *entries;
+    struct batch_row *rows;
     uint32_t *top_ids;
     float *top_logprobs;
 };

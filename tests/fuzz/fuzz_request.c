@@ -6,6 +6,7 @@
 
 #include "common/log.h"
 #include "router/api/error.h"
+#include "router/api/processors.h"
 #include "tests/support/api_fixture.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
@@ -32,17 +33,33 @@ static void must_be_events(struct str s) {
     }
 }
 
+/* feed_prompts: the rows that the request needs of its prompts. */
+static void feed_prompts(struct gen_run *g, const struct gen_req *r) {
+    struct err e;
+    for (uint32_t i = 0; r->n_prompt_top >= 0 && i < r->n_prompts; i++)
+        for (uint32_t k = 0; k < r->prompts[i].n_ids; k++) {
+            uint32_t id = r->prompts[i].ids[k] / 2;
+            float value = -1;
+            struct gen_prompt_row row = {
+                .logprob = -0.5f, .rank = k ? 1 + k % 3 : 0, .top_ids = &id, .top_logprobs = &value, .n_top = k > 0};
+            CHECK(gen_on_prompt(g, i, &row, 1, &e) == RC_OK);
+        }
+}
+
 static void run(struct gen_req *r) {
     struct gen_run *g = gen_run_new(r);
-    uint32_t n_choices = r->n_prompts * r->n;
+    uint32_t n_choices = r->n_prompts * r->n_samples;
     struct buf out = {0};
     struct err e = {0};
+    feed_prompts(g, r);
     for (uint32_t i = 0; i < n_choices; i++) {
-        const struct gen_prompt *p = &r->prompts[i / r->n];
+        const struct gen_prompt *p = &r->prompts[i / r->n_samples];
         uint32_t top[32];
         float values[32];
         gen_on_first(g, i, &(struct gen_first){.cached_tokens = i});
-        for (uint32_t k = 0; k < STEPS; k++) {
+        if (r->echo_alone)
+            gen_on_step(g, i, NULL, &(struct gen_finish){.reason = GEN_LENGTH}, &out);
+        for (uint32_t k = 0; k < STEPS && !r->echo_alone; k++) {
             for (uint32_t t = 0; t < MIN(r->n_top, ARRAY_LEN(top)); t++) {
                 top[t] = p->ids[(k + t) % p->n_ids];
                 values[t] = -(float)t;
@@ -73,7 +90,7 @@ static void check_request(const struct gen_req *r) {
     CHECK(r->id.n && r->model_name.n && r->n && r->n_prompts);
     for (uint32_t i = 0; i < r->n_prompts; i++) {
         const struct gen_prompt *p = &r->prompts[i];
-        CHECK(p->n_ids && p->max_tokens && p->n_ids + p->max_tokens <= CONTEXT &&
+        CHECK(p->n_ids && (p->max_tokens || r->echo_alone) && p->n_ids + p->max_tokens <= CONTEXT &&
               r->min_tokens <= p->max_tokens);
         for (uint32_t k = 0; k < p->n_ids; k++)
             CHECK(p->ids[k] < r->model->facts.vocab_size);
@@ -91,7 +108,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
         api_fixture_init(&f);
         f.context = CONTEXT;
         f.opts.limit.template_steps = 200000;
-        if (api_fixture_open_tiny(&f, &e)) {
+        if (processor_names_new(&f.env.processor_names, "[a-z.]*", &e) || api_fixture_open_tiny(&f, &e)) {
             fprintf(stderr, "fuzz_request: %s\n", e.msg);
             exit(1);
         }
@@ -120,7 +137,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
     }
     if (r) {
         check_request(r);
-        if (r->n_prompts * r->n <= CHOICES_MAX)
+        if (r->n_prompts * r->n_samples <= CHOICES_MAX)
             run(r);
         else
             gen_req_free(r);

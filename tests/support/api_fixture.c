@@ -84,6 +84,7 @@ void api_fixture_init(struct api_fixture *f) {
         .stop_strings = 16,
         .stop_bytes = 1024,
         .stop_token_ids = 256,
+        .bad_words = 128,
         .logit_bias = 4096,
         .logprobs = 20,
         .logprob_entries = 4194304,

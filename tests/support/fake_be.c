@@ -127,7 +127,30 @@ static float logprob_of(uint64_t row, uint32_t token) {
     return -(float)(hash_u64(row + token) % 1000) / 100;
 }
 
-static void report(uint64_t row, uint32_t n_top, struct sample_out *out) {
+/* report_ranked: the best ones by insertion, the lower id first among equals. */
+static void report_ranked(uint64_t row, uint32_t n_top, struct sample_out *out) {
+    uint32_t n = 0;
+    for (uint32_t id = 0; id < FAKE_VOCAB; id++) {
+        float v = logprob_of(row, id);
+        uint32_t at = n < n_top ? n++ : n;
+        if (at == n && (n == 0 || v <= out->top_logprobs[n - 1]))
+            continue;
+        for (at = at == n ? n - 1 : at; at > 0 && out->top_logprobs[at - 1] < v; at--) {
+            out->top_logprobs[at] = out->top_logprobs[at - 1];
+            out->top_ids[at] = out->top_ids[at - 1];
+        }
+        out->top_logprobs[at] = v;
+        out->top_ids[at] = id;
+    }
+}
+
+static void report(const struct be *b, uint64_t row, uint32_t n_top, struct sample_out *out) {
+    if (atomic_load(&b->device->ranked)) {
+        out->logprob = logprob_of(row, out->id);
+        out->rank = 1 + out->id;
+        report_ranked(row, n_top, out);
+        return;
+    }
     out->logprob = logprob_of(row, out->id);
     out->rank = 1 + out->id;
     for (uint32_t i = 0; i < n_top; i++) {
@@ -148,7 +171,7 @@ static void fake_sample(struct be *b, const struct sample_row *rows, struct samp
             if (allowed(&rows[r], draw(b->rows[r], &rows[r], i)))
                 out[r].id = draw(b->rows[r], &rows[r], i);
         if (out[r].id != BE_NO_TOKEN && rows[r].want_logprob)
-            report(b->rows[r], rows[r].n_top, &out[r]);
+            report(b, b->rows[r], rows[r].n_top, &out[r]);
     }
 }
 
@@ -157,7 +180,7 @@ static void fake_row_logprobs(struct be *b, const struct op_row_logprobs *rows, 
         CHECK(rows[i].row < b->n_rows);
         rows[i].out->id = rows[i].target;
         rows[i].out->nan = false;
-        report(b->rows[rows[i].row], rows[i].n_top, rows[i].out);
+        report(b, b->rows[rows[i].row], rows[i].n_top, rows[i].out);
     }
 }
 

@@ -20,6 +20,7 @@ struct fake_device {
     atomic_uint step_us; /* a step sleeps that long */
     atomic_int fail_in;  /* steps until wait fails, counting down; 0: it never does */
     atomic_int nan_in;   /* steps until the rows are not numbers */
+    atomic_bool ranked;  /* alternatives are the best ones, best first; else ids from 0 on */
     atomic_uint n_steps, n_tokens_max, n_seqs_max; /* seen so far */
     atomic_uint n_copied;
 };

@@ -117,20 +117,6 @@ static void test_refused(void **state) {
         unsigned on;
         const char *neutral, *bad, *says;
     } rows[] = {
-        {"best_of", G, "1", "2", "best_of is not supported in this build"},
-        {"use_beam_search", G, "false", "true", "use_beam_search"},
-        {"use_beam_search", G, "\"no\"", "1", "use_beam_search"},
-        {"length_penalty", G, "1", "1.5", "length_penalty"},
-        {"allowed_token_ids", G, "null", "[1]", "allowed_token_ids"},
-        {"allowed_token_ids", G, "null", "[]", "allowed_token_ids"},
-        {"bad_words", G, "[]", "[\"a\"]", "bad_words"},
-        {"truncate_prompt_tokens", G, "null", "-1", "truncate_prompt_tokens"},
-        {"truncate_prompt_tokens", G, "null", "0", "truncate_prompt_tokens"},
-        {"truncation_side", G, "\"left\"", "\"right\"", "truncation_side"},
-        {"prompt_logprobs", G, "null", "0", "prompt_logprobs"},
-        {"echo", G, "false", "true", "echo"},
-        {"vllm_xargs", G, "{}", "{\"a\":1}", "vllm_xargs"},
-        {"logits_processors", G, "[]", "[\"x\"]", "logits_processors"},
         {"mm_processor_kwargs", H, "{}", "{\"a\":1}", "mm_processor_kwargs"},
         {"prompt_embeds", C, "null", "\"AAAA\"", "prompt_embeds is not supported"},
         {"suffix", C, "null", "\"\"", "suffix is not currently supported"},
@@ -216,7 +202,13 @@ static void test_ranges(void **state) {
     static const struct {
         const char *name, *good, *bad, *says;
     } rows[] = {
-        {"max_tokens", "1", "0", "greater_than_equal 1"},
+        {"max_tokens", "0", "-1", "greater_than_equal 0"}, /* 0 with echo: samples.c */
+        {"best_of", "128", "129", "less_than_equal 128 (--max-n)"},
+        {"best_of", "1", "0", "greater_than_equal 1"},
+        {"prompt_logprobs", "20", "21", "less_than_equal 20 (--max-logprobs)"},
+        {"prompt_logprobs", "0", "-1", "greater_than_equal 0"},
+        {"truncate_prompt_tokens", "-1", "-2", "greater_than_equal -1"},
+        {"truncation_side", "\"right\"", "\"up\"", "one of left, right"},
         {"n", "128", "129", "less_than_equal 128 (--max-n)"},
         {"n", "\"3\"", "0", "greater_than_equal 1"},
         {"n", "true", "1.5", "integer"},
@@ -245,20 +237,6 @@ static void test_ranges(void **state) {
     }
 }
 
-static void test_best_of_follows_n(void **state) {
-    (void)state;
-    struct api_fixture f;
-    struct field_values v;
-    struct err e = {0};
-    api_fixture_init(&f);
-    json_t *root = json_pack("{s:i,s:i,s:i}", "best_of", 3, "unknown", 1, "n", 3);
-    assert_int_equal(api_fields_read(ON_CHAT, root, &f.opts.limit, &v, &e), RC_OK);
-    json_object_set_new(root, "n", json_integer(2));
-    assert_int_equal(api_fields_read(ON_CHAT, root, &f.opts.limit, &v, &e), RC_INVALID);
-    assert_string_equal(e.param, "best_of");
-    json_decref(root);
-}
-
 /* --max-logprobs -1: no bound, and -1 asks for all. */
 static void test_unbounded_logprobs(void **state) {
     (void)state;
@@ -284,7 +262,6 @@ int main(void) {
         cmocka_unit_test(test_every_field_every_value),
         cmocka_unit_test(test_ignored_have_kinds),
         cmocka_unit_test(test_ranges),
-        cmocka_unit_test(test_best_of_follows_n),
         cmocka_unit_test(test_unbounded_logprobs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

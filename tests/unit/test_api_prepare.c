@@ -93,7 +93,55 @@ static void test_refusals(void **state) {
         {"{\"prompt\":\"a\",\"n\":2,\"temperature\":0}", 400, "n", "n must be 1 when using greedy sampling"},
         {"{\"prompt\":\"a\",\"n\":2,\"temperature\":1e-300}", 400, "n",
          "n must be 1 when using greedy sampling"},
-        {"{\"prompt\":\"a\",\"best_of\":2}", 400, "best_of", "best_of is not supported in this build"},
+        {"{\"prompt\":\"a\",\"best_of\":2,\"temperature\":0}", 400, "best_of",
+         "n must be 1 when using greedy sampling"},
+        {"{\"prompt\":\"a\",\"n\":3,\"best_of\":2}", 400, "best_of", "greater_than_equal 3"},
+        {"{\"prompt\":\"a\",\"best_of\":129}", 400, "best_of", "less_than_equal 128 (--max-n)"},
+        {"{\"prompt\":\"a\",\"best_of\":0}", 400, "best_of", "greater_than_equal 1"},
+        {"{\"prompt\":\"a\",\"n\":2,\"best_of\":3,\"stream\":true}", 400, "stream", "best_of"},
+        {"{\"prompt\":\"a\",\"max_tokens\":0,\"echo\":false}", 400, "max_tokens", "greater_than_equal 1"},
+        /* beam search, and what it excludes */
+#define BEAM(x) "{\"prompt\":\"a\",\"use_beam_search\":true,\"n\":2," x "}"
+        {BEAM("\"stream\":true"), 400, "stream", "use_beam_search"},
+        {BEAM("\"stop\":\"x\""), 400, "stop", "use_beam_search"},
+        {BEAM("\"stop_token_ids\":[1]"), 400, "stop_token_ids", "use_beam_search"},
+        {BEAM("\"bad_words\":[\"x\"]"), 400, "bad_words", "use_beam_search"},
+        {BEAM("\"logit_bias\":{\"1\":1}"), 400, "logit_bias", "use_beam_search"},
+        {BEAM("\"allowed_token_ids\":[1]"), 400, "allowed_token_ids", "use_beam_search"},
+        {BEAM("\"min_tokens\":1"), 400, "min_tokens", "use_beam_search"},
+        {BEAM("\"presence_penalty\":1"), 400, "presence_penalty", "use_beam_search"},
+        {BEAM("\"frequency_penalty\":1"), 400, "frequency_penalty", "use_beam_search"},
+        {BEAM("\"repetition_penalty\":2"), 400, "repetition_penalty", "use_beam_search"},
+        {BEAM("\"prompt_logprobs\":0"), 400, "prompt_logprobs", "use_beam_search"},
+        {BEAM("\"guided_regex\":\"a\""), 400, "guided_regex", "use_beam_search"},
+        {BEAM("\"echo\":true,\"max_tokens\":0"), 400, "max_tokens", "greater_than_equal 1"},
+        {"{\"prompt\":\"a\",\"length_penalty\":\"x\"}", 400, "length_penalty", "number"},
+        /* tokens that may come, and words that may not */
+        {"{\"prompt\":\"a\",\"allowed_token_ids\":[]}", 400, "allowed_token_ids", "must not be empty"},
+        {"{\"prompt\":\"a\",\"allowed_token_ids\":[1,272]}", 400, "allowed_token_ids.1", "out of vocabulary"},
+        {"{\"prompt\":\"a\",\"allowed_token_ids\":[-1]}", 400, "allowed_token_ids.0", "out of vocabulary"},
+        {"{\"prompt\":\"a\",\"allowed_token_ids\":[\"x\"]}", 400, "allowed_token_ids.0", "integer"},
+        {"{\"prompt\":\"a\",\"allowed_token_ids\":{}}", 400, "allowed_token_ids", "list"},
+        {"{\"prompt\":\"a\",\"bad_words\":[\"x\",\"\"]}", 400, "bad_words.1", "must not be empty"},
+        {"{\"prompt\":\"a\",\"bad_words\":[1]}", 400, "bad_words.0", "string"},
+        {"{\"prompt\":\"a\",\"bad_words\":\"x\"}", 400, "bad_words", "list"},
+        /* truncation */
+        {"{\"prompt\":\"a\",\"truncate_prompt_tokens\":0}", 400, "truncate_prompt_tokens", "greater_than_equal 1"},
+        {"{\"prompt\":\"a\",\"truncate_prompt_tokens\":-2}", 400, "truncate_prompt_tokens",
+         "greater_than_equal -1"},
+        {"{\"prompt\":\"a\",\"truncate_prompt_tokens\":129}", 400, "truncate_prompt_tokens",
+         "select a smaller truncation size"},
+        {"{\"prompt\":\"a\",\"truncation_side\":\"up\"}", 400, "truncation_side", "must be one of left, right"},
+        /* the prompt's log-probabilities */
+        {"{\"prompt\":\"a\",\"prompt_logprobs\":21}", 400, "prompt_logprobs", "--max-logprobs"},
+        {"{\"prompt\":\"a\",\"prompt_logprobs\":-1}", 400, "prompt_logprobs", "greater_than_equal 0"},
+        {"{\"prompt\":\"a\",\"prompt_logprobs\":1,\"stream\":true}", 400, "prompt_logprobs", "stream"},
+        /* logits processors */
+        {"{\"prompt\":\"a\",\"logits_processors\":[\"x\"]}", 400, "logits_processors",
+         "--logits-processor-pattern"},
+        {"{\"prompt\":\"a\",\"vllm_xargs\":{\"k\":{}}}", 400, "vllm_xargs", "string, a number, or a list"},
+        {"{\"prompt\":\"a\",\"vllm_xargs\":{\"k\":[true]}}", 400, "vllm_xargs", "string, a number, or a list"},
+        {"{\"prompt\":\"a\",\"vllm_xargs\":[]}", 400, "vllm_xargs", "object"},
         /* stop */
         {"{\"prompt\":\"a\",\"stop\":\"\"}", 400, "stop", "must not be empty"},
         {"{\"prompt\":\"a\",\"stop\":[\"x\",\"\"]}", 400, "stop.1", "must not be empty"},
@@ -344,7 +392,41 @@ static void test_generation_config_vllm(void **state) {
     gen_req_free(r);
     api_fixture_fini(&g);
     g.opts.generation_config = (char[]){"/elsewhere"};
-    assert_int_equal(api_fixture_open(&g, &e), RC_UNSUPPORTED);
+    assert_int_equal(api_fixture_open(&g, &e), RC_INVALID);
+    assert_non_null(strstr(e.msg, "--generation-config /elsewhere"));
+}
+
+/* Merged on top of the model's file, its limit binds every request; the model's own is only a default. */
+static void test_override_generation_config(void **state) {
+    struct api_fixture *f = *state, g;
+    struct err e = {0};
+    (void)f;
+    static const struct {
+        const char *source, *override, *body;
+        uint32_t max_tokens;
+        float temperature;
+    } rows[] = {
+        {"auto", "{\"max_new_tokens\":5}", "{\"prompt\":\"a\"}", 5, 0.7f},
+        {"auto", "{\"max_new_tokens\":5,\"temperature\":0.25}", "{\"prompt\":\"a\",\"max_tokens\":9}", 5, 0.25f},
+        {"vllm", "{\"max_new_tokens\":5}", "{\"prompt\":\"a\",\"max_tokens\":3}", 3, 1},
+        {"auto", "{\"top_k\":1}", "{\"prompt\":\"a\",\"max_tokens\":9}", 9, 0.7f},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        api_fixture_init(&g);
+        g.opts.generation_config = (char *)(uintptr_t)rows[i].source;
+        g.opts.override_generation_config = (char *)(uintptr_t)rows[i].override;
+        assert_int_equal(api_fixture_open(&g, &e), RC_OK);
+        struct gen_req *r = good(&g, rows[i].body);
+        assert_int_equal(r->prompts[0].max_tokens, rows[i].max_tokens);
+        assert_float_equal(r->s.temperature, rows[i].temperature, 0);
+        gen_req_free(r);
+        api_fixture_fini(&g);
+    }
+    api_fixture_init(&g);
+    g.opts.override_generation_config = (char[]){"[]"};
+    assert_int_equal(api_fixture_open(&g, &e), RC_INVALID);
+    g.opts.override_generation_config = (char[]){"{\"top_p\":7}"};
+    assert_int_equal(api_fixture_open(&g, &e), RC_INVALID);
 }
 
 static void test_seeds(void **state) {
@@ -514,6 +596,7 @@ int main(void) {
         T(test_all_logprobs), T(test_budget),
         T(test_sampling_defaults),
         T(test_generation_config_vllm),
+        T(test_override_generation_config),
         T(test_seeds),
         T(test_identity),
         T(test_salts),

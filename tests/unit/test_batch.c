@@ -244,8 +244,76 @@ static void test_pick(void **state) {
     assert_false(pick_fits(&b, 5, 1));
 }
 
+/* A prompt's rows come before everything else of it, in pieces that keep no loop for long. */
+static void test_prompt_rows(void **state) {
+    (void)state;
+    enum { N = 200, N_TOP = 3 };
+    static Weir__PromptLogprob rows[N], *ptrs[N];
+    static uint32_t ids[N][N_TOP];
+    static float values[N][N_TOP];
+    Weir__First first = WEIR__FIRST__INIT, *firsts[] = {&first};
+    Weir__StepOutputs m = WEIR__STEP_OUTPUTS__INIT;
+    for (uint32_t i = 0; i < N; i++) {
+        weir__prompt_logprob__init(&rows[i]);
+        ptrs[i] = &rows[i];
+        if (i == 0)
+            continue;
+        rows[i].has_rank = rows[i].has_logprob = true;
+        rows[i].rank = i;
+        rows[i].logprob = -(float)i;
+        rows[i].n_ids = rows[i].n_logprobs = N_TOP;
+        rows[i].ids = ids[i];
+        rows[i].logprobs = values[i];
+        for (uint32_t k = 0; k < N_TOP; k++) {
+            ids[i][k] = (i + k) % 10;
+            values[i][k] = -(float)k;
+        }
+    }
+    first.has_stream = true;
+    first.stream = h(1, 3, 0);
+    first.n_prompt = N;
+    first.prompt = ptrs;
+    m.first = firsts;
+    m.n_first = 1;
+    struct batch *out[LOOPS];
+    uint32_t n_foreign, n_rows = 0;
+    struct err e;
+    assert_int_equal(batch_split(&m, &limits, out, &n_foreign, &e), RC_OK);
+    const struct batch *b = out[1];
+    assert_int_equal(b->n, (N + BATCH_ROWS_MAX - 1) / BATCH_ROWS_MAX + 1);
+    for (uint32_t i = 0; i + 1 < b->n; i++) {
+        const struct batch_entry *x = &b->entries[i];
+        assert_int_equal(x->flags, ENTRY_PROMPT);
+        assert_true(x->n_top <= BATCH_ROWS_MAX && x->stream == first.stream);
+        for (uint32_t k = 0; k < x->n_top; k++, n_rows++) {
+            const struct batch_row *row = &b->rows[x->top_at + k];
+            assert_int_equal(row->rank, n_rows);
+            assert_int_equal(row->n_top, n_rows ? N_TOP : 0);
+            assert_memory_equal(b->top_ids + row->top_at, ids[n_rows], row->n_top * sizeof **ids);
+            assert_memory_equal(b->top_logprobs + row->top_at, values[n_rows], row->n_top * sizeof **values);
+        }
+    }
+    assert_int_equal(n_rows, N);
+    assert_int_equal(b->entries[b->n - 1].flags, ENTRY_FIRST);
+    drop(out);
+    rows[7].logprob = NAN; /* that piece cannot be printed */
+    assert_int_equal(batch_split(&m, &limits, out, &n_foreign, &e), RC_OK);
+    assert_int_equal(out[1]->entries[0].flags, ENTRY_PROMPT | ENTRY_NAN);
+    drop(out);
+    rows[7].logprob = -1;
+    rows[9].n_logprobs = 2;
+    assert_int_equal(batch_split(&m, &limits, out, &n_foreign, &e), RC_PROTO);
+    rows[9].n_logprobs = N_TOP;
+    ids[9][1] = limits.vocab_size;
+    assert_int_equal(batch_split(&m, &limits, out, &n_foreign, &e), RC_PROTO);
+    ids[9][1] = 0;
+    rows[9].rank = 0;
+    assert_int_equal(batch_split(&m, &limits, out, &n_foreign, &e), RC_PROTO);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_split), cmocka_unit_test(test_refused),
-                                       cmocka_unit_test(test_many_finishes), cmocka_unit_test(test_pick)};
+                                       cmocka_unit_test(test_many_finishes), cmocka_unit_test(test_pick),
+                                       cmocka_unit_test(test_prompt_rows)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -288,6 +288,8 @@ static void test_assets(void **state) {
 
 /* Each spoils one field; the answer names it. */
 static Weir__Constraint a_constraint;
+static Weir__BadWord a_word, *word_list[] = {&a_word};
+static Weir__Processor a_processor, *processor_list[] = {&a_processor};
 static Weir__Pooling a_pooling;
 static void spoil(struct good *g, int kind) {
     switch (kind) {
@@ -370,6 +372,29 @@ static void spoil(struct good *g, int kind) {
         g->s.has_n_prompt_logprobs = true;
         g->s.n_prompt_logprobs = TOP_MAX;
         break; /* more than a message */
+    case 20:
+        g->s.bad_words = word_list;
+        g->s.n_bad_words = 1;
+        break; /* no tokens */
+    case 21:
+        a_word.tokens = g->ids;
+        a_word.n_tokens = 1;
+        g->ids[0] = VOCAB;
+        g->s.bad_words = word_list;
+        g->s.n_bad_words = 1;
+        break;
+    case 22:
+        g->s.has_beam_width = true;
+        g->s.beam_width = 3;
+        break; /* of one sample */
+    case 23:
+        g->s.has_length_penalty = true;
+        g->s.length_penalty = INFINITY;
+        break;
+    case 24:
+        g->s.processors = processor_list;
+        g->s.n_processors = 1;
+        break; /* no plugin was loaded */
     default:
         fail();
     }
@@ -398,12 +423,21 @@ static const struct {
     {"max_tokens", 400},
     {"n_prompt_logprobs", 400},
     {"n_prompt_logprobs", 400},
+    {"bad_words", 400},
+    {"bad_words", 400},
+    {"beam_width", 400},
+    {"length_penalty", 400},
+    {"logits_processors", 400},
 };
 
 static void test_bad_submits_are_rejected(void **state) {
     struct rig *r = *state;
     weir__constraint__init(&a_constraint);
     weir__pooling__init(&a_pooling);
+    weir__bad_word__init(&a_word);
+    weir__processor__init(&a_processor);
+    char name[] = "weir.none";
+    a_processor.name = name;
     for (unsigned i = 0; i < ARRAY_LEN(spoiled); i++) {
         struct good g;
         good_init(&g);

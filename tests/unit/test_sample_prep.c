@@ -240,11 +240,61 @@ static void test_stop_set(void **state) {
     }
 }
 
+/* Banned words against a search through the whole output at every token. */
+static void test_words(void **state) {
+    (void)state;
+    enum { N_OUT = 600, N_WORDS = 8 };
+    static const uint32_t word[N_WORDS][6] = {{1},          {2, 3},       {1, 2, 1},       {2, 2, 2, 1},
+                                              {3, 3, 2, 3}, {1, 2, 1, 2}, {2, 1, 2, 1, 2}, {3, 1, 3, 1, 3, 2}};
+    static const uint32_t length[N_WORDS] = {1, 2, 3, 4, 4, 4, 5, 6};
+    uint32_t prompt[3] = {2, 2, 2}, stops[2] = {40, 3}, sent[30];
+    struct req_word words[N_WORDS];
+    for (uint32_t i = 0; i < 30; i++)
+        sent[i] = 1 + (uint32_t)(hash_u64(i) % 3); /* what was sent already may hold a word */
+    struct req_resume resume = {0, sent, 30};
+    struct req src = rig_req(0, prompt, 3, N_OUT);
+    for (uint32_t i = 0; i < N_WORDS; i++)
+        words[i] = (struct req_word){word[i], length[i], NULL};
+    src.words = words;
+    src.n_words = N_WORDS;
+    src.stop_ids = stops;
+    src.n_stop_ids = 2;
+    src.min_tokens = 100;
+    src.resume = &resume;
+    src.n_resume = 1;
+    struct req *r = make(&src);
+    struct seq *q = &r->seqs[0];
+    for (uint32_t n = 30; n < N_OUT; n++) {
+        bool want[64] = {0};
+        struct sample_row row;
+        uint32_t n_want = 0;
+        for (uint32_t k = 0; n < 100 && k < r->n_stops; k++)
+            want[r->stops[k]] = true;
+        for (uint32_t i = 0; i < N_WORDS; i++) {
+            uint32_t m = length[i] - 1;
+            if (m <= n && !memcmp(q->out + n - m, word[i], m * sizeof **word))
+                want[word[i][m]] = true;
+        }
+        sample_row_fill(&row, q, 64, BE_RAW_LOGPROBS);
+        for (uint32_t id = 0; id < 64; id++)
+            n_want += want[id];
+        assert_int_equal(row.n_banned, n_want);
+        for (uint32_t k = 0; k < row.n_banned; k++) {
+            assert_true(want[row.banned[k]]);
+            assert_true(k == 0 || row.banned[k] > row.banned[k - 1]);
+        }
+        uint32_t id = 1 + (uint32_t)(hash_u64(n + 77) % 4); /* 1, 2 and 3 often, whatever is banned */
+        seq_accept(q, id, 10000);
+        sample_note(q, id);
+    }
+    req_free(r);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_copy),     cmocka_unit_test(test_ignore_eos), cmocka_unit_test(test_names),
         cmocka_unit_test(test_accept),   cmocka_unit_test(test_row),        cmocka_unit_test(test_seen),
-        cmocka_unit_test(test_stop_set),
+        cmocka_unit_test(test_stop_set), cmocka_unit_test(test_words),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
