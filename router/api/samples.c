@@ -19,7 +19,7 @@ enum rc samples_check(const struct field_values *v, struct gen_req *r, struct er
     if (r->stream && r->beams)
         return err_set(e, RC_INVALID, "stream", "stream is not available with use_beam_search");
     if (r->stream && r->sums)
-        return err_set(e, RC_INVALID, "stream", "stream is not available with best_of greater than n");
+        return err_set(e, RC_INVALID, "best_of", "best_of greater than n, %u, is not available with stream", r->n);
     bool alone = r->route == GEN_COMPLETIONS && v->max_tokens.set && v->max_tokens.v == 0;
     if (alone && !r->echo)
         return err_set(e, RC_INVALID, "max_tokens", "max_tokens must be greater_than_equal 1 without echo, got 0");

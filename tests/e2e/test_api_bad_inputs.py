@@ -155,10 +155,9 @@ GENERATE = {
     "max_tokens": INT, "user": ANY, "metadata": ANY, "store": ANY, "service_tier": ANY, "prediction": ANY, "no_such_field": ANY,
     "response_format": set(), "guided_json": {"object"}, "guided_regex": TEXT | {"empty"}, "guided_choice": set(), "guided_grammar": set(),
     "structural_tag": set(), "guided_decoding_backend": set(), "guided_whitespace_pattern": TEXT | {"empty"}, "structured_outputs": set(),
-    # Not in this build: only what is neutral.
-    "best_of": INT, "use_beam_search": {"0"}, "length_penalty": FLOAT, "allowed_token_ids": set(), "bad_words": {"list"},
-    "truncate_prompt_tokens": set(), "truncation_side": set(), "prompt_logprobs": set(), "echo": {"0"}, "vllm_xargs": {"object"},
-    "logits_processors": {"list"},
+    "best_of": INT, "use_beam_search": BOOL, "length_penalty": FLOAT | {"0", "-1", "1.5", "1e308", "2^63", "2^64"},
+    "allowed_token_ids": set(), "bad_words": {"list"}, "truncate_prompt_tokens": INT | {"-1"}, "truncation_side": set(),
+    "prompt_logprobs": INT | {"0"}, "echo": BOOL, "vllm_xargs": {"object"}, "logits_processors": {"list"},
 }
 FIELDS = {
     C: {**GENERATE, "logprobs": INT | {"0"}, "stream": BOOL, "prompt": TEXT | {"nested"}, "prompt_embeds": set(), "suffix": set()},
@@ -384,7 +383,7 @@ ROWS = [
      400, "chat_template", "budget"),
     (H, {"continue_final_message": True, "add_generation_prompt": True}, 400, "continue_final_message", "exclude"),
     (C, {"kv_transfer_params": {"do_remote_decode": True}}, 200, None, ""),
-    (C, {"best_of": 2, "stream": True}, 400, "best_of", "best_of"),
+    (C, {"best_of": 2, "stream": True, **WARM}, 400, "best_of", "best_of"),
     (H, {"functions": []}, 400, "functions", "use tools"),
     (H, {"tool_choice": "auto"}, 400, "tool_choice", "--enable-auto-tool-choice and --tool-call-parser"),
     (H, {"modalities": ["text", "audio"]}, 400, "modalities", "audio output is not supported"),

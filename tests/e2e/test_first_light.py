@@ -121,7 +121,7 @@ BAD = [
     ("/v1/completions", {"prompt": ""}, 400, "prompt", "cannot be empty"),
     ("/v1/completions", {"prompt": [10**7]}, 400, "prompt.0", "out of vocabulary"),
     ("/v1/completions", {"prompt": "x", "suffix": "y"}, 400, "suffix", "not currently supported"),
-    ("/v1/completions", {"prompt": "x", "best_of": 3}, 400, "best_of", ""),
+    ("/v1/completions", {"prompt": "x", "best_of": 3, "n": 4}, 400, "best_of", ""),
     ("/nowhere", {}, 404, None, ""),
 ]
 

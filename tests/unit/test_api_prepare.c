@@ -98,7 +98,7 @@ static void test_refusals(void **state) {
         {"{\"prompt\":\"a\",\"n\":3,\"best_of\":2}", 400, "best_of", "greater_than_equal 3"},
         {"{\"prompt\":\"a\",\"best_of\":129}", 400, "best_of", "less_than_equal 128 (--max-n)"},
         {"{\"prompt\":\"a\",\"best_of\":0}", 400, "best_of", "greater_than_equal 1"},
-        {"{\"prompt\":\"a\",\"n\":2,\"best_of\":3,\"stream\":true}", 400, "stream", "best_of"},
+        {"{\"prompt\":\"a\",\"n\":2,\"best_of\":3,\"stream\":true}", 400, "best_of", "stream"},
         {"{\"prompt\":\"a\",\"max_tokens\":0,\"echo\":false}", 400, "max_tokens", "greater_than_equal 1"},
         /* beam search, and what it excludes */
 #define BEAM(x) "{\"prompt\":\"a\",\"use_beam_search\":true,\"n\":2," x "}"
