@@ -93,8 +93,9 @@ static enum rc check_xargs(json_t *xargs, struct err *e) {
         if (good)
             continue;
         struct str key = api_quote((struct str){json_object_iter_key(it), json_object_iter_key_len(it)});
-        return err_set(e, RC_INVALID, "vllm_xargs",
-                       "vllm_xargs: \"%.*s\" must be a string, a number, or a list of these", (int)key.n, key.p);
+        char param[240];
+        snprintf(param, sizeof param, "vllm_xargs.%.*s", (int)key.n, key.p);
+        return err_set(e, RC_INVALID, param, "%s must be a string, a number, or a list of these", param);
     }
     return RC_OK;
 }

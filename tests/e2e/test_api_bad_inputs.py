@@ -218,7 +218,7 @@ ROWS = [
     (C, {"n": "3", **WARM}, 200, None, ""),
     (C, {"n": "3.0", **WARM}, 200, None, ""),
     (C, {"n": 128, **WARM}, 200, None, ""),
-    (C, {"best_of": 21}, 400, "best_of", "best_of"),
+    (C, {"best_of": 129, **WARM}, 400, "best_of", "less_than_equal 128 (--max-n)"),
     (C, {"n": 2, "best_of": 1}, 400, "best_of", ""),
     (C, {"n": 2, "best_of": 2, **WARM}, 200, None, ""),
     (C, {"n": 128, "prompt": ["a"] * 33, **WARM}, 400, "n", "less_than_equal 4096 (--max-sequences)"),
@@ -227,7 +227,7 @@ ROWS = [
     (H, {"n": 2, "temperature": 1e-5}, 200, None, ""),
     # P02
     (C, {"max_tokens": 0}, 400, "max_tokens", "greater_than_equal 1"),
-    (C, {"max_tokens": -1}, 400, "max_tokens", "greater_than_equal 1"),
+    (C, {"max_tokens": -1}, 400, "max_tokens", "greater_than_equal 0"),
     (C, {"max_tokens": 2**31}, 400, "max_tokens", "maximum context length"),
     (C, {"max_tokens": 2**32 + 1}, 400, "max_tokens", "maximum context length"),
     (C, {"max_tokens": 2**63 - 1}, 400, "max_tokens", "maximum context length"),

@@ -178,7 +178,8 @@ def generation(chat):
     logprobs = dict(lo=0, hi=20, flag="--max-logprobs")
     rows = {
         "model": Row("str", good=[""], bad=[("nope", None, "does not exist"), ("../../etc/passwd", None, "does not exist")]),
-        "max_tokens": Row("int", None if chat else 16, lo=1, most=20, bad=[(CONTEXT, None, "maximum context length"), (2**40, None, "maximum context")],
+        # Of completions 0 is legal with echo.
+        "max_tokens": Row("int", None if chat else 16, lo=1 if chat else 0, most=20, given={} if chat else {"echo": True}, bad=[(CONTEXT, None, "maximum context length"), (2**40, None, "maximum context")],
                           effect=lambda v, a: usage(a) <= int(float(v))),
         "n": Row("int", 1, lo=1, hi=128, flag="--max-n", given=WARM, effect=lambda v, a: len(a["choices"]) == int(float(v))),
         "best_of": Row("int", UNSET, lo=1, hi=128, flag="--max-n", given=WARM),
@@ -532,6 +533,15 @@ def certainly_not_neutral(said, name, value):
     return isinstance(value, (int, float)) and value not in (0, 1) and value != said.get("default")
 
 
+def whole_only(name, value):
+    """The param of the refusal when a legal value has no streamed answer; None: it has one."""
+    on = str(value).lower() in ("true", "1", "1.0", "t", "yes", "y", "on")
+    if name == "use_beam_search":
+        return "stream" if on else None
+    least = {"best_of": 1, "prompt_logprobs": 0}.get(name)
+    return name if least is not None and value is not None and float(1 if on else value) > least else None
+
+
 def all_cases(apis):
     """(server, route, field, body, status, param, words, effect, told): those of the table, as far as the build has the field."""
     for route in ALL:
@@ -543,6 +553,9 @@ def all_cases(apis):
                     continue
                 status, param, words, effect, schema_too = 400, name + ".*", "", None, False
             for stream in ((False, True) if route in GENERATE and name not in ("stream", "stream_options") else (False,)):
+                if stream and status == 200 and (why := whole_only(name, body.get(name))):
+                    yield where, route, name, {**body, "stream": True}, 400, why, "stream", None, False
+                    continue
                 yield where, route, name, {**body, "stream": True} if stream else body, status, param, words, effect, schema_too
 
 

@@ -139,8 +139,8 @@ static void test_refusals(void **state) {
         /* logits processors */
         {"{\"prompt\":\"a\",\"logits_processors\":[\"x\"]}", 400, "logits_processors",
          "--logits-processor-pattern"},
-        {"{\"prompt\":\"a\",\"vllm_xargs\":{\"k\":{}}}", 400, "vllm_xargs", "string, a number, or a list"},
-        {"{\"prompt\":\"a\",\"vllm_xargs\":{\"k\":[true]}}", 400, "vllm_xargs", "string, a number, or a list"},
+        {"{\"prompt\":\"a\",\"vllm_xargs\":{\"k\":{}}}", 400, "vllm_xargs.k", "string, a number, or a list"},
+        {"{\"prompt\":\"a\",\"vllm_xargs\":{\"k\":[true]}}", 400, "vllm_xargs.k", "string, a number, or a list"},
         {"{\"prompt\":\"a\",\"vllm_xargs\":[]}", 400, "vllm_xargs", "object"},
         /* stop */
         {"{\"prompt\":\"a\",\"stop\":\"\"}", 400, "stop", "must not be empty"},
