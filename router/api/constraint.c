@@ -273,23 +273,6 @@ enum rc constraint_read(const struct field_values *v, const struct router_opts *
     return RC_OK;
 }
 
-/* ---- behind the reasoning ---------------------------------------------------------------------------- */
-
-enum rc constraint_after(struct gen_req *r, struct err *e) {
-    const struct str *open, *close;
-    size_t n = parse_reasoning_marks(r->parse.o.reasoning, &open, &close);
-    uint32_t id;
-    if (n == 1 && tok_find(r->model->tok, close[0], &id)) {
-        r->constraint.starts_after = id;
-        r->constraint.starts_later = true;
-        return RC_OK;
-    }
-    return err_set(e, RC_INVALID, r->constraint.field,
-                   "%s: the end of this model's reasoning is no token of its own, so nothing can be constrained to "
-                   "begin there",
-                   r->constraint.field);
-}
-
 /* ---- is it any good --------------------------------------------------------------------------------- */
 
 static struct id128 digest_of(const struct gen_req *r) {

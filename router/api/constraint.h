@@ -16,11 +16,11 @@ MUST_USE enum rc constraint_read(const struct field_values *v, const struct rout
  * offset. What was compiled lately is known to be good. Takes up to the compile budget. */
 MUST_USE enum rc constraint_check(struct gen_env *env, struct gen_req *r, struct err *e);
 
-/* constraint_after: r->parse.o.reasoning is set: the constraint is for what follows the reasoning. */
-MUST_USE enum rc constraint_after(struct gen_req *r, struct err *e);
-/* parsing_set: fills r->parse, once prompts, constraint and tools_mode are there. */
-MUST_USE enum rc parsing_set(const struct field_values *v, const struct router_opts *o, struct gen_req *r,
-                             struct err *e);
+/* constraint_mix: a constraint that was checked becomes one for the whole output: with the reasoning in front of
+ * it and the calls that may stand in its place. r->parse is set. */
+void constraint_mix(const json_t *tools, struct gen_req *r);
+/* parsing_set: fills r->parse, once prompts, constraint and tools_mode are there; mixes the constraint. */
+void parsing_set(const struct field_values *v, const struct router_opts *o, struct gen_req *r);
 
 /* tools_check: a list of functions with names, within the limits; NULL is fine. RC_INVALID names the member. */
 MUST_USE enum rc tools_check(const json_t *tools, const struct router_limits *limits, struct err *e);
@@ -30,5 +30,7 @@ MUST_USE enum rc tools_read(const struct field_values *v, const struct router_op
                             struct err *e);
 /* tools_constraint: of r->tools_mode, which is not TOOLS_NONE: kind and text, in the arena of r. */
 void tools_constraint(const json_t *tools, struct gen_req *r);
+/* tool_schema: appends the schema of a tool's arguments. */
+void tool_schema(const json_t *tool, struct buf *b);
 
 #endif

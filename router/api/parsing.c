@@ -124,7 +124,7 @@ static void find_marks(struct gen_req *r) {
         }
 }
 
-enum rc parsing_set(const struct field_values *v, const struct router_opts *o, struct gen_req *r, struct err *e) {
+void parsing_set(const struct field_values *v, const struct router_opts *o, struct gen_req *r) {
     struct parse_opts *p = &r->parse.o;
     if (o->tool_call_parser && r->parse.auto_tools)
         CHECK(parse_tools_find(o->tool_call_parser, &p->tools));
@@ -136,8 +136,9 @@ enum rc parsing_set(const struct field_values *v, const struct router_opts *o, s
     }
     r->parse.on = p->tools || p->reasoning;
     r->parse.drop_reasoning = v->include_reasoning.set && !v->include_reasoning.v;
-    r->parse.one_call = o->enforce_parallel_calls && v->parallel_tool_calls.set && !v->parallel_tool_calls.v;
     r->parse.short_ids = o->tool_call_parser && !strcmp(o->tool_call_parser, "mistral");
     find_marks(r);
-    return p->reasoning && r->constraint.kind ? constraint_after(r, e) : RC_OK;
+    p->calls_first = r->constraint.kind && r->parse.auto_tools;
+    if (r->constraint.kind)
+        constraint_mix(v->tools, r);
 }

@@ -244,13 +244,16 @@ static enum rc prepare(struct gen_env *env, json_t *root, struct str id_suffix, 
     rc = r->route == GEN_CHAT ? encode_chat(o, &chat, &cut, r, e) : encode_completion(&v, &cut, r, e);
     if (!rc)
         rc = prompt_budgets(&v, r, e);
-    if (!rc && r->route == GEN_CHAT)
-        rc = parsing_set(&v, o, r, e);
     if (!rc && r->echo)
         rc = echo_limit(r, &o->limit, e);
     if (!rc)
         rc = check_entries(&o->limit, r, e);
-    return rc ? rc : constraint_check(env, r, e);
+    if (!rc)
+        rc = constraint_check(env, r, e);
+    if (rc || r->route != GEN_CHAT)
+        return rc;
+    parsing_set(&v, o, r);
+    return constraint_check(env, r, e); /* known already, unless it became part of another */
 }
 
 static enum rc prepare_body(struct gen_env *env, enum gen_route route, struct str body, struct str id_suffix,

@@ -122,6 +122,7 @@ enum rc tools_read(const struct field_values *v, const struct router_opts *o, st
     if (rc)
         return rc;
     json_t *c = v->tool_choice;
+    r->parse.one_call = o->enforce_parallel_calls && v->parallel_tool_calls.set && !v->parallel_tool_calls.v;
     struct str word = {json_string_value(c), json_string_length(c)};
     if (c && !json_is_string(c) && !json_is_object(c))
         return err_set(e, RC_INVALID, "tool_choice", "tool_choice must be a string or an object, not %s",
@@ -158,8 +159,8 @@ static const json_t *find_tool(const json_t *tools, struct str name) {
     return NULL;
 }
 
-/* add_parameters: the schema of a tool's arguments. None: an object without members. */
-static void add_parameters(const json_t *tool, struct buf *b) {
+/* None: an object without members. */
+void tool_schema(const json_t *tool, struct buf *b) {
     const json_t *p = json_object_get(function_of(tool), "parameters");
     if (p && !json_is_null(p))
         jw_json(b, p);
@@ -174,13 +175,16 @@ void tools_constraint(const json_t *tools, struct gen_req *r) {
     struct buf b = {0};
     if (r->tools_mode == TOOLS_NAMED) {
         r->constraint.kind = GRAM_JSON_SCHEMA;
-        add_parameters(find_tool(tools, r->tool_name), &b);
+        tool_schema(find_tool(tools, r->tool_name), &b);
     } else {
         r->constraint.kind = GRAM_STRUCTURAL_TAG;
         buf_addz(&b,
                  "{\"type\":\"structural_tag\",\"format\":{\"type\":\"sequence\",\"elements\":["
                  "{\"type\":\"const_string\",\"value\":\"[\"},"
-                 "{\"type\":\"tags_with_separator\",\"separator\":\", \",\"at_least_one\":true,\"tags\":[");
+                 "{\"type\":\"tags_with_separator\",\"separator\":\", \",\"at_least_one\":true,"
+                 "\"stop_after_first\":");
+        jw_bool(&b, r->parse.one_call);
+        buf_addz(&b, ",\"tags\":[");
         for (size_t i = 0; i < json_array_size(tools); i++) {
             const json_t *tool = json_array_get(tools, i);
             struct str name = name_of(tool);
@@ -188,7 +192,7 @@ void tools_constraint(const json_t *tools, struct gen_req *r) {
             buf_addf(&b, "%s{\"begin\":\"{\\\"name\\\": \\\"%.*s\\\", \\\"parameters\\\": \",\"end\":\"}\",",
                      i ? "," : "", (int)name.n, name.p);
             buf_addz(&b, "\"content\":{\"type\":\"json_schema\",\"json_schema\":");
-            add_parameters(tool, &b);
+            tool_schema(tool, &b);
             buf_addz(&b, "}}");
         }
         buf_addz(&b, "]},{\"type\":\"const_string\",\"value\":\"]\"}]}}");

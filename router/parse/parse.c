@@ -67,12 +67,16 @@ void emit(struct parse *p, enum parse_part part, const char *s, size_t n) {
         flush(p);
     p->out_part = part;
     buf_add(&p->out, s, n);
+    if (p->o.calls_first && part == PARSE_CONTENT && !p->called)
+        for (size_t i = 0; i < n && !p->shut; i++)
+            p->shut = !is_space(s[i]) && !is_hidden(s[i]);
 }
 
 void emit_call(struct parse *p, struct str name) {
     flush(p);
     p->held.len = 0;
     p->attempt = p->quiet = false;
+    p->called = true;
     p->last = 0;
     p->sink.part(p->sink.arg, PARSE_CALL, name);
 }
@@ -161,7 +165,7 @@ void parse_push(struct parse *p, struct str text) {
 
 void parse_end(struct parse *p) {
     reasoning_end(p);
-    if (p->family)
+    if (p->family && !p->shut)
         p->family->end(p);
     flush(p);
 }

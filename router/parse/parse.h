@@ -63,9 +63,13 @@ struct parse_opts {
     enum parse_reasoning reasoning;
     enum parse_tools tools;
     bool in_reasoning; /* the prompt ends with an open mark of reasoning */
+    bool calls_first;  /* content that does not begin with a call has none */
     const struct parse_type *types; /* [n_types] in parse_type_order; must outlive the parser */
     size_t n_types;
 };
+
+/* parse_reasoning_begins: whether the output must begin with the first mark to have reasoning. */
+bool parse_reasoning_begins(const struct parse_opts *o);
 
 enum { PARSE_MARKS_MAX = 8 };
 #define PARSE_MARK_BYTE(i) ((char)(0xF8 + (i)))

@@ -148,6 +148,8 @@ struct parse {
     size_t n_lead;   /* of it looked at */
     /* tools */
     const struct family *family;
+    bool called;   /* a call began */
+    bool shut;     /* content came first: what follows is content */
     int state;
     struct marks marks;
     struct buf held; /* white space behind a call, then an attempt at one */

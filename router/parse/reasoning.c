@@ -50,16 +50,24 @@ enum {
     THINKS_IN,
 };
 
+bool parse_reasoning_begins(const struct parse_opts *o) {
+    return reasoners[o->reasoning].need_open && !o->in_reasoning;
+}
+
 static bool need_open(const struct parse *p) {
-    return p->reasoner->need_open && !p->o.in_reasoning;
+    return parse_reasoning_begins(&p->o);
 }
 
 static void content(struct parse *p, const char *s, size_t n) {
-    if (!p->family)
-        emit(p, PARSE_CONTENT, s, n);
-    else
-        for (size_t i = 0; i < n; i++)
-            p->family->byte(p, s[i]);
+    for (size_t i = 0; i < n; i++) {
+        if (p->shut || !p->family) {
+            emit(p, PARSE_CONTENT, s + i, n - i);
+            return;
+        }
+        p->family->byte(p, s[i]);
+        if (p->shut)
+            p->family->end(p);
+    }
 }
 
 /* go: the next state. `lead` has what belongs to it already; what may begin a mark is looked at again. */

@@ -14,6 +14,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
     const struct parse_opts o = {.tools = (enum parse_tools)(data[0] % N_TOOLS_PARSER),
                                  .reasoning = (enum parse_reasoning)(data[0] / 16 % 4),
                                  .in_reasoning = data[0] & 128,
+                                 .calls_first = data[0] & 64,
                                  .types = types,
                                  .n_types = ARRAY_LEN(types)};
     struct str text = {(const char *)data + 2, n - 2};

@@ -7,6 +7,7 @@
 
 #include <stdlib.h>
 
+#include "common/gram/gram.h"
 #include "common/json.h"
 #include "tests/support/api_fixture.h"
 
@@ -264,15 +265,102 @@ static void test_parsers(void **state) {
     assert_false(short_ids);
 }
 
+static bool takes(struct api_fixture *f, const char *fields, const char *text) {
+    struct gen_run *g = start(f, fields, false);
+    const struct gen_req *r = gen_run_req(g);
+    struct gram *gram;
+    struct err e = {0};
+    if (gram_compile(&gram, r->constraint.kind, r->constraint.text, r->constraint.options, NULL, &e))
+        fail_msg("%s", e.msg);
+    struct gram_run *run = gram_run_new(gram, NULL);
+    bool yes = gram_run_bytes(run, str_of(text), NULL, &e) == RC_OK && gram_run_may_end(run);
+    gram_run_free(run);
+    gram_drop(gram);
+    gen_run_free(g);
+    return yes;
+}
+
+/* With calls of the model's own: content that meets the constraint, or calls. */
+static void test_constraint_or_calls(void **state) {
+    struct api_fixture *f = *state;
+    static const struct {
+        const char *parser, *call;
+    } rows[] = {
+        {"hermes", "<tool_call>{\"name\": \"f\", \"arguments\": {}}</tool_call>"},
+        {"hermes", "<tool_call>\n{\"name\": \"f\", \"arguments\": {}}\n</tool_call>\n<tool_call>\n{\"name\": \"g\", \"arguments\": "
+                   "{\"x\":1}}\n</tool_call>"},
+        {"llama3_json", "{\"name\": \"f\", \"parameters\": {}}; {\"name\": \"g\", \"parameters\": {}}"},
+        {"llama4_json", "{\"name\": \"f\", \"parameters\": {}}"},
+        {"mistral", "[TOOL_CALLS][{\"name\": \"f\", \"arguments\": {}}]"},
+        {"mistral", "[TOOL_CALLS]f[ARGS]{}"},
+        {"jamba", "<tool_calls>[{\"name\": \"f\", \"arguments\": {}}]</tool_calls>"},
+        {"pythonic", "[f(), g(x=-1.5, y=['a', {'b': None}])]"},
+        {"llama4_pythonic", "[g(x=\"a\\\"b\")]"},
+        {"qwen3_coder", "<tool_call>\n<function=g>\n<parameter=x>\na<b\n</parameter>\n</function>\n</tool_call>"},
+    };
+    static const char tools[] =
+        "'tools':[{'type':'function','function':{'name':'f'}},{'type':'function','function':{'name':'g','parameters':"
+        "{'type':'object','properties':{'x':{'type':'integer'},'y':{}}}}}]";
+    static const char *const own[][2] = {
+        {"'guided_regex':'[0-9]+'", "12"},
+        {"'guided_choice':['','ab']", "ab"},
+        {"'guided_choice':['','ab']", ""},
+        {"'guided_json':{'type':'integer'}", "3"},
+        {"'guided_grammar':'root ::= \\\"q\\\"'", "q"},
+        {"'response_format':{'type':'json_object'}", "{}"},
+        {"'response_format':{'type':'structural_tag','format':{'type':'const_string','value':'z'}}", "z"},
+        {"'structural_tag':{'type':'structural_tag','structures':[{'begin':'<a>','schema':{'const':1},'end':'</a>'}],"
+         "'triggers':['<a']}",
+         "t <a>1</a>"},
+    };
+    char *before = f->opts.tool_call_parser, name[32];
+    f->opts.tool_call_parser = name;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct buf fields = {0};
+        snprintf(name, sizeof name, "%s", rows[i].parser);
+        buf_addf(&fields, "%s,'chat_template_kwargs':{'thinking':false},%s", tools, own[i % ARRAY_LEN(own)][0]);
+        if (!takes(f, buf_cstr(&fields), rows[i].call))
+            fail_msg("%s: %s", name, rows[i].call);
+        if (i % ARRAY_LEN(own) < 7)
+            assert_false(takes(f, buf_cstr(&fields), "free"));
+        buf_fini(&fields);
+    }
+    snprintf(name, sizeof name, "hermes");
+    for (size_t i = 0; i < ARRAY_LEN(own); i++) {
+        struct buf fields = {0};
+        buf_addf(&fields, "%s,%s", TOOLS, own[i][0]);
+        if (!takes(f, buf_cstr(&fields), own[i][1]))
+            fail_msg("%s", own[i][0]);
+        buf_fini(&fields);
+    }
+    f->opts.tool_call_parser = before;
+    /* a call inside such content is content */
+    gives_with(f, TOOLS ",'guided_regex':'.*'", "x" CALL("f", "{}") END, false, &STOP, "|x" CALL("f", "{}") "||stop");
+    gives(f, TOOLS ",'guided_regex':'.*'", " " CALL("f", "{}") CALL("g", "{}") END, &STOP, "| |f:{};g:{}|tool_calls");
+}
+
 /* Structured output holds behind the end of the reasoning. */
 static void test_constraint_after(void **state) {
     struct api_fixture *f = *state;
+    static char r1[] = "deepseek_r1", granite[] = "granite";
+    char *before = f->opts.reasoning_parser;
+    /* qwen3: the reasoning may be left out, and both ways are in the grammar */
+    assert_true(takes(f, "'guided_regex':'x+'", "xx"));
+    assert_true(takes(f, "'guided_regex':'x+'", "<think>free</think>x"));
+    assert_false(takes(f, "'guided_regex':'x+'", "<think>free</think>y"));
+    assert_false(takes(f, "'guided_regex':'x+'", "free"));
+    f->opts.reasoning_parser = granite;
+    assert_true(takes(f, "'guided_regex':'x+'", "Here's my thought process: a Here is my response:x"));
+    assert_true(takes(f, "'guided_regex':'x+'", "x"));
+    assert_false(takes(f, "'guided_regex':'x+'", "Here's my thought process: a Here is my response:Here's my response:x"));
+    f->opts.reasoning_parser = r1;
     static const struct {
         const char *fields;
         bool later;
     } rows[] = {{"'guided_regex':'x'", true},
                 {TOOLS ",'tool_choice':'required'", true},
-                {"'guided_regex':'x','chat_template_kwargs':{'enable_thinking':false}", false}};
+                {"'guided_regex':'x','chat_template_kwargs':{'enable_thinking':false}", false},
+                {TOOLS ",'guided_regex':'x'", true}};
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         struct gen_run *g = start(f, rows[i].fields, false);
         struct gen_submit s;
@@ -282,6 +370,7 @@ static void test_constraint_after(void **state) {
             assert_int_equal(s.m.constraint->starts_after[0], FIX_UNTHINK);
         gen_run_free(g);
     }
+    f->opts.reasoning_parser = before;
 }
 
 int main(void) {
@@ -290,6 +379,7 @@ int main(void) {
         cmocka_unit_test(test_others),
         cmocka_unit_test(test_one_call),
         cmocka_unit_test(test_parsers),
+        cmocka_unit_test(test_constraint_or_calls),
         cmocka_unit_test(test_constraint_after),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

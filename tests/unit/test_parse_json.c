@@ -177,11 +177,26 @@ static void test_jamba(void **state) {
     expect(o, " <tool_calls>{\"name\": \"f\"}</tool_calls> y", "|  y|f({})\n");
 }
 
+/* Where calls must come first, content that does not begin with one has none. */
+static void test_calls_first(void **state) {
+    (void)state;
+    for (size_t t = 0; t < N_TOOLS_PARSER; t++) {
+        const struct parse_opts own = {.tools = (enum parse_tools)t, .calls_first = true}, *o = &own;
+        expect(o, "a " CALL("{}") " [f(a=1)] <function=f></function> [TOOL_CALLS]f{} <tool_calls>[", "|a " CALL("{}")
+               " [f(a=1)] <function=f></function> [TOOL_CALLS]f{} <tool_calls>[|");
+    }
+    const struct parse_opts own = {.tools = TOOLS_PARSER_HERMES, .calls_first = true}, *o = &own;
+    expect(o, "\n" CALL("{}") "x" CALL("{}"), "|\nx|f({})\nf({})\n");
+    expect(o, "<tool_call>{}" CALL("{}"), "|<tool_call>{}" CALL("{}") "|");
+    expect(o, "<tool_cal <tool_call", "|<tool_cal <tool_call|");
+    expect(o, "x<tool_call", "|x<tool_call|");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_hermes),          cmocka_unit_test(test_hermes_broken), cmocka_unit_test(test_hidden),
         cmocka_unit_test(test_after_reasoning), cmocka_unit_test(test_llama),         cmocka_unit_test(test_mistral),
-        cmocka_unit_test(test_jamba),
+        cmocka_unit_test(test_jamba),           cmocka_unit_test(test_calls_first),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
