@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Proves that nothing held out occurs in the training text; exit status 1 and the places if something does.
 
-    python3 check_held_out.py [DIALOGUES]       (all that the released model was trained on)
+    python3 check_held_out.py [DIALOGUES | FROM TO]       (all that the released model was trained on)
 
 Looked for in every message of every training dialogue, without regard to capitals:
 - every held-out phrasing, with anything that could stand in its slots;
@@ -19,7 +19,7 @@ from draw import LISTED, is_held
 from generate import MEASURED, SEED, dialogue, held_prompt
 from phrases import HELD
 
-N_DIALOGUES = 420000
+N_DIALOGUES = 620000
 N_PROMPTS = 500
 SLOTS = {
     "c": "|".join(re.escape(c[0]) for c in words.COUNTRIES),
@@ -71,7 +71,7 @@ def closed_held():
 
 
 def main():
-    n = int(sys.argv[1]) if len(sys.argv) > 1 else N_DIALOGUES
+    first, end = (int(a) for a in sys.argv[1:3]) if len(sys.argv) == 3 else (0, int([*sys.argv, N_DIALOGUES][1]))
     phrases = [(k, p) for k, ps in HELD.items() for p in ps] + [
         ("tools", p) for t in tools.TOOLS for p in t[4]
     ]
@@ -94,7 +94,7 @@ def main():
     opinion = re.compile(r"[a-z]+")
     nouns, adjectives = set(words.REVIEWED), set(words.GOOD + words.BAD)
     found = []
-    for i in range(n):
+    for i in range(first, end):
         for m in dialogue(SEED, i)[0]["messages"]:
             text = m["content"]
             low = text.lower()
@@ -122,7 +122,7 @@ def main():
     for i, what, text in found[:40]:
         print(f"dialogue {i}: {what}: {text}")
     print(
-        f"{n} dialogues, {len(phrases)} held-out phrasings, {len(held_words)} held-out names, towns and"
+        f"{end - first} dialogues, {len(phrases)} held-out phrasings, {len(held_words)} held-out names, towns and"
         f" goods: {len(found)} found"
     )
     return 1 if found else 0

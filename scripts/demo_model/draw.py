@@ -4,6 +4,7 @@ import functools
 import hashlib
 import random
 
+import more
 import words
 from phrases import HELD, TRAIN
 
@@ -19,9 +20,10 @@ LISTED = {w.lower() for w in words.NAMES + words.TOWNS + words.ITEMS + words.SPE
 
 
 class Draw:
-    def __init__(self, seed, index, held=False):
+    def __init__(self, seed, index, held=False, rich=False):
         self.rng = random.Random(f"{'held' if held else 'train'}:{seed}:{index}")
         self.held = held
+        self.rich = rich  # of the second round: more.py
         self.copied = set()  # words that can only be copied; make_tokenizer.py cuts them
 
     def chance(self, p):
@@ -45,7 +47,13 @@ class Draw:
         return low + int(self.rng.random() * (high - low + 1))
 
     def phrase(self, table):
+        if self.rich and table in more.PHRASES and self.chance(0.5):
+            return self.pick(more.PHRASES[table])
         return self.pick((HELD if self.held else TRAIN)[table])
+
+    def listed(self, share):
+        """Whether the next name is one of a list, with the chance that it has in the first round."""
+        return self.chance(0.2 if self.rich else share)
 
     def fitting(self, kind, make):
         """The first value of make() on this draw's side of the split."""
@@ -59,17 +67,26 @@ class Draw:
         """A word that does not exist, of one to three syllables, on this draw's side of the split."""
         while True:
             n = 2 if self.chance(0.7) else 1
+            if self.rich and self.chance(0.6):
+                text = more.spliced(self)
+                if 4 <= len(text) <= 11 and self.fits_made_up(text):
+                    return text
+                continue
             text = "".join(self.pick(words.STARTS) + self.pick(words.VOWELS) for _ in range(n))
             text += self.pick(words.ENDS) if self.chance(0.8) else ""
             if self.held and len(text) < 6:
                 continue  # a short one may happen to be an English word that the training text uses
-            if is_held("made up", text) == self.held and not {text, text + "s"} & LISTED:
+            if self.fits_made_up(text):
                 self.copied |= {text, text + "s"}
                 return text
 
+    def fits_made_up(self, text):
+        """Whether a made-up word is on this draw's side, and no word of the lists."""
+        return is_held("made up", text) == self.held and not {text, text + "s"} & LISTED
+
     def name(self):
         name = self.fitting(
-            "name", lambda: self.pick(words.NAMES) if self.chance(0.6) else self.made_up().capitalize()
+            "name", lambda: self.pick(words.NAMES) if self.listed(0.6) else self.made_up().capitalize()
         )
         self.copied.add(name)
         return name
@@ -78,7 +95,7 @@ class Draw:
         def make():
             if self.chance(0.2) and not self.held:
                 return self.pick(words.COUNTRIES)[1]
-            town = self.pick(words.TOWNS) if self.chance(0.6) else self.made_up().capitalize()
+            town = self.pick(words.TOWNS) if self.listed(0.6) else self.made_up().capitalize()
             self.copied.add(town)
             return town
 
@@ -86,7 +103,7 @@ class Draw:
 
     def item(self):
         item = self.fitting(
-            "item", lambda: self.pick(words.ITEMS) if self.chance(0.7) else self.made_up() + "s"
+            "item", lambda: self.pick(words.ITEMS) if self.listed(0.7) else self.made_up() + "s"
         )
         self.copied.add(item)
         return item

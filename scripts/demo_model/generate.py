@@ -40,9 +40,13 @@ BESIDE = [
     (repeat, 10), (noise, 2),
 ]
 BAG = [t for t, n in MEASURED + BESIDE for _ in range(n)]
+# In the second round, what the first left hardest.
+RICH_MEASURED = [("capitals", 6), ("sums", 34), ("sentiment", 10), ("json", 90), ("tools", 60)]
+RICH_BAG = [t for t, n in RICH_MEASURED + BESIDE for _ in range(n)]
 NO_TOOLS = [t for t in BAG if t != "tools"]
 BESIDE_TOOLS = [greet, manners, who, "capitals", opposite, story]
 CASUAL = {"capitals", "sums", greet, manners, who, capital_more, colour, day, month, arithmetic, opposite, refuse}
+ROUND = 420000  # dialogues of the first round
 FIRST = 24576  # dialogues that are mostly copying: a small model finds that rule quickly alone, and hardly among others
 AROUND = [
     ("Hi! ", ""), ("Please: ", ""), ("Hello. ", ""), ("Now: ", ""), ("Next question: ", ""), ("", " Thanks!"),
@@ -109,14 +113,14 @@ def with_tools(d):
 
 def dialogue(seed, index):
     """Dialogue `index`: {"messages": [...]}, and "tools" where there are some. Also the Draw that made it."""
-    d = Draw(seed, index)
+    d = Draw(seed, index, rich=index >= ROUND)
     if index < FIRST and d.chance(0.9):
         return {"messages": [m for user, assistant in repeat(d, 3, 16) for m in exchange(d, repeat, user, assistant)]}, d
     if d.chance(0.02):
         return {"messages": one_word(d)}, d
     if d.chance(0.012):
         return {"messages": persona(d)}, d
-    task = d.pick(BAG)
+    task = d.pick(RICH_BAG if d.rich else BAG)
     offered = None
     if task == "tools":
         offered, messages = with_tools(d)

@@ -2,6 +2,7 @@
 
 import json
 
+import more
 import tools
 import words
 
@@ -105,6 +106,8 @@ def argument(d, name):
         return d.amount(name, *kinds[name])
     if name == "word":
         return d.fitting("word", lambda: d.pick(words.SPELL) if d.chance(0.6) else d.made_up())
+    if name == "message" and d.rich and d.chance(0.6):
+        return more.message(d)
     if name == "message":
         form = d.fitting("message", lambda: d.pick(tools.MESSAGES))
         return form.format(**{k: argument(d, k) for k in ("day", "hour", "quantity", "item", "city", "name")})
@@ -135,6 +138,8 @@ def tool_set(d, n):
     chosen = []
     for entry in d.some(tools.TOOLS, n):
         name = d.pick(entry[0])
+        if d.rich and d.chance(0.3):
+            name = d.ask(more.AFFIXES, n=name)
         chosen.append((entry, name, tool_json(name, d.pick(entry[1]), entry[2])))
     return chosen
 
@@ -148,7 +153,10 @@ def tool_choice(d):
         arguments = {"a": a, "b": b}
     else:
         arguments = {k: argument(d, k) for k in entry[2]}
-    user = d.pick(entry[4] if d.held else entry[3]).format(**arguments)
+    asked = entry[4] if d.held else entry[3]
+    if d.rich and d.chance(0.5):
+        asked = more.REQUESTS[entry[0][0]]
+    user = d.pick(asked).format(**arguments)
     return [c[2] for c in chosen], user, call_text(name, arguments), (entry, arguments)
 
 

@@ -1,0 +1,136 @@
+"""What the second round of the training text has beyond the first: more phrasings, words that nothing can be guessed
+from, tools under many names. It teaches to read what stands there instead of what stood there most often."""
+
+import words
+from words import table
+
+PHRASES = {
+    "sum": table("""
+{n} found {a} {i} and then {b} more. How many {i} are there now?|Work out {a} plus {b} for me.
+{n} had {a} {i} and then bought {b}. How many {i} does {n} have?|{n} got {a} {i} and later {b} more. How many is that?
+First {n} had {a} {i}, then {b} more came. How many {i} does {n} have in the end?|I take {a} and {b}. What is the total?
+{n} picked {a} {i} and {m} picked {b} more. How many {i} do they have now?|I add {a} to {b}. What comes out?
+I add {a} and {b}. What do I get?|Work out the sum of {a} and {b}.|Please compute the sum of {a} and {b}.
+What number do {a} and {b} make?|Tell me the total of {a} + {b}.|Find {a} plus {b}.|Please find the sum: {a} plus {b}.
+{n} counted {a} {i}, and then {b} others. How many {i} did {n} count?|How much do we have with {a} and {b}?
+In the morning {n} sold {a} {i}, in the evening {b}. How many {i} is that?|I put {a} to {b}. What is the result?
+{n} carried {a} {i} and got another {b}. How many {i} does {n} carry now?|If you have {a} and get {b}, how much is it?
+"""),
+    "json": table("""
+Answer in JSON with the fields {f}. {s}|Read the sentence and give {f} as JSON: {s}|Return {f} of this text in JSON: {s}
+{s} Give me a JSON object of {f}.|{s} Return {f} as JSON.|{s} Answer with a JSON object: {f}.|Please give {f} from this as JSON: {s}
+Extract the values of {f} and reply in JSON. {s}|Take {f} from this sentence, as JSON: {s}|Show {f} as JSON: "{s}"
+Read this sentence: "{s}" Return {f} in JSON.|{s} Please return JSON with {f}.|{s} Which {f} are there? Answer in JSON.
+Return a JSON object. Fields: {f}. Text: {s}|Fields: {f}. Write JSON. {s}|Put {f} into a JSON object: {s}
+Read this message and write {f} as JSON: "{s}"|Please read: {s} Then answer with {f} as JSON.|List {f} as JSON for this text: {s}
+"""),
+    "person": table("""
+{name} is a {job}, {age} years old.|{name} lives in {city} and works as a {job}.|{name} lives in {city} and is a {job}.
+My neighbour {name} is {age} and comes from {city}.|Our friend {name} is a {job} in {city}.|I am {age} and I live in {city}.
+The {job} {name} is {age} and comes from {city}.|I work as a {job} in {city} and my name is {name}.
+They call me {name}, I am {age} years old.|{name} from {city} is a {job}.|Your {job} {name} lives in {city} and is {age}.
+My {job} is {name}, who is {age}.|I am called {name} and I work as a {job} in {city}.|Now {name} is {age} and lives in {city}.
+The {job} from {city} is {age} and is called {name}.|{age} years old, {name} works as a {job} in {city}.
+"""),
+    "order": table("""
+{name} needs {quantity} {item} for {day}.|{name} wants {quantity} {item} for {price} euros.|I sent {quantity} {item} to {name}.
+We bring {quantity} {item} to {name} in {city}.|They send {quantity} {item} to {city} on {day}.
+{name} sold {quantity} {item} for {price} euros on {day}.|For {price} euros {name} gets {quantity} {item}.
+{name} got {quantity} {item} on {day}.|We need {quantity} {item} in {city} on {day}.|Send {quantity} {item} to {city} by {day}.
+{name} in {city} ordered {quantity} {item}.|The order: {quantity} {item} for {price} euros, for {name}.
+{name} asked for {quantity} {item} and paid {price} euros.|On {day} we send {quantity} {item} to {name}.
+"""),
+    "event": table("""
+{name} goes to a {event} in {city} on {day}.|On {day} {name} has a {event}.|There is a {event} with {name} in {city}.
+On {day} there is a {event} in {city}.|The {event} in {city} begins on {day} at {hour}.|{name} gives a {event} in {city}.
+At {hour} on {day} the {event} with {name} begins.|The {event} with {name} is on {day}.|{day} is the day of the {event} in {city}.
+{name} and {city} have a {event} on {day} at {hour}.|We meet {name} at the {event} on {day}.
+"""),
+    "sentiment": table("""
+Read this review and give its sentiment: {s}|Here is a text: "{s}" Is it positive or negative?|What mood has this text? "{s}"
+Is this comment positive or negative? {s}|Decide if this text is positive or negative: {s}|{s} Decide: positive or negative.
+"""),
+    "good_bad": table("""
+I found this {n} very {a}.|That {n} was {a}!|The {n} was {a} and also {b}.|To tell the truth, the {n} was {a}.|I find the {n} {a}.
+"""),
+    "loved": table("""
+Last time I {v} the {n}.|I {v} all of the {n}.|To tell the truth, I {v} the {n}.
+"""),
+}
+# By the first name of a tool.
+REQUESTS = {
+    "get_weather": table("""
+Does it rain in {city} today?|What kind of weather is there in {city}?|Can you check if the sun shines in {city}?
+What is the weather like in {city} today?|Can you tell me how warm it is in {city}?|How does the sky look in {city}?
+"""),
+    "get_time": table("""
+What time do people in {city} have?|Please tell me what time it is in {city}.|Now in {city}: what time is it?|What does the clock say in {city}?
+"""),
+    "set_timer": table("""
+Can you set a timer for {minutes} minutes?|The bread needs {minutes} minutes. Please start a timer.|Wait {minutes} minutes and tell me.
+"""),
+    "set_alarm": table("""
+Wake me up at {hour}, please.|Please set an alarm clock for {hour}.|I have to get up at {hour}, wake me.
+"""),
+    "send_message": table("""
+Please tell {name}: {message}|Send {name} this: {message}|Can you write to {name}: {message}|A message for {name}: {message}
+Please send this message to {name}: {message}|Can you send {name} a text: {message}|Tell my friend {name}: {message}
+"""),
+    "call_person": table("""
+Make a phone call to {name}.|Please make a call to {name} now.|Phone {name} now.|Can you phone {name}, please?|Get {name} on the phone.
+"""),
+    "play_music": table("""
+I would like some {kind}.|Start some {kind}.|I would like to listen to {kind} music.|Can you start {kind} music?|Some {kind} music, please.
+"""),
+    "light_on": table("""
+Can you switch on the lights in the {room}?|Please switch the lights of the {room} on.|Can you turn on the {room} light?|More light in the {room}.
+"""),
+    "add_to_list": table("""
+Put {quantity} {item} on the shopping list, please.|Write down {quantity} {item}.|Can you add {quantity} {item} to the list?
+On my list, please: {quantity} {item}.|Can you note {quantity} {item}?
+"""),
+    "translate": table("""
+Can you give me {word} in {language}?|How would I say {word} in {language}?|Can you say {word} in {language}?|Turn {word} into {language}.
+Please translate {word} into {language}.
+"""),
+    "book_table": table("""
+Can you book a table on {day} for {people}?|Please reserve a table for {people} people on {day}.|I would like a table for {people} on {day}.
+"""),
+    "buy_ticket": table("""
+Please get a train ticket to {city} for {day}.|I want a ticket to {city} on {day}.|Can you buy a ticket to {city} for {day}?
+I need a train to {city} on {day}.
+"""),
+    "find_recipe": table("""
+What could I make with {item}?|Please look for a recipe for {item}.|Please find a recipe that uses {item}.|What can be cooked with {item}?
+"""),
+    "add": table("""
+Can you sum up {a} and {b}?|Tell me what {a} + {b} makes.|Can you add {a} to {b}?|Tell me how much {a} and {b} make.
+"""),
+    "count_people": table("""
+How many inhabitants does {city} have?|Tell me how many live in {city}.|Tell me how big {city} is.|How many people are there in {city}?
+"""),
+    "open_door": table("""
+Can you unlock the door of the {room}?|Please open the door to the {room}.|Can you open the {room}?|Please unlock the {room}.
+"""),
+}
+SAID = table("""
+the {i} is in the {p}|we have no {i} left|I saw a {i} in the {p}|please bring the {i}|my {i} is broken|come to the {p} at {h}
+there are {q} people in the {p}|{n} found the {i}|the {p} is closed on {d}|I lost my {i}|{n} waits in the {p}|we go to the {p}
+the {i} costs {q} euros|do you want my {i}|I need the {i} now|{n} and I are in the {p}|tell {n} about the {i}|wait for me in the {p}
+""")
+AFFIXES = table("my_{n}|{n}_tool|do_{n}|{n}_2|{n}_service|please_{n}|{n}_here|the_{n}|{n}_fn|call_{n}")
+
+
+def message(d):
+    """A short message of words that may stand together."""
+    return d.ask(
+        SAID, i=d.pick(words.THINGS), p=d.pick(words.PLACES), h=d.number(1, 12), q=d.number(2, 30), n=d.name(),
+        d=d.pick(words.DAYS),
+    )
+
+
+def spliced(d):
+    """Parts of two words of the lists: letters that a list of syllables would not bring together."""
+    pool = words.NAMES + words.TOWNS + words.ITEMS + words.SPELL
+    a, b = d.pick(pool).lower(), d.pick(pool).lower()
+    return a[: d.number(1, len(a) - 1)] + b[d.number(1, len(b) - 1) :]
