@@ -109,6 +109,7 @@ $(LIBCOMMON) $(LIBROUTER) $(LIBWORKER) $(LIBSUPPORT):
 	@rm -f $@
 	ar rcs $@ $^
 
+$(B)/router/ui/page.o: router/ui/playground.html # taken in by the assembler, which names no dependencies
 $(B)/weir: $(call obj,router/main.c) $(LIBROUTER) $(LIBCOMMON)
 	$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS_ROUTER) $(LIBS_COMMON)
 $(B)/weir-worker: $(call obj,worker/main.c) $(LIBWORKER) $(LIBCOMMON)

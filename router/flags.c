@@ -60,6 +60,7 @@ const struct conf_flag router_flag_rows[] = {
      AT(allow_credentials),
      .help = "CORS: requests may carry cookies [off]"},
     {.name = "disable-fastapi-docs", .kind = CONF_BOOL, AT(no_docs), .help = "no /openapi.json [off]"},
+    {.name = "no-playground", .kind = CONF_BOOL, AT(no_playground), .help = "no page at / [off]"},
     {.name = "enable-admin-api",
      .kind = CONF_BOOL,
      AT(admin_api),

@@ -3,6 +3,7 @@
 #include "common/version.h"
 #include "router/reply.h"
 #include "router/session.h"
+#include "router/ui/page.h"
 
 void page_health(h2o_req_t *req, struct str suffix) {
     struct router *r = loop_of(req)->router;
@@ -89,4 +90,14 @@ void page_tokenizer_info(h2o_req_t *req, struct str suffix) {
     buf_addz(&b, m->tokenizer_info);
     model_info_drop(m);
     reply_json(req, 200, &b, suffix);
+}
+
+void page_playground(h2o_req_t *req, struct str suffix) {
+    struct buf b = {0};
+    buf_add_str(&b, page_html());
+    reply_header(req, "content-security-policy", str_of(page_policy()));
+    reply_header(req, "x-content-type-options", STR_LIT("nosniff"));
+    reply_header(req, "referrer-policy", STR_LIT("no-referrer"));
+    reply_header(req, "cache-control", STR_LIT("no-cache"));
+    reply_body(req, 200, "text/html; charset=utf-8", &b, suffix);
 }

@@ -13,5 +13,7 @@ void page_load(h2o_req_t *req, struct str suffix);
 void page_version(h2o_req_t *req, struct str suffix);
 /* page_tokenizer_info: of the first model (api.md 14.3). */
 void page_tokenizer_info(h2o_req_t *req, struct str suffix);
+/* page_playground: the page of router/ui. */
+void page_playground(h2o_req_t *req, struct str suffix);
 
 #endif

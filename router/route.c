@@ -39,6 +39,7 @@ const struct route routes[] = {
     LATER("/v1/audio/translations", METHOD_POST),
     R("/openapi.json", ROUTE_OPENAPI, METHOD_GET, ROUTE_DOCS),
     R("/tokenizer_info", ROUTE_TOKENIZER_INFO, METHOD_GET, ROUTE_TOKENIZER_FLAG),
+    R("/", ROUTE_PLAYGROUND, METHOD_GET, ROUTE_PAGE),
     R("/abort_requests", ROUTE_ABORT, METHOD_POST, ROUTE_ADMIN),
     R("/reset_prefix_cache", ROUTE_RESET, METHOD_POST, ROUTE_ADMIN),
     R("/debug/requests", ROUTE_REQUESTS, METHOD_GET, ROUTE_ADMIN | ROUTE_QUIET),

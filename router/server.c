@@ -190,6 +190,9 @@ static void dispatch(h2o_req_t *req, const struct route *route, struct str path,
     case ROUTE_LOAD:
         page_load(req, suffix);
         break;
+    case ROUTE_PLAYGROUND:
+        page_playground(req, suffix);
+        break;
     case ROUTE_ABORT:
         admin_abort(req, suffix);
         break;

@@ -57,6 +57,7 @@ static const struct op {
     {ROUTE_METRICS, 0, RETRY, "server", "Metrics for Prometheus", "", NULL, NULL},
     {ROUTE_LOAD, 0, 0, "server", "How many requests are being answered", "Load", NULL, NULL},
     {ROUTE_OPENAPI, 0, 0, "server", "This document", "", NULL, NULL},
+    {ROUTE_PLAYGROUND, 0, 0, "server", "A page to try the model with", "", NULL, NULL},
     {ROUTE_ABORT, 0, 0, "admin", "Abort requests by the ids in request_ids, or all", "Aborted", NULL, NULL},
     {ROUTE_RESET, 0, RETRY, "admin", "Forget what prefix caches hold", "Reset", NULL, NULL},
     {ROUTE_REQUESTS, 0, 0, "admin", "What is being worked on", "Requests", NULL, NULL},
@@ -254,6 +255,8 @@ static void add_answer(const struct op *op, struct buf *b) {
     buf_addz(b, ",\"responses\":{\"200\":{\"description\":\"OK\"");
     if (op->id == ROUTE_METRICS)
         buf_addz(b, ",\"content\":{\"text/plain\":{\"schema\":{\"type\":\"string\"}}}");
+    else if (op->id == ROUTE_PLAYGROUND)
+        buf_addz(b, ",\"content\":{\"text/html\":{\"schema\":{\"type\":\"string\"}}}");
     else if (op->id == ROUTE_OPENAPI)
         buf_addz(b, ",\"content\":{\"application/json\":{\"schema\":{\"type\":\"object\"}}}");
     else if (op->answer) {

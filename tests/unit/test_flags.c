@@ -43,7 +43,7 @@ static const struct row {
     {"--allow-credentials", SR, SERVED},
     {"--enable-request-id-headers", SR, SERVED},
     {"--disable-fastapi-docs", SR, SERVED},
-    {"--no-playground", SR, IGNORED},
+    {"--no-playground", SR, SERVED},
     {"--root-path /x", SR, SERVED},
     {"--http-keep-alive 65", SR, SERVED},
     {"--sse-keepalive 0", SR, SERVED},

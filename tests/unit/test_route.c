@@ -17,7 +17,6 @@ static void test_find(void **state) {
     assert_int_equal(route_find(STR_LIT("/v2/rerank"))->id, ROUTE_RERANK);
     assert_int_equal(route_find(STR_LIT("/openapi.json"))->id, ROUTE_OPENAPI);
     static const char *const none[] = {"",
-                                       "/",
                                        "*",
                                        "/v1/models/",
                                        "/v1/chat/completions/",
