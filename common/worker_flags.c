@@ -169,6 +169,10 @@ const struct conf_flag worker_flag_rows[] = {
      .max = 100000,
      AT(mock_prefill_us_per_token),
      .help = "its prefill time [0]"},
+    {.name = "mock-text",
+     .kind = CONF_STR,
+     AT(mock_text),
+     .help = "file with what it says, read again for each request [tokens by chance, and no end]"},
 };
 const size_t n_worker_flag_rows = ARRAY_LEN(worker_flag_rows);
 

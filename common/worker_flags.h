@@ -39,6 +39,7 @@ struct worker_flags {
     /* A scripted engine in place of the model (worker/mock.h); for tests and benchmarks of routers. */
     bool mock;
     double mock_step_ms, mock_prefill_us_per_token;
+    char *mock_text; /* NULL: none */
 };
 
 /* The rows, with offsets relative to a struct worker_flags. */

@@ -15,6 +15,7 @@
 #include "common/link/link.h"
 #include "common/log.h"
 #include "common/version.h"
+#include "worker/assets.h"
 #include "worker/flags.h"
 #include "worker/load.h"
 #include "worker/mock.h"
@@ -27,6 +28,7 @@ struct worker {
     struct io *io;
     struct load load;
     struct mock *mock;
+    struct tok *mock_tok; /* for --mock-text */
     struct io_engine engine;
     int events, signals;
     _Atomic bool drained, failed, drain_asked;
@@ -125,8 +127,13 @@ static enum rc start_engine(struct worker *w, struct err *e) {
     return rc;
 }
 
-static void start_mock(struct worker *w) {
+static enum rc start_mock(struct worker *w, struct err *e) {
     struct io_facts *f = &w->load.facts;
+    struct tok_files files = assets_tokenizer(w->load.assets, w->load.n_assets);
+    if (w->o.w.mock_text && tok_load(&w->mock_tok, &files, e) != RC_OK)
+        return e->rc;
+    if (w->o.w.mock_text && !f->n_eos)
+        return err_set(e, RC_INVALID, "mock-text", "--mock-text needs a model with an end token");
     enum { MOCK_BLOCKS = 65536 };
     f->n_blocks = MOCK_BLOCKS;
     f->max_seqs = w->o.w.max_num_seqs ? (uint32_t)w->o.w.max_num_seqs : 4096;
@@ -141,11 +148,14 @@ static void start_mock(struct worker *w) {
                             .n_blocks = f->n_blocks,
                             .eos_ids = f->eos,
                             .n_eos_ids = f->n_eos,
+                            .text_path = w->o.w.mock_text,
+                            .tok = w->mock_tok,
                             .arg = w,
                             .on_step = on_step,
                             .on_control = on_control,
                             .on_drained = on_drained});
     w->engine = mock_engine(w->mock);
+    return RC_OK;
 }
 
 /* ---- life --------------------------------------------------------------------------------------- */
@@ -232,10 +242,7 @@ static enum rc start(struct worker *w, const char *model, struct err *e) {
     if (rc == RC_OK)
         rc = load_files(&w->load, model, &w->o.w, e);
     if (rc == RC_OK) {
-        if (w->o.w.mock)
-            start_mock(w);
-        else
-            rc = start_engine(w, e);
+        rc = w->o.w.mock ? start_mock(w, e) : start_engine(w, e);
     }
     if (rc != RC_OK) {
         if (w->io)
@@ -295,6 +302,7 @@ static void stop(struct worker *w) {
         io_flush(w->io, FLUSH_MS);
     io_free(w->io);
     mock_free(w->mock);
+    tok_free(w->mock_tok);
     load_free(&w->load);
     close(w->events);
     close(w->signals);

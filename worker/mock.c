@@ -1,6 +1,7 @@
 #include "worker/mock.h"
 
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 
@@ -20,6 +21,8 @@ struct mock {
     pthread_t thread;
     pthread_mutex_t lock; /* guards all below */
     pthread_cond_t wake;
+    struct tok_ids script; /* of the text, while there is one */
+    char *text_path;
     struct run *runs; /* [n] in order of arrival; the first n_seqs_max run, the others wait */
     size_t n, cap;
     bool stopping, draining, drained;
@@ -74,9 +77,14 @@ static bool step_run(struct mock *m, struct run *r, uint64_t now, struct token_o
         m->stats.finished[FINISH_ABORT]++;
         return true;
     }
+    bool said = m->text_path && r->n_out >= m->script.n;
     if (q->max_tokens) {
         t->index = r->n_out;
-        t->token = mock_token(&m->o, q->seed + r->sample, r->n_out);
+        if (said)
+            t->token = m->eos[0];
+        else
+            t->token =
+                m->text_path ? m->script.v[r->n_out] : mock_token(&m->o, q->seed + r->sample, r->n_out);
         t->has_logprob = q->n_logprobs >= 0;
         t->rank = 1;
         if (t->has_logprob)
@@ -88,7 +96,12 @@ static bool step_run(struct mock *m, struct run *r, uint64_t now, struct token_o
         t->first = first;
         m->stats.prompt_tokens += q->n_prompt;
     }
-    if (r->n_out >= q->max_tokens) {
+    if (said && q->max_tokens) {
+        t->finish = FINISH_STOP;
+        t->eos = true;
+        t->stop_id = m->eos[0];
+        m->stats.finished[FINISH_STOP]++;
+    } else if (r->n_out >= q->max_tokens) {
         t->finish = FINISH_LENGTH;
         m->stats.finished[FINISH_LENGTH]++;
     }
@@ -185,12 +198,34 @@ static void *mock_loop(void *arg) {
 
 /* ---- calls -------------------------------------------------------------------------------------- */
 
+/* read_text: the file's text, as it is now. Called with the lock held. */
+static enum rc read_text(struct mock *m, struct err *e) {
+    enum { TEXT_BYTES_MAX = 1 << 20 };
+    char text[4096];
+    struct buf b = {0};
+    FILE *f = fopen(m->text_path, "re");
+    if (!f)
+        return err_set(e, RC_INTERNAL, NULL, "%s cannot be read", m->text_path);
+    for (size_t n; (n = fread(text, 1, sizeof text, f)) > 0 && b.len < TEXT_BYTES_MAX;)
+        buf_add(&b, text, n);
+    fclose(f);
+    m->script.n = 0;
+    tok_encode(m->o.tok, b.data ? b.data : "", b.len, NULL, 0, 0, &m->script);
+    buf_fini(&b);
+    return RC_OK;
+}
+
 static enum rc mock_submit(void *arg, struct req *r, struct err *e) {
     struct mock *m = arg;
     pthread_mutex_lock(&m->lock);
     if (m->draining || m->stopping) {
         pthread_mutex_unlock(&m->lock);
         return err_set(e, RC_UNAVAILABLE, NULL, "the worker is draining");
+    }
+    enum rc rc = m->text_path ? read_text(m, e) : RC_OK;
+    if (rc != RC_OK) {
+        pthread_mutex_unlock(&m->lock);
+        return rc;
     }
     if (m->n + r->n_samples > m->cap) {
         m->cap = MAX(2 * m->cap, m->n + r->n_samples + 64);
@@ -268,6 +303,8 @@ struct mock *mock_new(const struct mock_opts *o) {
     m->eos = xcalloc(o->n_eos_ids, sizeof *m->eos);
     memcpy(m->eos, o->eos_ids, o->n_eos_ids * sizeof *m->eos);
     m->o.eos_ids = m->eos;
+    m->text_path = o->text_path ? xstrdup(o->text_path) : NULL;
+    CHECK(!o->text_path || (o->tok && o->n_eos_ids));
     pthread_mutex_init(&m->lock, NULL);
     pthread_cond_init(&m->wake, NULL);
     CHECK(pthread_create(&m->thread, NULL, mock_loop, m) == 0);
@@ -294,6 +331,8 @@ void mock_free(struct mock *m) {
     free(m->out);
     free(m->first);
     free(m->eos);
+    free(m->text_path);
+    tok_ids_fini(&m->script);
     pthread_cond_destroy(&m->wake);
     pthread_mutex_destroy(&m->lock);
     free(m);

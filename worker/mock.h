@@ -3,12 +3,13 @@
  * It takes the same requests and gives the same step_out as engine.h, so that routers can be tested and
  * measured without a model. A step comes every step_ns and yields one token for every running sample; the
  * prompt takes prefill_ns_per_token for each of its tokens first. Token i of a sample is a function of its
- * seed and i, and never an end token, so every sample runs to its limit. One thread of its own; calls from
- * any thread.
+ * seed and i, and never an end token, so every sample runs to its limit; or it says the text of a file. One thread
+ * of its own; calls from any thread.
  */
 #ifndef WEIR_WORKER_MOCK_H
 #define WEIR_WORKER_MOCK_H
 
+#include "common/text/tok.h"
 #include "worker/engine.h"
 #include "worker/io.h"
 
@@ -18,6 +19,8 @@ struct mock_opts {
     uint32_t n_vocab, n_seqs_max, n_blocks;
     const uint32_t *eos_ids; /* [n_eos_ids] avoided; copied */
     uint32_t n_eos_ids;
+    const char *text_path; /* NULL: none; copied. Else every answer is this file's text and an end token */
+    const struct tok *tok; /* which encodes it; must outlive the mock */
     void *arg;
     void (*on_step)(void *arg, const struct step_out *out);
     void (*on_control)(void *arg, uint32_t router, uint32_t router_epoch, uint64_t id, bool ok);
