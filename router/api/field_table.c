@@ -107,9 +107,10 @@ const struct field api_fields[] = {
      .dflt = "null",
      .meaning = "prefix blocks are shared only under equal salts"},
     {"kv_transfer_params", ON_GENERATE, FIELD_OBJECT, IGNORED, .meaning = "without KV transfer: no effect"},
-    {"vllm_xargs", ON_GENERATE, FIELD_OBJECT, PLACE(vllm_xargs), .dflt = "null",
+    {"vllm_xargs", ON_GENERATE, FIELD_OBJECT, PLACE(vllm_xargs), .schema = "Xargs", .dflt = "null",
      .meaning = "strings, numbers and lists of these, for logits processors"},
-    {"logits_processors", ON_GENERATE, FIELD_LIST, PLACE(logits_processors), .dflt = "[]",
+    {"logits_processors", ON_GENERATE, FIELD_LIST, PLACE(logits_processors), .schema = "LogitsProcessor",
+     .dflt = "[]",
      .meaning = "names of processors, or objects of qualname, args and kwargs; needs --logits-processor-pattern"},
 
     /* 6.1, 7.1 inputs */

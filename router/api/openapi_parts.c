@@ -21,6 +21,16 @@ const struct openapi_part openapi_parts[] = {
         "items": {"type": "string", "minLength": 1}})},
     {"LogitBias", OPENAPI_JSON({"type": "object", "propertyNames": {"pattern": "^[0-9]{1,18}$"},
         "description": "Token ids to values; values are clamped to -100 .. 100."})},
+    {"Xargs", OPENAPI_JSON({"type": "object", "maxProperties": 64, "additionalProperties": {
+        "type": ["string", "number", "array"], "items": {"type": ["string", "number"]}}})},
+    {"LogitsProcessor", OPENAPI_JSON({
+        "description": "a name, or an object with one and what the processor is made with",
+        "anyOf": [
+            {"type": "string"},
+            {"type": "object", "required": ["qualname"], "additionalProperties": false, "properties": {
+                "qualname": {"type": "string"},
+                "args": {"type": ["array", "null"]},
+                "kwargs": {"type": ["object", "null"]}}}]})},
     {"StreamOptions", OPENAPI_JSON({"type": "object", "properties": {
         "include_usage": {"$ref": "#/components/schemas/LaxBoolean", "default": false,
             "description": "a chunk with the usage before the end"},
