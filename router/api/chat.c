@@ -27,7 +27,7 @@ struct chat_input chat_input_of(const struct field_values *v) {
 
 enum rc chat_check(const struct chat_input *in, const struct router_opts *o, struct err *e) {
     static const char *const reserved[] = {"messages", "chat_template", "tokenize", "continue_final_message"};
-    enum rc rc = messages_check(in->messages, &o->limit, e);
+    enum rc rc = messages_check(in->messages, e);
     if (rc)
         return rc;
     if (in->template.p && !o->request_template)

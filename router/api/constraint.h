@@ -22,8 +22,8 @@ void constraint_mix(const json_t *tools, struct gen_req *r);
 /* parsing_set: fills r->parse, once prompts, constraint and tools_mode are there; mixes the constraint. */
 void parsing_set(const struct field_values *v, const struct router_opts *o, struct gen_req *r);
 
-/* tools_check: a list of functions with names, within the limits; NULL is fine. RC_INVALID names the member. */
-MUST_USE enum rc tools_check(const json_t *tools, const struct router_limits *limits, struct err *e);
+/* tools_check: a list of functions with names; NULL is fine. RC_INVALID names the member. */
+MUST_USE enum rc tools_check(const json_t *tools, struct err *e);
 /* tools_read: checks `tools` and `tool_choice`; sets r->tools_mode and, for a named tool, r->tool_name; or
  * r->parse.auto_tools. */
 MUST_USE enum rc tools_read(const struct field_values *v, const struct router_opts *o, struct gen_req *r,

@@ -99,8 +99,6 @@ static enum rc check_call(const json_t *call, const char *path, struct err *e) {
 static enum rc check_message(const json_t *m, size_t i, struct err *e) {
     char path[PATH_MAX_BYTES / 2], inner[PATH_MAX_BYTES];
     snprintf(path, sizeof path, "messages.%zu", i);
-    if (!json_is_object(m))
-        return err_set(e, RC_INVALID, path, "%s must be an object, not %s", path, json_kind(m));
     bool present;
     struct str role;
     enum rc rc = json_get_str(m, path, "role", &role, &present, e);
@@ -132,13 +130,11 @@ static enum rc check_message(const json_t *m, size_t i, struct err *e) {
     return rc;
 }
 
-enum rc messages_check(const json_t *messages, const struct router_limits *limits, struct err *e) {
-    if (!messages)
-        return err_set(e, RC_INVALID, "messages", "messages is required");
+enum rc messages_check(const json_t *messages, struct err *e) {
     size_t n = json_array_size(messages);
     if (n == 0)
         return err_set(e, RC_INVALID, "messages", "messages must hold at least one message");
-    enum rc rc = api_field_limit("messages", "messages", n, limits->messages, "--max-messages", e);
+    enum rc rc = RC_OK;
     for (size_t i = 0; !rc && i < n; i++)
         rc = check_message(json_array_get(messages, i), i, e);
     return rc;

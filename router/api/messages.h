@@ -6,8 +6,8 @@
 #include "common/json.h"
 #include "router/opts.h"
 
-/* messages_check: roles, kinds of content, parts and tool calls. RC_INVALID with the path. */
-MUST_USE enum rc messages_check(const json_t *messages, const struct router_limits *limits, struct err *e);
+/* messages_check: of objects: roles, kinds of content, parts and tool calls. RC_INVALID with the path. */
+MUST_USE enum rc messages_check(const json_t *messages, struct err *e);
 
 struct messages_form {
     const char *model_name;   /* for messages of errors */

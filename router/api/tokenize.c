@@ -38,7 +38,7 @@ static enum rc tokenize(struct gen_env *env, json_t *root, struct model_info **m
     struct chat_input chat = chat_input_of(&v);
     if (v.messages && v.text.set)
         return err_set(e, RC_INVALID, "prompt", "prompt and messages exclude each other");
-    if ((rc = tools_check(v.tools, &env->opts->limit, e)))
+    if ((rc = tools_check(v.tools, e)))
         return rc;
     if (v.messages)
         rc = chat_check(&chat, env->opts, e);

@@ -35,8 +35,6 @@ static enum rc check_tool(const json_t *tool, size_t i, struct err *e) {
     const json_t *f = NULL, *parameters = NULL;
     bool named = false;
     snprintf(path, sizeof path, "tools.%zu", i);
-    if (!json_is_object(tool))
-        return err_set(e, RC_INVALID, path, "%s must be an object, not %s", path, json_kind(tool));
     enum rc rc = json_get_str(tool, path, "type", &type, NULL, e);
     if (!rc)
         rc = json_get_object(tool, path, "function", &f, NULL, e);
@@ -65,13 +63,13 @@ static int name_order(const void *pa, const void *pb) {
     return d ? d : (a->n > b->n) - (a->n < b->n);
 }
 
-enum rc tools_check(const json_t *tools, const struct router_limits *limits, struct err *e) {
+enum rc tools_check(const json_t *tools, struct err *e) {
     if (!tools)
         return RC_OK;
     size_t n = json_array_size(tools);
     if (n == 0)
         return err_set(e, RC_INVALID, "tools", "tools must not be empty");
-    enum rc rc = api_field_limit("tools", "tools", n, limits->tools, "--max-tools", e);
+    enum rc rc = RC_OK;
     for (size_t i = 0; i < n && !rc; i++)
         rc = check_tool(json_array_get(tools, i), i, e);
     if (rc)
@@ -118,7 +116,7 @@ static enum rc read_named(const json_t *tools, json_t *choice, struct gen_req *r
 
 enum rc tools_read(const struct field_values *v, const struct router_opts *o, struct gen_req *r,
                    struct err *e) {
-    enum rc rc = tools_check(v->tools, &o->limit, e);
+    enum rc rc = tools_check(v->tools, e);
     if (rc)
         return rc;
     json_t *c = v->tool_choice;
