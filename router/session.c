@@ -91,7 +91,7 @@ static void end(struct session *s) {
     if (s->next)
         s->next->prev = s->prev;
     s->stream = NULL;
-    log_outputs(s);
+    CHECK(!s->logged); /* log_end comes before every end */
     gen_run_free(s->run);
     s->run = NULL;
     if (s->metrics)
@@ -102,7 +102,9 @@ static void end(struct session *s) {
     session_maybe_free(s);
 }
 
-static void log_end(const struct session *s, int status, const char *reason) {
+/* log_end: before the answer goes out, so that who has it finds the log complete. */
+static void log_end(struct session *s, int status, const char *reason) {
+    log_outputs(s);
     if (!s->loop->router->opts->log_requests)
         return;
     struct gen_counts c = s->run ? gen_run_counts(s->run) : (struct gen_counts){0};

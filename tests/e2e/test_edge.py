@@ -268,7 +268,7 @@ def test_what_flags_add_and_take_away(serve, tmp_path):
 
 def test_what_the_log_says(serve):
     secret = "the prompt\nERROR forged"
-    body = json.dumps({"prompt": secret, "max_tokens": 8, "cache_salt": "salt-1", "stop": ["never"], "skip_special_tokens": False}).encode()
+    body = json.dumps({"prompt": secret, "max_tokens": 8, "cache_salt": "salt-1", "stop": ["never"], "skip_special_tokens": False, "ignore_eos": True}).encode()
     quiet = serve("--mock")
     assert ask(quiet, "/v1/completions", "POST", body=body)[0] == 200
     assert "the prompt" not in quiet.output() and "output id=" not in quiet.output()

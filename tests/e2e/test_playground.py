@@ -145,7 +145,10 @@ def test_the_curl_command_runs(page, server):
 
 
 @in_browser
-def test_stop_and_try_again(page, server):
+@pytest.mark.parametrize("size", [DESK, PHONE], ids=["desktop", "phone"])
+def test_stop_and_try_again(serve, size):
+    page = open_page(serve("--mock", "--mock-step-ms", 20).url + "/", size)
+    page.until("document.getElementById('state').className === 'ready'")
     settings(page, max_tokens="1500", more='{"ignore_eos": true}')
     page.type("#prompt", "long")
     page.click("#send")
@@ -156,7 +159,8 @@ def test_stop_and_try_again(page, server):
     settings(page, max_tokens="4")
     page.js("document.getElementById('again').click()")
     page.until("!running && document.querySelector('.assistant').innerText.includes('4 tokens')", 30 * SLOW)
-    assert page.js("document.querySelectorAll('.assistant').length") == 1
+    assert page.js("document.querySelectorAll('.assistant').length") == 1 and page.errors == []
+    page.close()
 
 
 @in_browser
