@@ -9,7 +9,7 @@ struct node {
     uint32_t parent; /* none: the first token */
     uint32_t token, rank;
     uint32_t row; /* whose alternatives it was chosen among; counts only if they are kept */
-    float logprob;
+    float shown;  /* its log-probability, or its logit */
 };
 
 struct live {
@@ -23,7 +23,7 @@ struct live {
 struct extension {
     uint32_t from; /* live */
     uint32_t token, rank;
-    float logprob;
+    float logprob, shown;
     double sum;
 };
 
@@ -45,6 +45,7 @@ struct beam {
     uint32_t n_live, n_with_row;
     uint32_t *ids;   /* [width][n_top] by live */
     float *logprobs; /* likewise */
+    float *shown;    /* likewise: what is reported of them */
     struct extension *next; /* [width] */
     struct done *done;      /* [width + 1] best first; of equal ones the older first */
     uint32_t n_done;
@@ -87,6 +88,7 @@ static struct beam *make(const struct req *r) {
     b->n_live = 1;
     b->ids = xcalloc((size_t)b->width * b->n_top, sizeof *b->ids);
     b->logprobs = xcalloc((size_t)b->width * b->n_top, sizeof *b->logprobs);
+    b->shown = xcalloc((size_t)b->width * b->n_top, sizeof *b->shown);
     b->next = xcalloc(b->width, sizeof *b->next);
     b->done = xcalloc((size_t)b->width + 1, sizeof *b->done);
     b->path_of = none;
@@ -102,6 +104,7 @@ void beam_free(struct beam *b) {
     free(b->live);
     free(b->ids);
     free(b->logprobs);
+    free(b->shown);
     free(b->next);
     free(b->done);
     free(b->path);
@@ -110,7 +113,7 @@ void beam_free(struct beam *b) {
 
 /* ---- rows -------------------------------------------------------------------------------------------- */
 
-static uint32_t keep_row(struct beam *b, const struct sample_out *row) {
+static uint32_t keep_row(struct beam *b, const struct sample_out *row, const float *shown) {
     if (b->n_kept == 0)
         return none;
     if (b->n_rows == b->cap_rows) {
@@ -121,11 +124,11 @@ static uint32_t keep_row(struct beam *b, const struct sample_out *row) {
     }
     size_t at = (size_t)b->n_rows * b->n_kept;
     memcpy(b->kept_ids + at, row->top_ids, b->n_kept * sizeof *b->kept_ids);
-    memcpy(b->kept_logprobs + at, row->top_logprobs, b->n_kept * sizeof *b->kept_logprobs);
+    memcpy(b->kept_logprobs + at, shown, b->n_kept * sizeof *b->kept_logprobs);
     return b->n_rows++;
 }
 
-bool beam_row(struct sched *s, struct seq *q, const struct sample_out *row) {
+bool beam_row(struct sched *s, struct seq *q, const struct sample_out *row, const float *logits) {
     struct req *r = q->req;
     if (!r->beam)
         r->beam = make(r);
@@ -134,10 +137,13 @@ bool beam_row(struct sched *s, struct seq *q, const struct sample_out *row) {
     while (i < b->n_live && b->live[i].sample != q->sample)
         i++;
     CHECK(i < b->n_live && !b->live[i].has_row);
+    size_t at = (size_t)i * b->n_top;
+    memcpy(b->ids + at, row->top_ids, b->n_top * sizeof *b->ids);
+    memcpy(b->logprobs + at, row->top_logprobs, b->n_top * sizeof *b->logprobs);
+    for (uint32_t k = 0; k < b->n_top; k++)
+        b->shown[at + k] = logits ? logits[row->top_ids[k]] : row->top_logprobs[k];
     b->live[i].has_row = true;
-    b->live[i].row = keep_row(b, row);
-    memcpy(b->ids + (size_t)i * b->n_top, row->top_ids, b->n_top * sizeof *b->ids);
-    memcpy(b->logprobs + (size_t)i * b->n_top, row->top_logprobs, b->n_top * sizeof *b->logprobs);
+    b->live[i].row = keep_row(b, row, b->shown + at);
     sched_park(s, q);
     return ++b->n_with_row == b->n_live;
 }
@@ -150,7 +156,7 @@ static uint32_t add_node(struct beam *b, const struct extension *x) {
         b->nodes = xreallocarray(b->nodes, b->cap_nodes, sizeof *b->nodes);
     }
     const struct live *from = &b->live[x->from];
-    b->nodes[b->n_nodes] = (struct node){from->node, x->token, x->rank, from->row, x->logprob};
+    b->nodes[b->n_nodes] = (struct node){from->node, x->token, x->rank, from->row, x->shown};
     return b->n_nodes++;
 }
 
@@ -175,7 +181,8 @@ static uint32_t extend(struct beam *b, const struct req *r) {
     for (uint32_t i = 0; i < b->n_live; i++)
         for (uint32_t k = 0; k < MIN(b->n_top, 2 * b->width); k++) {
             size_t at = (size_t)i * b->n_top + k;
-            struct extension x = {i, b->ids[at], k + 1, b->logprobs[at], b->live[i].sum + b->logprobs[at]};
+            struct extension x = {i, b->ids[at], k + 1, b->logprobs[at], b->shown[at],
+                                  b->live[i].sum + b->logprobs[at]};
             if (x.logprob == -INFINITY)
                 break;
             if (req_stops_at(r, x.token)) {
@@ -285,7 +292,7 @@ uint32_t beam_length(struct beam *b, uint32_t k, bool *stopped) {
 struct beam_token beam_token(const struct beam *b, uint32_t i) {
     CHECK(b->path_of != none && i < b->n_path);
     const struct node *x = &b->nodes[b->path[i]];
-    struct beam_token t = {.id = x->token, .rank = x->rank, .logprob = x->logprob};
+    struct beam_token t = {.id = x->token, .rank = x->rank, .logprob = x->shown};
     if (b->n_kept) {
         t.top_ids = b->kept_ids + (size_t)x->row * b->n_kept;
         t.top_logprobs = b->kept_logprobs + (size_t)x->row * b->n_kept;

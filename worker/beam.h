@@ -27,9 +27,10 @@ MUST_USE enum rc beam_check(const struct req *r, uint32_t n_vocab, struct err *e
 uint32_t beam_n_top(const struct req *r);
 
 void beam_free(struct beam *b); /* NULL is allowed */
-/* beam_row: the row of q, one of r's live sequences, with the beam_n_top best raw log-probabilities. Makes
- * r->beam the first time. Returns whether all live ones have had theirs. */
-bool beam_row(struct sched *s, struct seq *q, const struct sample_out *row);
+/* beam_row: the row of q, one of r's live sequences, with the beam_n_top best raw log-probabilities. logits: of the
+ * whole vocabulary, where they are what is reported; else NULL. Makes r->beam the first time. Returns whether all
+ * live ones have had theirs. */
+bool beam_row(struct sched *s, struct seq *q, const struct sample_out *row, const float *logits);
 /* beam_step: when they have: the next live hypotheses. False: the search is over, and no sequence holds anything
  * any more. */
 bool beam_step(struct sched *s, struct req *r);
@@ -37,7 +38,7 @@ bool beam_step(struct sched *s, struct req *r);
 /* The result, after the end: hypothesis k is sample k, best first. */
 struct beam_token {
     uint32_t id, rank;
-    float logprob;
+    float logprob; /* or its logit */
     const uint32_t *top_ids; /* [n_logprobs of the request] */
     const float *top_logprobs;
 };

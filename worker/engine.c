@@ -377,7 +377,7 @@ static void take_token(struct engine *e, struct seq *q, uint32_t i, uint64_t now
     if (q->state == SEQ_ENDED) /* another row of its request failed */
         return;
     if (q->req->beams) {
-        beams_take(e, q, s);
+        beams_take(e, q, i);
         return;
     }
     if (job && job->why.rc != RC_OK) {

@@ -21,14 +21,27 @@ static void list(struct engine *e, struct req *r) {
     *beam_cursor(r->beam) = (struct beam_cursor){.listed = true};
 }
 
-void beams_take(struct engine *e, struct seq *q, const struct sample_out *row) {
+/* logits_of: a row's, where they are what is reported; NULL: log-probabilities are. A search has no processing, so
+ * processed ones are the model's. */
+static const float *logits_of(struct engine *e, const struct req *r, uint32_t row) {
+    uint32_t mode = e->opts.logprobs_mode;
+    if (r->n_logprobs < 0 || (mode != BE_RAW_LOGITS && mode != BE_PROCESSED_LOGITS))
+        return NULL;
+    if (!e->beam_logits)
+        e->beam_logits = xcalloc(e->opts.n_vocab, sizeof *e->beam_logits);
+    e->opts.ops->logits_get(e->opts.be, row, e->beam_logits);
+    return e->beam_logits;
+}
+
+void beams_take(struct engine *e, struct seq *q, uint32_t i) {
     struct req *r = q->req;
+    const struct sample_out *row = &e->results[i];
     if (row->id == BE_NO_TOKEN) {
         engine_end_all(e, r, FINISH_ERROR, row->nan ? engine_nan_message : "no token satisfies the constraints",
                        row->nan ? 500 : 400, false);
         return;
     }
-    if (beam_row(&e->sched, q, row) && !beam_step(&e->sched, r))
+    if (beam_row(&e->sched, q, row, logits_of(e, r, i)) && !beam_step(&e->sched, r))
         list(e, r);
 }
 

@@ -92,6 +92,7 @@ struct engine {
     struct proc_row *proc_rows;       /* [n_proc_rows] of rows that processors change */
     uint32_t n_proc_rows, n_proc_rows_max;
     float *proc_logits;               /* [n_proc_rows_max][2][n_vocab] as they were, and as they are */
+    float *beam_logits;               /* [n_vocab] of one row; NULL until it is needed */
     bool extra;                       /* some row of the step has processors, or wants raw values */
     struct masks *masks;              /* NULL without constraints */
     const struct mask_job **row_jobs; /* [n_rows_max] of the sampled rows; NULL: no constraint */
@@ -139,8 +140,8 @@ const char *procs_failed(const struct engine *e, uint32_t row, uint32_t *status)
 
 /* ---- beam searches (engine_beam.c) */
 
-/* beams_take: a row of a live hypothesis. */
-void beams_take(struct engine *e, struct seq *q, const struct sample_out *row);
+/* beams_take: row i of the step is of a live hypothesis. */
+void beams_take(struct engine *e, struct seq *q, uint32_t i);
 /* beams_report: events of searches that are over, as many as a step may have. */
 void beams_report(struct engine *e, uint64_t now_ns);
 /* beams_forget: r, which ends, is on no list any more. */

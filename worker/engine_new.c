@@ -380,6 +380,7 @@ void engine_free(struct engine *e) {
     free(e->raw_results);
     free(e->proc_rows);
     free(e->proc_logits);
+    free(e->beam_logits);
     free(e->prompt_rows);
     free(e->copies);
     free(e->row_jobs);

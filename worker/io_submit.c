@@ -230,7 +230,7 @@ static enum rc check_submit(const Weir__Submit *m, const struct io_facts *f, str
     /* About what the answer's rows take: packed id, logprob and rank, and 10 bytes for each of the top. */
     if (m->sampling->has_n_prompt_logprobs && m->sampling->n_prompt_logprobs >= 0 &&
         (uint64_t)m->n_tokens * (24 + 10 * (uint64_t)m->sampling->n_prompt_logprobs) > PROMPT_ROWS_BYTES_MAX)
-        return err_set(e, RC_INVALID, "n_prompt_logprobs",
+        return err_set(e, RC_INVALID, "prompt_logprobs",
                        "%lld prompt logprobs for each of %zu tokens are more than a message holds",
                        (long long)m->sampling->n_prompt_logprobs, m->n_tokens);
     if (m->has_domain && m->domain.len != 16)

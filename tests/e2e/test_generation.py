@@ -346,6 +346,21 @@ def test_beam_search_in_chat_and_with_echo(server):
     assert all(c["text"].startswith(PROMPT) and c["logprobs"]["token_logprobs"][0] is None for c in b["choices"])
 
 
+@pytest.mark.parametrize("mode", ["raw_logits", "processed_logprobs"])
+def test_beam_search_in_other_logprobs_modes(serve, server, model, mode):
+    """The search is the same; what is reported follows the mode."""
+    other = serve("--dtype", "float32", "--generation-config", "vllm", "--logprobs-mode", mode)
+    args = dict(prompt=PROMPT, use_beam_search=True, n=2, max_tokens=4, logprobs=1, return_tokens_as_token_ids=True)
+    a, b = complete(server, **args)["choices"], complete(other, **args)["choices"]
+    assert [ids_of(x) for x in a] == [ids_of(x) for x in b]
+    for x in b:
+        known = model.encode(PROMPT)
+        for i, shown in zip(ids_of(x), x["logprobs"]["token_logprobs"]):
+            logits = model.next(known)
+            assert abs(shown - (logits if mode == "raw_logits" else log_softmax(logits))[i]) < 5e-3
+            known.append(i)
+
+
 def test_many_beams_on_few_seats(serve, server):
     """More beams than sequences that run at once, in a cache that holds few of them."""
     small = serve("--dtype", "float32", "--generation-config", "vllm", "--max-num-seqs", "3", "--max-model-len", "256",

@@ -422,7 +422,7 @@ static const struct {
     {"task", 400}, /* pooling of a model that generates */
     {"max_tokens", 400},
     {"n_prompt_logprobs", 400},
-    {"n_prompt_logprobs", 400},
+    {"prompt_logprobs", 400},
     {"bad_words", 400},
     {"bad_words", 400},
     {"beam_width", 400},
