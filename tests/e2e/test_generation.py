@@ -1,6 +1,7 @@
 """Every generation field end to end, through the official client and raw HTTP, against a forward pass in NumPy."""
 import json
 import math
+import subprocess
 import sys
 import urllib.error
 import urllib.request
@@ -572,3 +573,56 @@ def test_fields_through_the_client(server):
     assert c.choices[0].text.startswith(PROMPT) and c.choices[0].logprobs.token_logprobs[0] is None
     assert len(c.choices[0].prompt_logprobs) == c.usage.prompt_tokens
     assert c.usage.completion_tokens == 4
+
+
+# ---- more of the edges --------------------------------------------------------------------------------
+
+def test_all_of_the_vocabulary(serve, model):
+    """--max-logprobs -1: -1 asks for everything."""
+    wide = serve("--dtype", "float32", "--generation-config", "vllm", "--max-logprobs", "-1")
+    c = complete(wide, prompt="one two", max_tokens=1, temperature=0, logprobs=-1, prompt_logprobs=-1,
+                 return_tokens_as_token_ids=True)["choices"][0]
+    n = model.config["vocab_size"]
+    assert len(c["logprobs"]["top_logprobs"][0]) == n
+    assert all(len(x) == n for x in c["prompt_logprobs"][1:])
+    ranks = [x["rank"] for x in c["prompt_logprobs"][1].values()]
+    assert ranks == list(range(1, n + 1))
+    assert abs(sum(math.exp(x["logprob"]) for x in c["prompt_logprobs"][1].values()) - 1) < 1e-4
+
+
+FAULTY = """
+#include "worker/plugin/weir_plugin.h"
+#include <math.h>
+static int create(const struct weir_lp_args *a, void **s, char *err, size_t n) { (void)a, (void)err, (void)n; *s = NULL; return 0; }
+static int fail(void *s, const struct weir_lp_view *v, float *l) { (void)s, (void)l; return v->output_len == 2; }
+static int nan_at(void *s, const struct weir_lp_view *v, float *l) { (void)s; if (v->output_len == 2) l[7] = NAN; return 0; }
+static void destroy(void *s) { (void)s; }
+static const struct weir_lp a = {"t.fail", create, fail, destroy}, b = {"t.nan", create, nan_at, destroy};
+static const struct weir_lp *const list[] = {&a, &b, NULL};
+const struct weir_lp *const *weir_plugin_list(uint32_t abi) { return abi == WEIR_PLUGIN_ABI + PLUS ? list : NULL; }
+"""
+
+
+def build_plugin(folder, plus):
+    source, out = folder / "faulty.c", folder / f"faulty{plus}.so"
+    source.write_text(FAULTY)
+    subprocess.run(["cc", "-shared", "-fPIC", f"-DPLUS={plus}", "-I", str(ROOT), "-o", str(out), str(source), "-lm"], check=True)
+    return out
+
+
+def test_a_plugin_that_fails(serve, tmp_path):
+    """Its own fault is 500, in a stream an error event; other requests go on."""
+    s = serve("--logits-processor-pattern", r"t\..*", "--logits-processor-plugin", build_plugin(tmp_path, 0))
+    for name, words in (("t.fail", "t.fail failed"), ("t.nan", "t.nan wrote a value that is not finite")):
+        body = dict(prompt=PROMPT, max_tokens=6, ignore_eos=True, logits_processors=[name])
+        status, text = post(s, body)
+        error = json.loads(text)["error"]
+        assert status == 500 and error["type"] == "InternalServerError" and words in error["message"]
+        status, text = post(s, {**body, "stream": True})
+        lines = [x[6:] for x in text.split("\n\n") if x]
+        assert status == 200 and len(lines) == 4 and lines[-1] == "[DONE]"
+        assert words in json.loads(lines[2])["error"]["message"]
+        assert complete(s, **{**body, "max_tokens": 2})["usage"]["completion_tokens"] == 2
+        assert complete(s, prompt=PROMPT, max_tokens=3)
+    other = serve("--logits-processor-plugin", build_plugin(tmp_path, 1), wait=False)
+    assert other.proc.wait(20) == 1 and "another version of the ABI" in other.output()
