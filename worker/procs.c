@@ -33,7 +33,9 @@ static enum rc load_one(struct plugins *p, const char *file, struct err *e) {
         void *object;
         const struct weir_lp *const *(*call)(uint32_t abi);
     } list;
-    struct plugin x = {.handle = dlopen(file, RTLD_NOW | RTLD_LOCAL), .list = nothing};
+    char path[4096]; /* a bare name is a file here, not one of the system's libraries */
+    snprintf(path, sizeof path, "%s%s", strchr(file, '/') ? "" : "./", file);
+    struct plugin x = {.handle = dlopen(path, RTLD_NOW | RTLD_LOCAL), .list = nothing};
     if (!x.handle)
         return err_set(e, RC_INVALID, "logits-processor-plugin", "--logits-processor-plugin: %s", dlerror());
     p->v[p->n++] = x;

@@ -134,6 +134,44 @@ def test_bad_words(server, model):
     assert tokens(server, prompt=PROMPT, temperature=0, max_tokens=16, min_tokens=16, bad_words=words) == both
 
 
+# ---- log-probabilities --------------------------------------------------------------------------------
+
+def test_logprobs(server, model):
+    """Both shapes against the reference, whatever changed the logits that were sampled from."""
+    ids = model.encode(PROMPT)
+    args = dict(max_tokens=8, temperature=1.3, seed=6, presence_penalty=1.5, logit_bias={"9": 5}, ignore_eos=True)
+    x = complete(server, prompt=PROMPT, logprobs=3, return_tokens_as_token_ids=True, **args)["choices"][0]
+    known = list(ids)
+    for token, lp, top in zip(ids_of(x), x["logprobs"]["token_logprobs"], x["logprobs"]["top_logprobs"]):
+        want = log_softmax(model.next(known))
+        best = [int(i) for i in ranked(want)[:3]]
+        assert abs(lp - want[token]) < 2e-3
+        assert list(top) == [f"token_id:{i}" for i in best + ([] if token in best else [token])]
+        for name, value in top.items():
+            assert abs(value - want[int(name.split(":")[1])]) < 2e-3
+        known.append(token)
+    plain = complete(server, prompt=PROMPT, logprobs=3, **args)["choices"][0]
+    assert "".join(plain["logprobs"]["tokens"]) == plain["text"]
+    at = 0
+    for piece, offset in zip(plain["logprobs"]["tokens"], plain["logprobs"]["text_offset"]):
+        assert offset == at
+        at += len(piece)
+    client, name = server.client(), server.client().models.list().data[0].id
+    c = client.chat.completions.create(model=name, messages=[{"role": "user", "content": "hi"}], logprobs=True, top_logprobs=2,
+                                       max_tokens=6, seed=2, temperature=1, extra_body={"return_tokens_as_token_ids": True})
+    prompt = model.encode("<|begin_of_text|><|user|>\nhi<|end|>\n<|assistant|>\n", special=False)
+    text, known = b"", list(prompt)
+    for entry in c.choices[0].logprobs.content:
+        want = log_softmax(model.next(known))
+        assert [t.token for t in entry.top_logprobs] == [f"token_id:{i}" for i in ranked(want)[:2]]
+        token = int(entry.token.split(":")[1])
+        assert abs(entry.logprob - want[token]) < 2e-3
+        text += bytes(entry.bytes)
+        known.append(token)
+    ended = c.choices[0].finish_reason == "stop"
+    assert text.decode(errors="replace") == c.choices[0].message.content + ("<|end|>" if ended else "")
+
+
 # ---- truncation ---------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("side", ["left", "right"])
