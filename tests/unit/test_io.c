@@ -421,7 +421,7 @@ static const struct {
     {"constraint", 501},
     {"task", 400}, /* pooling of a model that generates */
     {"max_tokens", 400},
-    {"n_prompt_logprobs", 400},
+    {"prompt_logprobs", 400},
     {"prompt_logprobs", 400},
     {"bad_words", 400},
     {"bad_words", 400},
