@@ -89,7 +89,7 @@ def gone(s):
     """Whether the server closes, with or without a word."""
     try:
         return s.recv(4096) == b"" or s.recv(4096) == b""
-    except ConnectionResetError:
+    except (ConnectionResetError, BrokenPipeError):
         return True
 
 
@@ -128,7 +128,8 @@ def test_what_is_no_tls(tls, pki):
     """Plain HTTP, noise, a half handshake, too many connections: the next good request succeeds, soon."""
     for data in (b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n", b"\x16\x03\x01\xff\xff" + b"\0" * 70000, bytes(range(256)) * 16):
         with socket.create_connection(("127.0.0.1", tls.port), 20) as s:
-            s.sendall(data)
+            with contextlib.suppress(ConnectionError):  # it may have heard enough before the end
+                s.sendall(data)
             assert gone(s)
         assert get(tls, pki.context())[0] == 200
     half = [socket.create_connection(("127.0.0.1", tls.port), 20) for _ in range(90)]
