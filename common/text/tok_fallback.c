@@ -16,6 +16,8 @@
 /* What is being put together. */
 struct draft {
     json_t *config; /* tokenizer_config.json, or empty */
+    json_t *map;    /* special_tokens_map.json, or empty */
+    const char *end; /* what GPT-2 takes for the tokens that nothing names; else NULL */
     json_t *vocab;  /* object from token to id; of Unigram, list of [token, score] */
     json_t *ids;    /* the former in both cases; borrowed where it is vocab */
     json_t *model, *added, *root;
@@ -74,11 +76,16 @@ static bool is_class(const struct draft *d, const char *prefix) {
 
 /* named: the text of bos_token and the like: a string or an object with content. */
 static const char *named(const struct draft *d, const char *key, const char *fallback) {
-    const json_t *v = json_object_get(d->config, key);
-    if (json_is_object(v))
-        v = json_object_get(v, "content");
-    const char *s = json_string_value(v);
-    return s && *s ? s : fallback;
+    const json_t *files[] = {d->config, d->map};
+    for (size_t i = 0; i < ARRAY_LEN(files); i++) {
+        const json_t *v = json_object_get(files[i], key);
+        if (json_is_object(v))
+            v = json_object_get(v, "content");
+        const char *s = json_string_value(v);
+        if (s && *s)
+            return s;
+    }
+    return fallback;
 }
 
 static json_int_t id_of(const struct draft *d, const char *token) {
@@ -138,12 +145,12 @@ static void add_listed(struct draft *d) {
     free(entries);
 }
 
-/* add_named: the config's special tokens that are in the vocabulary and not added yet. */
+/* add_named: the special tokens of the side files that are in the vocabulary and not added yet. */
 static void add_named(struct draft *d) {
     static const char *const keys[] = {"bos_token", "eos_token", "unk_token", "sep_token",
                                        "pad_token", "cls_token", "mask_token"};
     for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
-        const char *s = named(d, keys[i], NULL);
+        const char *s = named(d, keys[i], i < 3 ? d->end : NULL);
         if (s && id_of(d, s) >= 0 && !is_added(d, s))
             add_token(d, id_of(d, s), textz(s), true);
     }
@@ -198,8 +205,10 @@ static void put_template(struct draft *d, const char *front, const char *back, c
 
 /* put_bos_eos: as add_bos_token and add_eos_token say. */
 static void put_bos_eos(struct draft *d, bool bos, bool eos) {
-    const char *front = config_flag(d, "add_bos_token", bos) ? named(d, "bos_token", "<s>") : NULL;
-    const char *back = config_flag(d, "add_eos_token", eos) ? named(d, "eos_token", "</s>") : NULL;
+    const char *front = named(d, "bos_token", d->end ? d->end : "<s>");
+    const char *back = named(d, "eos_token", d->end ? d->end : "</s>");
+    front = config_flag(d, "add_bos_token", bos) ? front : NULL;
+    back = config_flag(d, "add_eos_token", eos) ? back : NULL;
     put_template(d, front, back, front, 1);
 }
 
@@ -448,6 +457,7 @@ static enum rc from_vocab_json(struct draft *d, const struct tok_files *files, s
     struct str rest = files->merges_txt, line;
     json_t *merges = json_array(), *pre = part("ByteLevel"), *split;
     bool qwen = is_class(d, "Qwen2");
+    d->end = is_class(d, "GPT2") || !json_object_get(d->config, "tokenizer_class") ? "<|endoftext|>" : NULL;
     set(d->model, "type", textz("BPE"));
     set(d->model, "merges", merges);
     if (!utf8_valid(rest.p, rest.n)) {
@@ -524,7 +534,10 @@ json_t *tok_fallback(const struct tok_files *files, struct err *e) {
             tok_json(files->tokenizer_config_json, TOK_SIDE_JSON_BYTES_MAX, "tokenizer_config.json", e);
     else
         d.config = json_object();
-    if (!d.config)
+    d.map = files->special_tokens_map_json.n ? tok_json(files->special_tokens_map_json, TOK_SIDE_JSON_BYTES_MAX,
+                                                         "special_tokens_map.json", e)
+                                             : json_object();
+    if (!d.config || !d.map)
         goto out;
     if (files->tokenizer_model.n)
         rc = from_spm(&d, files->tokenizer_model, e);
@@ -549,6 +562,7 @@ json_t *tok_fallback(const struct tok_files *files, struct err *e) {
     root = json_incref(d.root);
 out:
     json_decref(d.config);
+    json_decref(d.map);
     json_decref(d.vocab);
     json_decref(d.ids);
     json_decref(d.model);

@@ -2,8 +2,8 @@
  *
  * Input: JSON, a NUL, text. The file is loaded; if it is one, the text is encoded, with and without a mark
  * over a part of it, and decoded. Input that starts with a newline is a tokenizer.model (its first field),
- * and text is made of the same bytes; "#" starts a vocab.txt. Other input is text for the golden Llama-3
- * tokenizer, which must decode to the text that went in. */
+ * and text is made of the same bytes; "#" starts a vocab.txt, "%" a vocab.json, a NUL and a merges.txt. Other
+ * input is text for the golden Llama-3 tokenizer, which must decode to the text that went in. */
 #include "common/text/detok.h"
 #include "common/text/stop.h"
 #include "common/text/uni.h"
@@ -64,17 +64,19 @@ static void round_trip(const char *p, size_t n) {
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     const char *p = (const char *)data;
-    if (size == 0 || (p[0] != '{' && p[0] != '\n' && p[0] != '#')) {
+    if (size == 0 || !memchr("{\n#%", p[0], 4)) {
         round_trip(p, size);
         return 0;
     }
-    const char *nul = p[0] == '{' ? memchr(p, 0, size) : NULL;
+    const char *nul = p[0] == '{' || p[0] == '%' ? memchr(p, 0, size) : NULL;
     size_t n_json = nul ? (size_t)(nul - p) : size;
     struct tok *t;
     struct err e;
     struct tok_files files = {0};
     if (p[0] == '{')
         files = (struct tok_files){.tokenizer_json = {p, n_json}, .tokenizer_config_json = {p, n_json}};
+    else if (p[0] == '%' && nul)
+        files = (struct tok_files){.vocab_json = {p + 1, n_json - 1}, .merges_txt = {nul + 1, size - n_json - 1}};
     else if (p[0] == '\n')
         files.tokenizer_model = (struct str){p, size};
     else

@@ -249,6 +249,49 @@ static void test_vocab_and_merges(void **state UNUSED) {
     }
 }
 
+static void ids_are(const struct model_info *m, const char *text, const uint32_t *want, size_t n) {
+    struct tok_ids ids = {0};
+    tok_encode(m->tok, text, strlen(text), NULL, 0, TOK_ADD_SPECIAL, &ids);
+    assert_int_equal(ids.n, n);
+    assert_memory_equal(ids.v, want, n * sizeof *want);
+    tok_ids_fini(&ids);
+}
+
+/* What nothing names is <|endoftext|>, as for GPT-2; OPT names </s> for all and puts it in front. */
+static void test_special_tokens_beside_vocab(void **state UNUSED) {
+    static const char vocab[] = "{\"a\":0,\"<\":1,\"/\":2,\"s\":3,\">\":4,\"</s>\":5,\"<|endoftext|>\":6}";
+    static const struct {
+        const char *config, *map;
+        uint32_t ids[8];
+        size_t n;
+    } rows[] = {
+        {"{\"tokenizer_class\":\"GPT2Tokenizer\"}", NULL, {0, 6, 1, 2, 3, 4}, 6},
+        {NULL, NULL, {0, 6, 1, 2, 3, 4}, 6},
+        {"{\"tokenizer_class\":\"GPT2Tokenizer\",\"add_bos_token\":true}", NULL, {6, 0, 6, 1, 2, 3, 4}, 7},
+        {"{\"tokenizer_class\":\"GPT2Tokenizer\",\"add_bos_token\":true}",
+         "{\"bos_token\":{\"content\":\"</s>\"},\"eos_token\":\"</s>\"}",
+         {5, 0, 6, 5},
+         4},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct folder f;
+        struct model_info *m = NULL;
+        struct err e = {0};
+        folder_open(&f);
+        put(&f, "vocab.json", str_of(vocab));
+        put(&f, "merges.txt", STR_LIT("#version: 0.2\n"));
+        if (rows[i].config)
+            put(&f, "tokenizer_config.json", str_of(rows[i].config));
+        if (rows[i].map)
+            put(&f, "special_tokens_map.json", str_of(rows[i].map));
+        if (model_of(&f, &m, &e))
+            fail_msg("%s", e.msg);
+        ids_are(m, "a<|endoftext|></s>", rows[i].ids, rows[i].n);
+        model_info_drop(m);
+        folder_close(&f);
+    }
+}
+
 static void test_vocab_txt(void **state UNUSED) {
     struct folder f;
     struct buf lines = {0};
@@ -316,9 +359,13 @@ static void test_processor_template(void **state UNUSED) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_choice_of_files),    cmocka_unit_test(test_names_agree),
-        cmocka_unit_test(test_sentencepiece),      cmocka_unit_test(test_vocab_and_merges),
-        cmocka_unit_test(test_vocab_txt),          cmocka_unit_test(test_broken_files_are_named),
+        cmocka_unit_test(test_choice_of_files),
+        cmocka_unit_test(test_names_agree),
+        cmocka_unit_test(test_sentencepiece),
+        cmocka_unit_test(test_vocab_and_merges),
+        cmocka_unit_test(test_vocab_txt),
+        cmocka_unit_test(test_broken_files_are_named),
+        cmocka_unit_test(test_special_tokens_beside_vocab),
         cmocka_unit_test(test_processor_template),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
