@@ -66,26 +66,33 @@ static enum rc given(const char *value, struct buf *out, struct err *e) {
     return RC_OK;
 }
 
-/* load_tokenizer: of a folder, or a file named .json. */
+/* load_tokenizer: of a folder, or a file named .json. A file that is not there is empty, and tok_load says what
+ * is missing. */
 static enum rc load_tokenizer(const char *path, struct tok **t, struct err *e) {
+    static const char *const names[] = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+                                        "tokenizer.model", "vocab.json", "merges.txt", "vocab.txt"};
     size_t n = strlen(path);
     bool is_file = n > 5 && !strcmp(path + n - 5, ".json");
-    struct buf json = {0}, config = {0}, name = {0};
-    buf_addf(&name, "%s%s", path, is_file ? "" : "/tokenizer.json");
-    enum rc rc = read_file(buf_cstr(&name), &json, e);
-    if (!rc && !is_file) {
+    struct buf text[ARRAY_LEN(names)] = {{0}}, name = {0};
+    struct err none;
+    enum rc rc = is_file ? read_file(path, &text[0], e) : RC_OK;
+    for (size_t i = 0; !is_file && i < ARRAY_LEN(names); i++) {
         name.len = 0;
-        buf_addf(&name, "%s/tokenizer_config.json", path);
-        struct err none;
-        (void)!read_file(buf_cstr(&name), &config, &none); /* there need not be one */
+        buf_addf(&name, "%s/%s", path, names[i]);
+        (void)!read_file(buf_cstr(&name), &text[i], &none);
     }
     if (!rc)
-        rc = tok_load(
-            t,
-            &(struct tok_files){.tokenizer_json = buf_str(&json), .tokenizer_config_json = buf_str(&config)},
-            e);
-    buf_fini(&json);
-    buf_fini(&config);
+        rc = tok_load(t,
+                      &(struct tok_files){.tokenizer_json = buf_str(&text[0]),
+                                          .tokenizer_config_json = buf_str(&text[1]),
+                                          .special_tokens_map_json = buf_str(&text[2]),
+                                          .tokenizer_model = buf_str(&text[3]),
+                                          .vocab_json = buf_str(&text[4]),
+                                          .merges_txt = buf_str(&text[5]),
+                                          .vocab_txt = buf_str(&text[6])},
+                      e);
+    for (size_t i = 0; i < ARRAY_LEN(names); i++)
+        buf_fini(&text[i]);
     buf_fini(&name);
     return rc;
 }

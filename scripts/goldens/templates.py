@@ -3,7 +3,8 @@
 
     templates.py write            our templates with every context, and random ones: tests/golden/tmpl
                                   (bench_tmpl only says which random ones meet a limit of ours: left out)
-    templates.py fuzz [SECONDS [SEED]]   random templates, Jinja against build/plain/tests/bench/bench_tmpl
+    templates.py fuzz [SECONDS [SEED]]   random templates and changed ones of ours, Jinja against
+                                  build/plain/tests/bench/bench_tmpl
     templates.py transformers     that our environment renders as transformers' own does
     templates.py table            which of our templates uses which construct: the table of tests/tmpl/README.md
 
@@ -26,7 +27,7 @@ import jinja2.ext
 import jinja2.sandbox
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
-from templates_random import Gen, contexts  # noqa: E402
+from templates_random import Gen, contexts, mutant  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests/golden/tmpl"
@@ -212,13 +213,15 @@ def same(a, b):
 
 
 def fuzz(seconds, seed):
-    tool, shared = Tool(), contexts()
+    tool, shared, chats, ours_all = Tool(), contexts(), list(load("contexts.json").values()), list(our_templates().values())
     end, n, errors, skipped, wrong = time.time() + seconds, 0, 0, 0, 0
     signal.signal(signal.SIGALRM, on_alarm)
     while time.time() < end:
         seed += 1
-        text = Gen(seed).template()
-        context = shared[seed % len(shared)]
+        if seed % 3:
+            text, context = Gen(seed).template(), shared[seed % len(shared)]
+        else:
+            text, context = mutant(seed, ours_all), chats[seed // 3 % len(chats)]
         try:
             signal.alarm(5)
             answer = render(text, context)

@@ -5,7 +5,9 @@ bench_tmpl --stdin, a thin program around router/tmpl, and some again by a serve
 """
 import importlib.util
 import json
+import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from conftest import ROOT
@@ -36,6 +38,15 @@ def load_templates():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def post(server, path, body):
+    request = urllib.request.Request(server.url + path, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as r:
+            return r.status, json.load(r)
+    except urllib.error.HTTPError as e:
+        return e.code, json.load(e)
 
 
 def contexts():
@@ -87,12 +98,67 @@ def test_through_a_server(tiny):
             body = {k: context[k] for k in ("messages", "tools", "add_generation_prompt")}
             if "{% for part in" in text.replace("{%-", "{%") or not answer.get("output"):
                 continue  # such a template gets lists of parts; an error, or nothing, is no prompt
-            request = urllib.request.Request(tiny.url + "/tokenize", json.dumps({**body, "chat_template": text}).encode(),
-                                             {"Content-Type": "application/json"})
-            with urllib.request.urlopen(request, timeout=60) as r:
-                ids = json.load(r)["tokens"]
-            request = urllib.request.Request(tiny.url + "/detokenize", json.dumps({"tokens": ids}).encode(), {"Content-Type": "application/json"})
-            with urllib.request.urlopen(request, timeout=60) as r:
-                assert json.load(r)["prompt"] == answer["output"], (name, chat)
+            ids = post(tiny, "/tokenize", {**body, "chat_template": text})[1]["tokens"]
+            assert post(tiny, "/detokenize", {"tokens": ids})[1]["prompt"] == answer["output"], (name, chat)
             n += 1
     assert n >= 100
+
+
+# ---- templates of requests, and messages that are continued, through whole servers --------------------------------------------
+
+HOSTILE = [
+    ("{% for a in range(99999) %}{% for b in range(99999) %}{{ a }}{% endfor %}{% endfor %}", "budget"),
+    ("{{ 'x' * 99999999 }}", "over its limit"),
+    ("{% macro f() %}{{ f() }}{{ f() }}{% endmacro %}{{ f() }}", "nested"),
+    ("{% set ns = namespace(s='xxxxxxxx') %}{% for i in range(99) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}", "limit"),
+    ("{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}", "nested"),
+    ("{% include '/etc/passwd' %}", "include"),
+    ("{{ messages.__class__.__mro__ }}", "unsafe"),
+    ("{{ raise_exception('no') }}", "no (line 1)"),
+    ("{% if %}", "line 1"),
+    ("x" * 300000, "262144"),
+]
+
+
+def test_hostile_templates(tiny):
+    body = {"messages": [{"role": "user", "content": "a"}], "max_tokens": 1}
+    for path in ("/v1/chat/completions", "/tokenize"):
+        for template, says in HOSTILE:
+            status, answer = post(tiny, path, {**body, "chat_template": template})
+            assert status == 400 and answer["error"]["param"] == "chat_template" and says in answer["error"]["message"], (template[:80], answer)
+            assert post(tiny, path, body)[0] == 200
+
+
+def test_many_templates_at_once(tiny):
+    def one(i):
+        body = {"messages": [{"role": "user", "content": f"number {i}"}], "chat_template": f"{{# {i % 97} #}}{{{{ messages[0].content }}}} {i % 97}"}
+        status, answer = post(tiny, "/tokenize", body)
+        assert status == 200, answer
+        return post(tiny, "/detokenize", {"tokens": answer["tokens"]})[1]["prompt"]
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(one, range(300))) == [f"number {i} {i % 97}" for i in range(300)]
+
+
+def test_no_request_chat_template(serve):
+    server = serve("--no-request-chat-template")
+    status, answer = post(server, "/v1/chat/completions", {"messages": [{"role": "user", "content": "a"}], "chat_template": "x"})
+    assert status == 400 and "--no-request-chat-template" in answer["error"]["message"]
+
+
+@pytest.mark.parametrize("content", ["Once upon a", "Sure. ", "", [{"type": "text", "text": "One,"}, {"type": "text", "text": "two"}]])
+def test_continue_final_message(tiny, content):
+    """The continuation is what a completion of the prompt gives, streamed or not, and has the message's role."""
+    messages = [{"role": "user", "content": "Tell me a story."}, {"role": "assistant", "content": content}]
+    extra = {"continue_final_message": True}
+    ids = post(tiny, "/tokenize", {"messages": messages, **extra})[1]["tokens"]
+    prompt = post(tiny, "/detokenize", {"tokens": ids})[1]["prompt"]
+    assert prompt.endswith(content if isinstance(content, str) else "One,\ntwo")
+    client = tiny.client()
+    want = client.completions.create(model="", prompt=prompt, max_tokens=24, temperature=0, extra_body={"add_special_tokens": False})
+    args = {"model": "", "messages": messages, "max_tokens": 24, "temperature": 0, "extra_body": extra}
+    got = client.chat.completions.create(**args)
+    assert (got.choices[0].message.content, got.choices[0].message.role) == (want.choices[0].text, "assistant")
+    assert got.usage.prompt_tokens == len(ids)
+    stream = list(client.chat.completions.create(**args, stream=True))
+    assert "".join(c.choices[0].delta.content or "" for c in stream if c.choices) == want.choices[0].text
