@@ -123,7 +123,7 @@ static struct tm_val repeat(struct tm_run *r, struct tm_val v, int64_t times) {
     const struct tm_list *l = tm_items(r, v);
     size_t n = 0;
     if (times > 0 && __builtin_mul_overflow(l->n, (size_t)times, &n))
-        tm_fail(r, "template ran out of its budget of memory");
+        tm_fail(r, "template ran out of its budget of memory, which follows --max-template-output");
     tm_step(r, n / 8);
     struct tm_val out = tm_list(r, (enum tm_kind)v.kind, n);
     for (size_t i = 0; i < n; i++)

@@ -118,7 +118,7 @@ static void macro_rest(struct tm_run *r, const struct tm_func *f, struct tm_act 
 struct tm_val tm_call_macro(struct tm_run *r, const struct tm_macro *m, const struct tm_args *args) {
     const struct tm_func *f = m->func;
     if (r->calls >= r->t->limits.depth_max)
-        tm_fail(r, "template calls are nested deeper than %u", r->t->limits.depth_max);
+        tm_fail(r, "template calls are nested deeper than %u (--max-template-depth)", r->t->limits.depth_max);
     struct tm_act *act = tm_alloc(r, sizeof *act + f->n_slots * sizeof act->slots[0]);
     act->up = m->act;
     for (size_t i = 0; i < f->n_slots; i++)

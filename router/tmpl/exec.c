@@ -3,7 +3,8 @@
 
 void tm_enter(struct tm_run *r) {
     if (UNLIKELY(++r->depth > 8 * r->t->limits.depth_max))
-        tm_fail(r, "template evaluation is nested too deeply");
+        tm_fail(r, "template evaluation is nested deeper than %u levels, 8 times --max-template-depth",
+                8 * r->t->limits.depth_max);
 }
 
 struct tm_val tm_var(struct tm_run *r, struct str name) {
@@ -171,7 +172,7 @@ static enum tm_flow run_loop(struct tm_run *r, const struct tm_node *n, struct t
 static void run_recursive(struct tm_run *r, const struct tm_node *n, struct tm_val iterable, int64_t depth0,
                           struct tm_act *defined_in) {
     if (r->calls >= r->t->limits.depth_max)
-        tm_fail(r, "template calls are nested deeper than %u", r->t->limits.depth_max);
+        tm_fail(r, "template calls are nested deeper than %u (--max-template-depth)", r->t->limits.depth_max);
     struct tm_act *act = tm_alloc(r, sizeof *act + n->loop.n_slots * sizeof act->slots[0]), *caller = r->act;
     act->up = defined_in;
     for (size_t i = 0; i < n->loop.n_slots; i++)

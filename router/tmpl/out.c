@@ -10,7 +10,7 @@ static void room(struct tm_run *r, size_t n) {
     size_t max = r->t->limits.output_bytes_max, len = r->out.text.len;
     /* The innermost text and all texts in the making together are bounded. */
     if (UNLIKELY(n > max || len - r->cap.base > max - n || len > 3 * max))
-        tm_fail(r, "template output is over its limit of %zu bytes", max);
+        tm_fail(r, "template output is over its limit of %zu bytes (--max-template-output)", max);
     tm_step_bytes(r, n);
 }
 
@@ -82,7 +82,8 @@ void tm_put_fill(struct tm_run *r, const struct tm_str *s, int64_t times) {
     if (times <= 0 || s->n == 0)
         return;
     if ((uint64_t)times > r->t->limits.output_bytes_max / s->n)
-        tm_fail(r, "template output is over its limit of %zu bytes", r->t->limits.output_bytes_max);
+        tm_fail(r, "template output is over its limit of %zu bytes (--max-template-output)",
+                r->t->limits.output_bytes_max);
     tm_step(r, (uint64_t)times / 8);
     for (; times > 0; times--)
         tm_put_str(r, s);

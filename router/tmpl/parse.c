@@ -34,7 +34,8 @@ void tm_nodes_add(struct tm_compile *c, struct tm_nodes *list, struct tm_node *n
 
 void tm_nest_enter(struct tm_compile *c, uint32_t line) {
     if (++c->nest > 2 * c->limits->depth_max) /* a parenthesis takes two levels */
-        tm_compile_fail(c, line, "template is nested deeper than %u", c->limits->depth_max);
+        tm_compile_fail(c, line, "template is nested deeper than %u (--max-template-depth)",
+                        c->limits->depth_max);
 }
 
 const struct tm_token *tm_peek(const struct tm_compile *c) {

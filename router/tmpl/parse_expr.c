@@ -7,7 +7,8 @@ static void rise(struct tm_compile *c, struct tm_node *n, const struct tm_node *
         return;
     n->depth = (uint16_t)(child->depth + 1);
     if (n->depth > c->limits->depth_max)
-        tm_compile_fail(c, n->line, "expression is nested deeper than %u", c->limits->depth_max);
+        tm_compile_fail(c, n->line, "expression is nested deeper than %u (--max-template-depth)",
+                        c->limits->depth_max);
 }
 
 static void rise_all(struct tm_compile *c, struct tm_node *n, struct tm_nodes children) {

@@ -56,8 +56,9 @@ enum rc tmpl_compile(struct tmpl **out, struct str text, const struct tmpl_limit
     if (!limits)
         limits = &tmpl_limits_default;
     if (text.n > limits->template_bytes_max)
-        return err_set(e, RC_INVALID, NULL, "template of %zu bytes is over the limit of %zu (line 1)", text.n,
-                       limits->template_bytes_max);
+        return err_set(e, RC_INVALID, NULL,
+                       "template of %zu bytes is over the limit of %zu (--max-template-bytes) (line 1)",
+                       text.n, limits->template_bytes_max);
     struct tmpl *t = xcalloc(1, sizeof *t);
     arena_init(&t->a);
     t->limits = *limits;
@@ -110,6 +111,11 @@ void tm_fail(struct tm_run *r, const char *fmt, ...) {
     va_end(ap);
     err_set(r->e, RC_INVALID, NULL, "%s (line %u)", msg, r->line);
     longjmp(r->fail, 1);
+}
+
+void tm_fail_steps(struct tm_run *r) {
+    tm_fail(r, "template ran out of its budget of steps, which is %llu (--max-template-steps)",
+            (unsigned long long)r->t->limits.steps_max);
 }
 
 void tm_fail_undef(struct tm_run *r, struct tm_val v) {

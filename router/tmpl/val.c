@@ -3,14 +3,14 @@
 
 void *tm_alloc(struct tm_run *r, size_t n) {
     if (UNLIKELY(n > r->arena_bytes_max || r->a->used_bytes > r->arena_bytes_max - n))
-        tm_fail(r, "template ran out of its budget of memory");
+        tm_fail(r, "template ran out of its budget of memory, which follows --max-template-output");
     return arena_alloc(r->a, n);
 }
 
 void *tm_zalloc(struct tm_run *r, size_t count, size_t size) {
     size_t n;
     if (__builtin_mul_overflow(count, size, &n))
-        tm_fail(r, "template ran out of its budget of memory");
+        tm_fail(r, "template ran out of its budget of memory, which follows --max-template-output");
     void *p = tm_alloc(r, n);
     memset(p, 0, n);
     return p;
@@ -30,7 +30,7 @@ struct tm_val tm_strz(struct tm_run *r, const char *z) {
 struct tm_val tm_list(struct tm_run *r, enum tm_kind kind, size_t n) {
     struct tm_list *l = tm_alloc(r, sizeof *l);
     if (n > SIZE_MAX / sizeof *l->v)
-        tm_fail(r, "template ran out of its budget of memory");
+        tm_fail(r, "template ran out of its budget of memory, which follows --max-template-output");
     *l = (struct tm_list){.v = tm_alloc(r, n * sizeof *l->v), .n = n};
     for (size_t i = 0; i < n; i++)
         l->v[i] = TM_NONE;

@@ -251,10 +251,13 @@ NORETURN void tm_fail(struct tm_run *r, const char *fmt, ...) PRINTF_LIKE(2, 3);
 /* tm_fail_undef: the error of using an undefined value. */
 NORETURN void tm_fail_undef(struct tm_run *r, struct tm_val v);
 
+/* tm_fail_steps: the error of a spent budget. */
+NORETURN void tm_fail_steps(struct tm_run *r);
+
 /* tm_step: spends n steps. tm_step_bytes: for work over n bytes. */
 static inline void tm_step(struct tm_run *r, uint64_t n) {
     if (UNLIKELY(n > r->steps))
-        tm_fail(r, "template ran out of its budget of steps");
+        tm_fail_steps(r);
     r->steps -= n;
 }
 static inline void tm_step_bytes(struct tm_run *r, size_t n) {

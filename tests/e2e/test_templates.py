@@ -107,16 +107,16 @@ def test_through_a_server(tiny):
 # ---- templates of requests, and messages that are continued, through whole servers --------------------------------------------
 
 HOSTILE = [
-    ("{% for a in range(99999) %}{% for b in range(99999) %}{{ a }}{% endfor %}{% endfor %}", "budget"),
-    ("{{ 'x' * 99999999 }}", "over its limit"),
-    ("{% macro f() %}{{ f() }}{{ f() }}{% endmacro %}{{ f() }}", "nested"),
-    ("{% set ns = namespace(s='xxxxxxxx') %}{% for i in range(99) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}", "limit"),
-    ("{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}", "nested"),
+    ("{% for a in range(99999) %}{% for b in range(99999) %}{{ a }}{% endfor %}{% endfor %}", "5000000 (--max-template-steps)"),
+    ("{{ 'x' * 99999999 }}", "16777216 bytes (--max-template-output)"),
+    ("{% macro f() %}{{ f() }}{{ f() }}{% endmacro %}{{ f() }}", "64 (--max-template-depth)"),
+    ("{% set ns = namespace(s='xxxxxxxx') %}{% for i in range(99) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}", "--max-template-output"),
+    ("{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}", "64 (--max-template-depth)"),
     ("{% include '/etc/passwd' %}", "include"),
     ("{{ messages.__class__.__mro__ }}", "unsafe"),
     ("{{ raise_exception('no') }}", "no (line 1)"),
     ("{% if %}", "line 1"),
-    ("x" * 300000, "262144"),
+    ("x" * 300000, "262144 (--max-template-bytes)"),
 ]
 
 
@@ -153,7 +153,7 @@ def test_continue_final_message(tiny, content):
     extra = {"continue_final_message": True}
     ids = post(tiny, "/tokenize", {"messages": messages, **extra})[1]["tokens"]
     prompt = post(tiny, "/detokenize", {"tokens": ids})[1]["prompt"]
-    assert prompt.endswith(content if isinstance(content, str) else "One,\ntwo")
+    assert prompt.endswith(content.strip() if isinstance(content, str) else "One,two")  # the template strips, and joins parts
     client = tiny.client()
     want = client.completions.create(model="", prompt=prompt, max_tokens=24, temperature=0, extra_body={"add_special_tokens": False})
     args = {"model": "", "messages": messages, "max_tokens": 24, "temperature": 0, "extra_body": extra}
