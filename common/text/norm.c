@@ -86,20 +86,28 @@ static bool nmt_space(uint32_t cp) {
            cp == UNI_REPLACEMENT;
 }
 
-/* pass_filter: NMT and StripAccents. */
+/* pass_filter: NMT and StripAccents. What stays goes over in stretches. */
 static void pass_filter(struct pass *x) {
     bool nmt = x->step->kind == NORM_NMT;
-    for (size_t i = 0, len; i < x->n; i += len) {
+    size_t done = 0;
+    for (size_t i = 0, len = 1; i < x->n; i += len) {
+        len = 1;
+        if ((uint8_t)x->p[i] >= ' ' && (uint8_t)x->p[i] < 0x7F)
+            continue; /* neither changes it */
         uint32_t cp = uni_decode(x->p + i, &len);
-        if (nmt ? nmt_drops(cp) : (uni_props(cp) & UNI_IS_MARK) != 0) {
-            drop(x, i, i + len);
-        } else if (nmt && nmt_space(cp)) {
-            buf_addc(x->out, ' ');
-            made(x, i, i + len, x->out->len - 1);
+        bool gone = nmt ? nmt_drops(cp) : (uni_props(cp) & UNI_IS_MARK) != 0;
+        if (!gone && !(nmt && nmt_space(cp)))
+            continue;
+        keep(x, done, i);
+        done = i + len;
+        if (gone) {
+            drop(x, i, done);
         } else {
-            keep(x, i, i + len);
+            buf_addc(x->out, ' ');
+            made(x, i, done, x->out->len - 1);
         }
     }
+    keep(x, done, x->n);
 }
 
 static void pass_bytes(struct pass *x) {
@@ -158,6 +166,10 @@ static void pass_replace(struct pass *x) {
 /* run_char: whether the character at i is of the run's kind; its length goes to *len. */
 static bool run_char(const struct pass *x, size_t i, size_t *len) {
     const struct norm_step *s = x->step;
+    if (s->n_pattern == 1) { /* ASCII, so that any byte may be looked at */
+        *len = 1;
+        return x->p[i] == s->pattern[0];
+    }
     uint32_t cp = uni_decode(x->p + i, len);
     if (s->n_pattern == 0)
         return uni_is_space(cp);

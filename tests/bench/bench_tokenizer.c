@@ -1,7 +1,7 @@
 /* tokenizer.mb_s: encoding speed on one core (CPU time) per kind of tokenizer, and hostile inputs of 30 MiB
  * (of 4 MiB for the kinds beside byte-level BPE).
  *
- * Usage: bench_tokenizer [--speed | tokenizer.json [text file]...]
+ * Usage: bench_tokenizer [--speed [FAMILY] | tokenizer.json [text file]...]
  * --speed leaves the hostile inputs out. Without a file: the trained golden tokenizers on text made up here: words drawn as often as a
  * language does, and code. Their vocabularies of 4,000 must merge more than a real one of 128,000, but
  * fit the cache. */
@@ -149,7 +149,7 @@ static void bench_file(const char *path, int argc, char **argv) {
 }
 
 int main(int argc, char **argv) {
-    bool speed = argc == 2 && strcmp(argv[1], "--speed") == 0;
+    bool speed = argc > 1 && strcmp(argv[1], "--speed") == 0;
     if (argc > 1 && !speed) {
         bench_file(argv[1], argc - 2, argv + 2);
         return 0;
@@ -158,6 +158,8 @@ int main(int argc, char **argv) {
                                            "gemma", "xlmr",   "t5",    "bert_uncased", "bert_cased"};
     struct str texts[2] = {english(), code()};
     for (size_t f = 0; f < ARRAY_LEN(families); f++) {
+        if (speed && argc > 2 && strcmp(argv[2], families[f]))
+            continue;
         struct tok *t = tok_golden(families[f]);
         measure(t, families[f], "english", texts[0], 5);
         measure(t, families[f], "code", texts[1], 5);
