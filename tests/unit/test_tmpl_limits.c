@@ -194,7 +194,7 @@ static void budgets(void **state) {
     }
     stopped("{% set ns = namespace(f=[1]) %}{% for i in range(5000) %}{% set ns.f = ns.f|map('string') %}"
             "{% endfor %}{{ ns.f|list }}",
-            "nested too deeply");
+            "nested deeper than 512 levels");
     stopped("{% set x = 'a' * 8000000 %}{% for i in range(100000) %}{{ 'b' in x }}{% endfor %}",
             "budget of steps");
     stopped("{% set x = 'a' * 4000000 %}{% for i in range(100000) %}{% if x.rfind('ba') %}{% endif %}{% "
