@@ -29,6 +29,7 @@ while read -r dir most; do
 done <<END
 tests/golden 8000000
 deploy/tiny-model 4000000
+deploy/demo-model 24000000
 tests/fuzz/corpus 1000000
 END
 [ $bad = 0 ] && echo "lint: clean"

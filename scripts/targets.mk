@@ -3,8 +3,10 @@
 .PHONY: run test test-long unit asan ubsan tsan fuzz bench lint setup clean
 PORT ?= 8000
 HOST ?= 127.0.0.1
-MODEL ?= deploy/tiny-model
+MODEL ?= deploy/demo-model
 ARGS ?=
+# What the model in the box is called, and the form of its tool calls.
+DEMO_ARGS := --served-model-name weir-demo --enable-auto-tool-choice --tool-call-parser hermes
 TEST_SCALE ?= 1
 FUZZ_SECONDS ?= 60
 JOBS ?= $(shell nproc)
@@ -15,7 +17,8 @@ run:
 	@$(MAKE) --no-print-directory -q programs 2>/dev/null || \
 		echo "building Weir; the first time this takes a minute or two"
 	@$(MAKE) --no-print-directory -s -j$(JOBS) all
-	@exec build/weir serve $(MODEL) --host $(HOST) --port $(PORT) $(ARGS)
+	@exec build/weir serve $(MODEL) --host $(HOST) --port $(PORT) \
+		$(if $(filter deploy/demo-model,$(MODEL)),$(DEMO_ARGS)) $(ARGS)
 
 # The order of the stages, and the closing count, are in scripts/test.sh.
 test:

@@ -74,7 +74,7 @@ class Draw:
                 continue
             text = "".join(self.pick(words.STARTS) + self.pick(words.VOWELS) for _ in range(n))
             text += self.pick(words.ENDS) if self.chance(0.8) else ""
-            if self.held and len(text) < 6:
+            if self.held and (len(text) < 6 or text + "s" in more.MET):
                 continue  # a short one may happen to be an English word that the training text uses
             if self.fits_made_up(text):
                 self.copied |= {text, text + "s"}

@@ -118,6 +118,8 @@ the {i} is in the {p}|we have no {i} left|I saw a {i} in the {p}|please bring th
 there are {q} people in the {p}|{n} found the {i}|the {p} is closed on {d}|I lost my {i}|{n} waits in the {p}|we go to the {p}
 the {i} costs {q} euros|do you want my {i}|I need the {i} now|{n} and I are in the {p}|tell {n} about the {i}|wait for me in the {p}
 """)
+# Splices that the second round came to, and that a measured prompt would otherwise take for words of its own.
+MET = set("bristos pesters bristoks coskets brugons klaishes meskets shishes".split())
 AFFIXES = table("my_{n}|{n}_tool|do_{n}|{n}_2|{n}_service|please_{n}|{n}_here|the_{n}|{n}_fn|call_{n}")
 
 
