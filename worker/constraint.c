@@ -34,7 +34,8 @@ struct constraints {
     pthread_mutex_t lock;
     struct constraint *buckets[N_BUCKETS];
     struct constraint *oldest, *newest;
-    size_t idle_bytes; /* of those that nobody holds */
+    size_t idle_bytes;         /* of those that nobody holds */
+    struct gram_budget budget; /* of all */
 
     pthread_mutex_t done_lock;
     void (*done)(void *arg);
@@ -177,6 +178,8 @@ static void run_compile(struct pool_job *job) {
                      : vocab_ready(cs, &c->why);
     if (rc == RC_OK)
         rc = gram_compile(&c->gram, c->kind, c->text, c->options, &cs->o.limits, &c->why);
+    if (rc == RC_OK)
+        gram_share(c->gram, &cs->budget);
     if (rc != RC_OK) {
         pthread_mutex_lock(&cs->lock);
         unlist(c); /* whoever holds it learns why; the next one tries again */
@@ -215,6 +218,12 @@ static struct constraint *make(struct constraints *cs, const uint8_t key[32], en
     return c;
 }
 
+/* has_room: for a grammar more. Under the lock. */
+static bool has_room(const struct constraints *cs) {
+    size_t all = atomic_load(&cs->budget.bytes);
+    return !cs->o.use_bytes || all - MIN(all, cs->idle_bytes) < cs->o.use_bytes;
+}
+
 enum rc constraint_get(struct constraints *cs, enum gram_kind kind, struct str text, struct str options_json,
                        struct constraint **out, struct err *e) {
     if (kind < GRAM_JSON_SCHEMA || kind > GRAM_STRUCTURAL_TAG)
@@ -223,6 +232,7 @@ enum rc constraint_get(struct constraints *cs, enum gram_kind kind, struct str t
         return err_set(e, RC_INVALID, "constraint", "a constraint of more than %u bytes",
                        cs->o.limits.text_bytes);
     uint8_t key[32];
+    bool full = false;
     key_of(kind, text, options_json, key);
     pthread_mutex_lock(&cs->lock);
     struct constraint **bucket = bucket_of(cs, key), *c = *bucket;
@@ -231,6 +241,8 @@ enum rc constraint_get(struct constraints *cs, enum gram_kind kind, struct str t
     if (c) {
         if (c->n_holds++ == 0)
             idle_remove(c);
+    } else if (!has_room(cs)) {
+        full = true;
     } else {
         c = make(cs, key, kind, text, options_json);
         c->n_holds = 2; /* the caller's and the job's */
@@ -244,6 +256,11 @@ enum rc constraint_get(struct constraints *cs, enum gram_kind kind, struct str t
         }
     }
     pthread_mutex_unlock(&cs->lock);
+    if (full)
+        return err_set(
+            e, RC_OVERLOAD, "constraint",
+            "the grammars in use take all of the %zu MiB there are for them (four times --grammar-cache-mb)",
+            cs->o.use_bytes / MIB);
     if (!c)
         return err_set(e, RC_OVERLOAD, "constraint", "too many constraints wait to be compiled");
     *out = c;
@@ -257,6 +274,10 @@ enum constraint_state constraint_state(const struct constraint *c, const struct 
     return s;
 }
 
+enum gram_kind constraint_kind(const struct constraint *c) {
+    return c->kind;
+}
+
 struct gram_run *constraint_run(struct constraint *c) {
     CHECK(atomic_load(&c->state) == CONSTRAINT_READY);
     return gram_run_new(c->gram, c->all->vocab);
@@ -268,6 +289,7 @@ struct constraints *constraints_new(const struct constraints_opts *o) {
     struct constraints *cs = xcalloc(1, sizeof *cs);
     cs->o = *o;
     cs->o.limits.text_bytes = o->limits.text_bytes ? o->limits.text_bytes : 256 * KIB;
+    cs->budget.most = o->use_bytes ? o->use_bytes + o->cache_bytes : SIZE_MAX;
     copy_files(&cs->o.tokenizer, &o->tokenizer);
     uint32_t *eos = xcalloc((size_t)o->n_eos_ids + 1, sizeof *eos);
     for (uint32_t i = 0; i < o->n_eos_ids; i++)

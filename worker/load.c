@@ -368,6 +368,7 @@ static void open_constraints(struct load *l, const struct grammar_flags *f, stru
         .n_eos_ids = o->n_eos_ids,
         .limits = grammar_flags_limits(f),
         .cache_bytes = (size_t)f->cache_mb * MIB,
+        .use_bytes = (size_t)MAX(f->cache_mb * 4, 256) * MIB,
         .n_threads = cores > 4 ? 2 : 1};
     l->constraints = constraints_new(&co);
     o->constraints = l->constraints;

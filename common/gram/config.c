@@ -73,10 +73,11 @@ uint32_t config_intern(struct gram *g, struct thread *t, uint32_t n, bool accept
             (m == 0 || memcmp(p->thread + c->first, t, m * sizeof *t) == 0))
             return id;
     }
-    if (g->bytes > g->limit.memory_bytes) {
-        g->fail = true;
+    size_t width = g->rx.n_classes;
+    if (!gram_room(g, table_more(p->cap, (size_t)p->n + 1, sizeof *p->config) + itab_more(&p->tab) +
+                          table_more(p->cap_threads, (size_t)p->n_threads + m, sizeof *p->thread) +
+                          table_more(p->cap_next, (p->n + 1) * width, sizeof *p->next)))
         return STATE_UNKNOWN;
-    }
     id = add_config(g, t, m, accept);
     itab_add(&p->tab, hash, id, &g->bytes);
     return id;
@@ -88,6 +89,9 @@ uint32_t config_text(struct gram *g, uint32_t prev, unsigned byte) {
     while ((id = itab_find(&p->texts, hash, &at)) != UINT32_MAX)
         if (p->text[id].prev == prev && p->text[id].byte == byte)
             return id;
+    if (!gram_room(g,
+                   table_more(p->cap_texts, (size_t)p->n_texts + 1, sizeof *p->text) + itab_more(&p->texts)))
+        return TEXT_EMPTY; /* as good as any: nothing is kept of a step that failed */
     p->text = table_grow(p->text, &p->cap_texts, (size_t)p->n_texts + 1, sizeof *p->text, &g->bytes);
     p->text[p->n_texts] = (struct text_node){prev, byte};
     itab_add(&p->texts, hash, p->n_texts, &g->bytes);

@@ -151,10 +151,9 @@ static uint32_t intern(struct gram *g, const struct edge *out, const uint32_t *e
         if (same)
             return id;
     }
-    if (g->bytes > g->limit.memory_bytes) {
-        g->fail = true;
+    if (!gram_room(g, table_more(p->cap, (size_t)p->n + n, sizeof *p->ctx) + itab_more(&p->tab) +
+                          table_more(p->cap_edges, (size_t)p->n_edges + n_out, sizeof *p->edge)))
         return 0;
-    }
     id = p->n;
     p->ctx = table_grow(p->ctx, &p->cap, (size_t)p->n + n, sizeof *p->ctx, &g->bytes);
     p->edge = table_grow(p->edge, &p->cap_edges, (size_t)p->n_edges + n_out, sizeof *p->edge, &g->bytes);
@@ -295,9 +294,9 @@ static void push_list(struct gram *g, uint32_t list) {
     }
 }
 
-/* push_member: the same for local `i` of a cycle, whose members are not interned yet: edges to them are written
- * LOCAL + place in the cycle, as their ctx says; aliases among them are followed. The list of members to follow
- * is kept on rx.tmp. */
+/* push_member: the same for local `i` of a cycle, whose members are not interned yet: edges to them are
+ * written LOCAL + place in the cycle, as their ctx says; aliases among them are followed. The list of members
+ * to follow is kept on rx.tmp. */
 static void push_member(struct gram *g, uint32_t i) {
     struct closure *c = g->closure;
     uint32_t base = g->rx.n_tmp, self = i;

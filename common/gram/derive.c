@@ -252,7 +252,7 @@ static bool search_live(struct gram *g, uint32_t rx, const uint8_t *class_byte, 
     rx_push(g, rx);
     s = table_grow(s, &cap, 1, sizeof *s, &scratch);
     s[n++] = (struct search){rx, 0};
-    while (n && !live && gram_spend(g, 4) && scratch < g->limit.memory_bytes) {
+    while (n && !live && gram_spend(g, 4) && gram_room(g, scratch)) {
         struct search *top = &s[n - 1];
         if (top->cls == n_classes) {
             n--;

@@ -39,13 +39,17 @@ uint32_t dfa_of(struct gram *g, uint32_t rx) {
         return STATE_UNKNOWN;
     if (rx >= d->cap_of_rx) {
         uint32_t old = d->cap_of_rx;
+        if (!gram_room(g, table_more(old, g->rx.n, sizeof *d->of_rx)))
+            return STATE_UNKNOWN;
         d->of_rx = table_grow(d->of_rx, &d->cap_of_rx, g->rx.n, sizeof *d->of_rx, &g->bytes);
         memset(d->of_rx + old, 0, (d->cap_of_rx - old) * sizeof *d->of_rx);
     }
     if (d->of_rx[rx])
         return d->of_rx[rx];
     bool live = rx_is_live(g, rx);
-    if (g->fail)
+    size_t n = (size_t)d->n + 1;
+    if (g->fail || !gram_room(g, table_more(d->cap, n, sizeof *d->state) +
+                                     table_more(d->cap_next, n * g->rx.n_classes, sizeof *d->next)))
         return STATE_UNKNOWN;
     return d->of_rx[rx] = live ? add_state(g, rx) : STATE_DEAD;
 }

@@ -162,6 +162,7 @@ struct key_pool {
     bool leans; /* what was just asked met a question in progress */
 };
 
+struct gram_budget;
 struct closure; /* scratch of ctx.c */
 
 struct gram {
@@ -192,6 +193,9 @@ struct gram {
     struct mask_cache *masks; /* mask.c; NULL until the first mask */
     struct gram_run *runs;    /* all of this grammar, for gc */
     size_t gc_at;             /* bytes from which on to collect */
+    size_t gc_soon;           /* the same while the budget is passed */
+    struct gram_budget *budget;
+    size_t told; /* of bytes, in the budget's sum */
     uint32_t config_start;
 };
 
@@ -204,6 +208,13 @@ static inline bool gram_spend(struct gram *g, int64_t units) {
 }
 /* gram_set_over: a limit of building was passed; the first one is told. */
 void gram_set_over(struct gram *g, const char *what);
+/* gram_room: whether the tables may grow by so many bytes; false, and fail set, if not. */
+static inline bool gram_room(struct gram *g, size_t more) {
+    if (LIKELY(g->bytes + more <= g->limit.memory_bytes))
+        return true;
+    gram_set_over(g, "it takes too much memory");
+    return false;
+}
 
 /* ---- rx.c: expressions ---- */
 void rx_pool_init(struct gram *g);

@@ -205,6 +205,7 @@ void gram_gc(struct gram *g) {
     g->fuel = fuel;
     g->limit.memory_bytes = limit;
     g->gc_at = MAX(limit / 4 * 3, MIN(limit, g->bytes + g->bytes / 2));
+    g->gc_soon = gram_gc_soon(g->bytes);
     free(c.thread);
     free(c.rx);
     free(c.set);

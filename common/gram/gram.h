@@ -15,6 +15,17 @@
 #include "common/gram/ir.h"
 #include "common/text/tok.h"
 
+#include <stdatomic.h>
+
+/* gram_budget: what several grammars take together. Above `most` each gives back, before its next mask, what
+ * it can build again. */
+struct gram_budget {
+    _Atomic size_t bytes;
+    size_t most;
+};
+/* gram_share: counts g in b until it is freed. Once, after it is sealed and before it has runs. */
+void gram_share(struct gram *g, struct gram_budget *b);
+
 struct gram_vocab;
 struct gram_run;
 

@@ -1,4 +1,5 @@
 #include "common/gram/engine.h"
+#include "common/gram/gram.h"
 
 /* Symbols and productions as they are built; sharing; limits. */
 struct gram *gram_new(const struct gram_limits *limits) {
@@ -49,6 +50,8 @@ void gram_drop(struct gram *g) {
     if (!g || atomic_fetch_sub_explicit(&g->n_holds, 1, memory_order_acq_rel) != 1)
         return;
     CHECK(!g->runs);
+    if (g->budget)
+        atomic_fetch_sub_explicit(&g->budget->bytes, g->told, memory_order_relaxed);
     mask_forget(g);
     keys_forget(g);
     ctx_fini(g);

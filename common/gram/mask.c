@@ -65,11 +65,17 @@ static struct lex *state_lex(struct gram *g, uint32_t q) {
     struct mask_cache *c = g->masks;
     if (q >= c->cap_lex) {
         uint32_t old = c->cap_lex;
+        if (!gram_room(g, table_more(old, g->dfa.n, sizeof *c->lex)))
+            return NULL;
         c->lex = table_grow(c->lex, &c->cap_lex, g->dfa.n, sizeof *c->lex, &g->bytes);
         memset(c->lex + old, 0, (c->cap_lex - old) * sizeof *c->lex);
     }
     if (!c->lex[q]) {
         struct lex *x = lex_of(g, c->v, q);
+        if (x && !gram_room(g, lex_bytes(c->v, x))) {
+            lex_drop(x);
+            x = NULL;
+        }
         if (!x)
             return NULL;
         c->lex[q] = x;
@@ -186,6 +192,10 @@ static void keep(struct gram *g, const struct gram_vocab *v, uint32_t config, st
             n++;
     struct kept k = {.config = config, .whole = n >= n_words};
     k.n_extra = (uint32_t)(k.whole ? n_words : n);
+    if (g->bytes + k.n_extra * sizeof *k.extra + itab_more(&c->tab) +
+            table_more(c->cap, (size_t)c->n + 1, sizeof *c->kept) >
+        g->limit.memory_bytes)
+        return; /* right all the same; the next byte makes room */
     k.extra = xreallocarray(NULL, (size_t)k.n_extra + 1, sizeof *k.extra);
     if (k.whole) {
         memcpy(k.extra, mask, n_words * sizeof *mask);

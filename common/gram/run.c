@@ -32,9 +32,31 @@ void gram_run_free(struct gram_run *r) {
     free(r);
 }
 
+/* tell: the budget's sum follows. Under the lock. */
+static void tell(struct gram *g) {
+    if (!g->budget || g->told == g->bytes)
+        return;
+    atomic_fetch_add_explicit(&g->budget->bytes, g->bytes - g->told, memory_order_relaxed); /* may wrap */
+    g->told = g->bytes;
+}
+
+void gram_share(struct gram *g, struct gram_budget *b) {
+    pthread_mutex_lock(&g->lock);
+    CHECK(g->sealed && !g->runs && !g->budget);
+    g->budget = b;
+    g->gc_soon = gram_gc_soon(g->bytes);
+    tell(g);
+    pthread_mutex_unlock(&g->lock);
+}
+
+static bool is_short(const struct gram *g) {
+    return g->budget && g->bytes > g->gc_soon &&
+           atomic_load_explicit(&g->budget->bytes, memory_order_relaxed) > g->budget->most;
+}
+
 /* gram_refuel: for one mask, or for n bytes. */
 static void gram_refuel(struct gram *g, size_t n) {
-    if (g->bytes > g->gc_at)
+    if (g->bytes > g->gc_at || is_short(g))
         gram_gc(g);
     g->fuel = (int64_t)g->limit.mask_fuel + (int64_t)n * 1000;
     g->fail = false;
@@ -42,7 +64,7 @@ static void gram_refuel(struct gram *g, size_t n) {
 
 /* retry: after a fail for want of memory, when collecting has made room. */
 static bool retry(struct gram *g) {
-    if (g->fuel < 0 || g->bytes <= g->limit.memory_bytes)
+    if (g->fuel < 0 || g->bytes <= g->limit.memory_bytes / 2) /* no table asks for more than all have */
         return false;
     gram_gc(g);
     return g->bytes <= g->limit.memory_bytes / 2;
@@ -83,6 +105,7 @@ enum rc gram_run_bytes(struct gram_run *r, struct str s, size_t *n_taken, struct
         rc = err_set(e, RC_INVALID, NULL, "byte %zu cannot follow here", n);
     else
         r->config = to;
+    tell(g);
     pthread_mutex_unlock(&g->lock);
     if (n_taken)
         *n_taken = n;
@@ -115,6 +138,7 @@ enum rc gram_run_mask(struct gram_run *r, uint32_t *mask, struct err *e) {
     else
         ok = mask_of(g, v, r->config, r->stack, mask) ||
              (retry(g) && mask_of(g, v, r->config, r->stack, mask));
+    tell(g);
     pthread_mutex_unlock(&g->lock);
     return ok ? RC_OK : too_much(e);
 }
@@ -141,6 +165,7 @@ bool gram_run_must_end(const struct gram_run *r) {
     struct gram *g = r->g;
     pthread_mutex_lock(&g->lock);
     bool end = r->ended || (g->cfg.config[r->config].accept && !run_goes_on(r));
+    tell(g);
     pthread_mutex_unlock(&g->lock);
     return end;
 }
@@ -178,6 +203,7 @@ size_t gram_run_forced(struct gram_run *r, char *out, size_t cap) {
             break;
         out[n] = (char)b;
     }
+    tell(g);
     pthread_mutex_unlock(&g->lock);
     return n;
 }

@@ -3,6 +3,7 @@
 #define WEIR_COMMON_GRAM_RUN_H
 
 #include "common/gram/engine.h"
+#include "common/gram/gram.h"
 #include "common/gram/vocab.h"
 
 struct gram_run {
@@ -15,6 +16,11 @@ struct gram_run {
     bool ended;                    /* an end token was taken */
     struct gram_run *next, **link; /* in g->runs */
 };
+
+/* gram_gc_soon: from how many bytes on to collect again, when memory is short, if `bytes` were left. */
+static inline size_t gram_gc_soon(size_t bytes) {
+    return bytes * 2 + 256 * KIB;
+}
 
 /* mask_of: the mask of a config, end tokens included. stack has room for vocab.depth_max + 1 configs. False
  * on fail. */

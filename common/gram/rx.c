@@ -21,6 +21,8 @@ bool rx_mark(struct gram *g, uint32_t rx) {
     struct rx_pool *p = &g->rx;
     if (rx >= p->cap_mark) {
         uint32_t old = p->cap_mark;
+        if (!gram_room(g, table_more(old, p->n, sizeof *p->mark)))
+            return false;
         p->mark = table_grow(p->mark, &p->cap_mark, p->n, sizeof *p->mark, &g->bytes);
         memset(p->mark + old, 0, (p->cap_mark - old) * sizeof *p->mark);
     }
@@ -179,10 +181,10 @@ static uint32_t node(struct gram *g, struct rx_node x, const uint32_t *list) {
         gram_set_over(g, "too many expressions");
         return RX_NONE;
     }
-    if (g->bytes > g->limit.memory_bytes) {
-        g->fail = true;
+    uint32_t n = has_list((enum rx_kind)x.kind) ? n_list(&x) : 0;
+    if (!gram_room(g, table_more(p->cap, (size_t)p->n + 1, sizeof *p->node) + itab_more(&p->nodes) +
+                          table_more(p->cap_list, (size_t)p->n_list + n, sizeof *p->list)))
         return RX_NONE;
-    }
     describe(p, &x, list);
     give_name(p, &x, list);
     if (x.depth > RX_DEPTH_MAX) {
@@ -190,7 +192,6 @@ static uint32_t node(struct gram *g, struct rx_node x, const uint32_t *list) {
         return RX_NONE;
     }
     if (has_list((enum rx_kind)x.kind)) {
-        uint32_t n = n_list(&x);
         p->list = table_grow(p->list, &p->cap_list, (size_t)p->n_list + n, sizeof *p->list, &g->bytes);
         memcpy(p->list + p->n_list, list, n * sizeof *list);
         x.a = p->n_list;

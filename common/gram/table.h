@@ -11,8 +11,11 @@
 
 #include <stdlib.h>
 
-/* table_grow: room for `need` elements of `size` bytes; doubles. *bytes follows the capacity. */
+/* table_grow: room for `need` elements of `size` bytes; doubles, or grows by a quarter from 1 MiB on. *bytes
+ * follows the capacity. */
 void *table_grow(void *p, uint32_t *cap, size_t need, size_t size, size_t *bytes);
+/* table_more: the bytes that table_grow would add. */
+size_t table_more(uint32_t cap, size_t need, size_t size);
 
 /* table_trim: keeps n elements and little more; p may become NULL when n is 0. */
 void *table_trim(void *p, uint32_t *cap, size_t n, size_t size, size_t *bytes);
@@ -27,6 +30,8 @@ struct itab {
 };
 
 void itab_add(struct itab *t, uint32_t hash, uint32_t id, size_t *bytes);
+/* itab_more: the bytes that itab_add would add. */
+size_t itab_more(const struct itab *t);
 void itab_fini(struct itab *t, size_t *bytes);
 /* itab_clear: empty, memory given back. */
 static inline void itab_clear(struct itab *t, size_t *bytes) {

@@ -104,7 +104,8 @@ static void test_hostile(void **state) {
         double s = bench_cpu_s() - start;
         if (s > 2.0 * SLOWER)
             fail_msg("case %zu took %.2f s", i, s);
-        assert_true(gram_bytes(g) <= 80 * MIB);
+        if (gram_bytes(g) > 64 * MIB)
+            fail_msg("case %zu takes %zu bytes", i, gram_bytes(g));
         gram_run_free(r);
         gram_drop(g);
     }
