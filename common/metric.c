@@ -228,6 +228,13 @@ double metric_value(const struct metric *m) {
     return from_bits(atomic_load_explicit(&m->bits, memory_order_relaxed));
 }
 
+void metric_add_counts(struct metric *m, const uint64_t *counts, size_t n, double sum) {
+    CHECK(m->f->type == METRIC_HISTOGRAM && n == m->f->n_buckets + 1);
+    for (size_t i = 0; i < n; i++)
+        atomic_fetch_add_explicit(&m->counts[i], counts[i], memory_order_relaxed);
+    add_bits(&m->bits, sum);
+}
+
 void metric_set_counts(struct metric *m, const uint64_t *counts, size_t n, double sum) {
     CHECK(m->f->type == METRIC_HISTOGRAM && n == m->f->n_buckets + 1);
     for (size_t i = 0; i < n; i++)

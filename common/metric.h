@@ -29,6 +29,8 @@ void metric_add(struct metric *m, double v);     /* counters, gauges */
 void metric_set(struct metric *m, double v);     /* gauges, and counters fed from elsewhere */
 void metric_observe(struct metric *m, double v); /* histograms, summaries (sum and count) */
 double metric_value(const struct metric *m);
+/* metric_add_counts: adds to a histogram's bucket counts (n_buckets + 1, not cumulative) and sum. */
+void metric_add_counts(struct metric *m, const uint64_t *counts, size_t n, double sum);
 /* metric_set_counts: replaces a histogram's bucket counts (n_buckets + 1, not cumulative) and sum: a worker's
  * report. */
 void metric_set_counts(struct metric *m, const uint64_t *counts, size_t n, double sum);

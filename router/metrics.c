@@ -81,7 +81,7 @@ struct rmetrics {
     struct metric_family *hist[N_EH], *stat[N_ES], *success, *iteration, *cache_config;
     struct metric_family *http_requests, *http_seconds, *http_in, *http_out;
     struct metric_family *workers, *queue_depth, *queue_wait, *rejected, *decisions, *retries, *ready_seconds;
-    struct metric *plain[N_PM], *decision[2];
+    struct metric *plain[N_PM], *decision[2], *masks[MASK_KINDS];
     struct http_series *http; /* [n_routes + 1][N_METHOD][N_STATUS], filled on first use */
 };
 
@@ -100,8 +100,8 @@ static struct metric *plain(struct rmetrics *m, enum metric_type type, const cha
     return metric_at(f, NULL);
 }
 
-/* reserved: series of the specification that nothing in this build can move; they exist with their zeros. And beside
- * those of masks, which workers do not report, the ones of grammars. */
+/* reserved: series of the specification that nothing in this build can move; they exist with their zeros. And
+ * those of grammars. */
 static void reserved(struct rmetrics *m) {
     static const char *const lora[] = {"model_name", "engine", "max_lora", "running_lora_adapters",
                                        "waiting_lora_adapters"};
@@ -125,7 +125,7 @@ static void reserved(struct rmetrics *m) {
     for (size_t i = 0; i < ARRAY_LEN(grammars); i++) {
         struct str v = str_of(grammars[i]);
         m->plain[PM_COMPILE_JSON + i] = metric_at(compile, &v);
-        metric_at(mask, &v);
+        m->masks[i] = metric_at(mask, &v);
     }
     struct str failed = STR_LIT("failed"), empty = STR_LIT("");
     metric_at(labelled(m, METRIC_COUNTER, "weir_kv_transfer_fallbacks_total", NULL,
@@ -275,6 +275,25 @@ void rmetrics_load(const struct engine_metrics *e, const Weir__Load *l) {
     if (l->n_iteration_tokens == ARRAY_LEN(buckets_iteration) + 1)
         metric_set_counts(e->iteration_tokens, l->iteration_tokens, l->n_iteration_tokens,
                           (double)l->iteration_tokens_sum);
+}
+
+void rmetrics_masks(struct rmetrics *m, struct mask_times *seen, const Weir__Load *l) {
+    struct mask_times now;
+    if (l->n_mask_times != MASK_KINDS * MASK_BUCKETS || l->n_mask_ns != MASK_KINDS)
+        return; /* a worker that does not report them */
+    memcpy(now.counts, l->mask_times, sizeof now.counts);
+    memcpy(now.ns, l->mask_ns, sizeof now.ns);
+    for (size_t k = 0; k < MASK_KINDS; k++) {
+        uint64_t more[MASK_BUCKETS];
+        bool anew = now.ns[k] < seen->ns[k]; /* the worker has started again */
+        for (size_t i = 0; i < MASK_BUCKETS; i++)
+            anew = anew || now.counts[k][i] < seen->counts[k][i];
+        for (size_t i = 0; i < MASK_BUCKETS; i++)
+            more[i] = now.counts[k][i] - (anew ? 0 : seen->counts[k][i]);
+        metric_add_counts(m->masks[k], more, MASK_BUCKETS,
+                          (double)(now.ns[k] - (anew ? 0 : seen->ns[k])) / 1e9);
+    }
+    *seen = now;
 }
 
 void rmetrics_cache_config(struct rmetrics *m, unsigned engine, const Weir__WorkerInfo *w) {

@@ -65,6 +65,13 @@ void rmetrics_free(struct rmetrics *m);
 void rmetrics_engine(struct rmetrics *m, struct str model, unsigned engine, struct engine_metrics *out);
 /* rmetrics_load: a worker's report into its series. */
 void rmetrics_load(const struct engine_metrics *e, const Weir__Load *l);
+/* mask_times: what a worker has reported of its masks so far, by kind of constraint. */
+enum { MASK_KINDS = 5, MASK_BUCKETS = 12 };
+struct mask_times {
+    uint64_t counts[MASK_KINDS][MASK_BUCKETS], ns[MASK_KINDS];
+};
+/* rmetrics_masks: adds what a report says beyond *seen to the series of all workers; *seen follows. */
+void rmetrics_masks(struct rmetrics *m, struct mask_times *seen, const Weir__Load *l);
 /* rmetrics_cache_config: vllm:cache_config_info and weir_ready_seconds of a worker that is ready. */
 void rmetrics_cache_config(struct rmetrics *m, unsigned engine, const Weir__WorkerInfo *info);
 /* rmetrics_workers: how many workers a model has in a state ("ready", "loading" ...). */

@@ -284,8 +284,11 @@ static void finish_masks(struct engine *e, const struct step_plan *p) {
     if (!e->masks)
         return;
     const struct mask_job *jobs = masks_finish(e->masks, &n);
-    for (uint32_t i = 0; i < n; i++)
+    for (uint32_t i = 0; i < n; i++) {
         e->row_jobs[jobs[i].row] = &jobs[i];
+        if (jobs[i].mask)
+            stats_mask(&e->stats, constraint_kind(jobs[i].q->req->constraint), jobs[i].ns);
+    }
 }
 
 static void sample(struct engine *e, const struct step_plan *p) {

@@ -83,7 +83,7 @@ struct step_out {
     uint64_t first_kv_event; /* number of the first; a gap to the last one's means that some were lost */
 };
 
-enum { ENGINE_ITER_BUCKETS = 14 };
+enum { ENGINE_ITER_BUCKETS = 14, ENGINE_MASK_KINDS = 5, ENGINE_MASK_BUCKETS = 12 };
 extern const uint32_t engine_iter_bounds[ENGINE_ITER_BUCKETS - 1]; /* 1, 8, 16, 32 ... 16384; then infinity */
 
 /* engine_stats: a consistent snapshot. Counters grow from the engine's start. */
@@ -103,6 +103,9 @@ struct engine_stats {
     uint64_t iteration_tokens[ENGINE_ITER_BUCKETS]; /* steps by tokens prefilled plus tokens sampled; not
                                                        cumulative */
     uint64_t iteration_tokens_sum;
+    /* Masks by kind of constraint and by the time they took, in the buckets of Load.mask_times; and that
+     * time. */
+    uint64_t mask_times[ENGINE_MASK_KINDS][ENGINE_MASK_BUCKETS], mask_ns[ENGINE_MASK_KINDS];
     uint64_t step_done_ns; /* monotonic time the last step ended, or the engine woke up; 0: nothing pending */
     uint32_t step_tokens;  /* rows of the step being computed; 0: none */
     bool failed;

@@ -40,7 +40,8 @@ struct inbox {
     bool draining, stopping, failed;
 };
 /* req_wide: what r counts for n_wide: its alternatives of a step if they are more than ENGINE_TOP_NARROW,
- * else 0. All narrow requests together fit a message (4096 sequences of 1024), so only wide ones are counted. */
+ * else 0. All narrow requests together fit a message (4096 sequences of 1024), so only wide ones are counted.
+ */
 enum { ENGINE_TOP_NARROW = 1024, ENGINE_WIDE_MAX = 2 << 20 };
 static inline uint64_t req_wide(const struct req *r) {
     return r->n_logprobs > ENGINE_TOP_NARROW ? (uint64_t)r->n_samples * (uint32_t)r->n_logprobs : 0;
@@ -88,8 +89,8 @@ struct engine {
     uint32_t *top_ids;                   /* [n_top_room] of the sampled rows, one behind the other */
     float *top_logprobs;                 /* [n_top_room] */
     size_t n_top_room;
-    struct sample_out *raw_results;   /* [n_rows_max] raw log-probabilities beside another mode's */
-    struct proc_row *proc_rows;       /* [n_proc_rows] of rows that processors change */
+    struct sample_out *raw_results; /* [n_rows_max] raw log-probabilities beside another mode's */
+    struct proc_row *proc_rows;     /* [n_proc_rows] of rows that processors change */
     uint32_t n_proc_rows, n_proc_rows_max;
     float *proc_logits;               /* [n_proc_rows_max][2][n_vocab] as they were, and as they are */
     float *beam_logits;               /* [n_vocab] of one row; NULL until it is needed */
@@ -127,13 +128,16 @@ void out_forget(struct engine *e, uint32_t router, uint32_t epoch);
 void out_flush(struct engine *e);
 /* stats_publish: takes the gauges down and makes the statistics visible. */
 void stats_publish(struct engine *e, uint32_t step_tokens, uint64_t now_ns);
+/* stats_mask: counts a mask by the time it took. */
+void stats_mask(struct engine_stats *s, enum gram_kind kind, uint64_t ns);
 /* stats_iteration: counts a step by the tokens it prefilled and sampled. */
 void stats_iteration(struct engine_stats *s, uint32_t n_tokens);
 
 /* ---- logits processors (engine_procs.c) */
 
-/* procs_before: of a step's rows, before they are sampled. procs_after: once they are, what is reported of the raw
- * logits; false: the device failed. procs_failed: why a row's processors failed; NULL: they did not. */
+/* procs_before: of a step's rows, before they are sampled. procs_after: once they are, what is reported of
+ * the raw logits; false: the device failed. procs_failed: why a row's processors failed; NULL: they did not.
+ */
 void procs_before(struct engine *e, const struct step_plan *p);
 MUST_USE bool procs_after(struct engine *e, const struct step_plan *p, char *why);
 const char *procs_failed(const struct engine *e, uint32_t row, uint32_t *status);
@@ -150,8 +154,8 @@ void beams_forget(struct engine *e, struct req *r);
 enum { BEAM_FIRSTS_MAX = 512, BEAM_EVENTS_MAX = 4096, BEAM_TOPS_STEP_MAX = 65536 };
 
 /* engine_end_all: every sample of r that has not ended. r lives until out_flush. */
-void engine_end_all(struct engine *e, struct req *r, enum finish_reason why, const char *message, uint32_t status,
-                    bool quiet);
+void engine_end_all(struct engine *e, struct req *r, enum finish_reason why, const char *message,
+                    uint32_t status, bool quiet);
 extern const char engine_nan_message[];
 /* engine_end: q ends; reported unless quiet. message and status are FINISH_ERROR's. */
 void engine_end(struct engine *e, struct seq *q, enum finish_reason why, const char *message, uint32_t status,

@@ -115,6 +115,17 @@ void stats_iteration(struct engine_stats *s, uint32_t n_tokens) {
     s->iteration_tokens_sum += n_tokens;
 }
 
+void stats_mask(struct engine_stats *s, enum gram_kind kind, uint64_t ns) {
+    static const uint64_t bound_ns[ENGINE_MASK_BUCKETS - 1] = {10000,     100000,     500000,    1000000,
+                                                               5000000,   10000000,   50000000,  100000000,
+                                                               500000000, 1000000000, 5000000000};
+    uint32_t i = 0, k = (uint32_t)kind - GRAM_JSON_SCHEMA;
+    while (i < ENGINE_MASK_BUCKETS - 1 && ns > bound_ns[i])
+        i++;
+    s->mask_times[k][i]++;
+    s->mask_ns[k] += ns;
+}
+
 void stats_publish(struct engine *e, uint32_t step_tokens, uint64_t now_ns) {
     const struct sched *c = &e->sched;
     struct engine_stats *s = &e->stats;

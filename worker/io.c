@@ -138,6 +138,13 @@ static void send_load(struct io *io, struct link_conn *c, const struct engine_st
     memcpy(counts, s->iteration_tokens, sizeof counts);
     m.iteration_tokens = counts;
     m.n_iteration_tokens = ENGINE_ITER_BUCKETS;
+    uint64_t mask_times[ENGINE_MASK_KINDS * ENGINE_MASK_BUCKETS], mask_ns[ENGINE_MASK_KINDS];
+    memcpy(mask_times, s->mask_times, sizeof mask_times);
+    memcpy(mask_ns, s->mask_ns, sizeof mask_ns);
+    m.mask_times = mask_times;
+    m.n_mask_times = ARRAY_LEN(mask_times);
+    m.mask_ns = mask_ns;
+    m.n_mask_ns = ENGINE_MASK_KINDS;
     send_soft(c, LINK_CONTROL, WEIR__ENVELOPE__BODY_LOAD, &m);
 }
 

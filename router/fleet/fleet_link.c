@@ -239,6 +239,7 @@ static void on_load(struct fleet *f, struct worker_state *s, const Weir__Load *m
     pthread_mutex_unlock(&f->lock);
     if (known)
         rmetrics_load(&s->w.metrics, m);
+    rmetrics_masks(f->o.metrics, &s->masks_seen, m);
 }
 
 static void on_message(void *arg, struct link_conn *c, const Weir__Envelope *m) {

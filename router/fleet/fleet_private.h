@@ -24,8 +24,8 @@ struct worker_state {
     struct fleet *fleet;
     bool up, suspect;
     uint64_t suspect_ns;
-    unsigned n_suspect_ticks;  /* calls of fleet_cut_silent since then */
-    char address[256];         /* as dialled */
+    unsigned n_suspect_ticks; /* calls of fleet_cut_silent since then */
+    char address[256];        /* as dialled */
     char version[32];
     Weir__WorkerState state;
     char detail[256], name[256]; /* name: of its MODEL, known before its served names are */
@@ -35,11 +35,12 @@ struct worker_state {
     uint64_t fetch_ns; /* when it was first asked for its files; 0: it is not being asked */
     struct pick_load load;
     uint32_t n_waiting, n_running, kv_used_blocks, kv_total_blocks; /* of its last Load */
-    bool resetting; /* it was told to reset its cache, and has not answered */
-    uint32_t max_seqs;  /* that run at a time; what it has beyond them waits there. 0: not told */
+    bool resetting;    /* it was told to reset its cache, and has not answered */
+    uint32_t max_seqs; /* that run at a time; what it has beyond them waits there. 0: not told */
     uint64_t step_ago_ns,
         step_at_ns; /* of its last Load: time without progress, and when it said so; 0: none pending */
     /* Only in the connection's callbacks: */
+    struct mask_times masks_seen;
     uint32_t vocab_size, n_top_max;
     struct asset_fetch *fetch; /* files on their way */
     struct asset_fetch
@@ -55,8 +56,8 @@ struct fleet {
     unsigned n_models;
     _Atomic bool knows_model; /* some models[i].info is there, for good */
     unsigned n_workers_end;   /* workers[] is NULL from there on */
-    uint32_t n_waiting; /* of all models */
-    unsigned turn;      /* round robin among equals */
+    uint32_t n_waiting;       /* of all models */
+    unsigned turn;            /* round robin among equals */
     uint64_t n_done, n_done_ticked;
     double done_per_s;
     bool stopped;
@@ -73,8 +74,9 @@ bool worker_is_ready(const struct worker_state *s);
 const char *worker_state_name(const struct fleet *f, const struct worker_state *s, uint64_t now);
 
 /* fleet_admin.c */
-/* fleet_reset_answer: takes the lock; a reply that nobody waits for is dropped. fleet_reset_gone: under the lock:
- * a worker that is gone answers no more. fleet_reset_expire: takes the lock; ends a reset that takes too long, or now. */
+/* fleet_reset_answer: takes the lock; a reply that nobody waits for is dropped. fleet_reset_gone: under the
+ * lock: a worker that is gone answers no more. fleet_reset_expire: takes the lock; ends a reset that takes
+ * too long, or now. */
 void fleet_reset_answer(struct fleet *f, struct worker_state *s, const Weir__ControlReply *m);
 void fleet_reset_gone(struct fleet *f, struct worker_state *s);
 void fleet_reset_expire(struct fleet *f, bool now);

@@ -85,6 +85,13 @@ class Server:
         assert values, f"no series {name}"
         return sum(values)
 
+    def metric_of(self, name, **labels):
+        """One series in /metrics, by some of its labels."""
+        values = [float(line.rsplit(" ", 1)[1]) for line in self.get("/metrics").splitlines()
+                  if line.split("{")[0] == name and all(f'{k}="{v}"' in line for k, v in labels.items())]
+        assert len(values) == 1, f"{len(values)} series {name} {labels}"
+        return values[0]
+
     def client(self, **kw):
         return openai.OpenAI(base_url=self.url + "/v1", api_key="none", max_retries=0, timeout=60 * SLOW, **kw)
 

@@ -3,6 +3,7 @@ import json
 import random
 import re
 import string
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import jsonschema
@@ -213,6 +214,20 @@ def test_samples_stream_and_logprobs(tiny):
     logged = tiny.client().completions.create(logprobs=2, **args)
     assert logged.choices[0].text == whole.choices[0].text
     assert len(logged.choices[0].logprobs.tokens) == logged.usage.completion_tokens
+
+
+def test_masks_are_timed(tiny):
+    def series(kind, what):
+        return tiny.metric_of("weir_grammar_mask_seconds_" + what, kind=kind)
+
+    time.sleep(1)  # a worker reports five times a second: those of tests before are counted
+    before = series("regex", "count")
+    complete(tiny, {"guided_regex": "[a-z]{6}"})
+    until = time.monotonic() + 20
+    while series("regex", "count") == before and time.monotonic() < until:
+        time.sleep(0.05)
+    assert before < series("regex", "count") <= before + 7
+    assert series("regex", "sum") > 0
 
 
 def test_forced_text_needs_few_steps(tiny):

@@ -148,6 +148,14 @@ static void test_outputs(void **state) {
         for (uint32_t k = 0; k < 1 + i % 3 && i % 10 != 9; k++)
             expect_of(f, s + k, patterns[i % ARRAY_LEN(patterns)]);
     rig_wait_idle(&f->rig);
+    struct engine_stats stats;
+    engine_stats_get(f->rig.engine, &stats);
+    uint64_t n_masks[ENGINE_MASK_KINDS] = {0};
+    for (uint32_t k = 0; k < ENGINE_MASK_KINDS; k++)
+        for (uint32_t i = 0; i < ENGINE_MASK_BUCKETS; i++)
+            n_masks[k] += stats.mask_times[k][i];
+    assert_true(n_masks[GRAM_REGEX - GRAM_JSON_SCHEMA] >= 54 && stats.mask_ns[GRAM_REGEX - GRAM_JSON_SCHEMA]);
+    assert_true(n_masks[0] == 0 && stats.mask_ns[0] == 0);
 }
 
 /* With too few blocks for all, sequences are preempted; their output is the same. */
@@ -377,13 +385,125 @@ static void test_cache(void **state) {
     constraint_drop(again);
 }
 
+static struct constraints *alone(size_t cache_bytes, size_t use_bytes) {
+    struct buf tokenizer = {0};
+    api_fixture_tokenizer(&tokenizer);
+    struct constraints_opts co = {.tokenizer = {.tokenizer_json = buf_str(&tokenizer)},
+                                  .n_vocab = FAKE_VOCAB,
+                                  .eos_ids = eos_ids,
+                                  .n_eos_ids = 2,
+                                  .cache_bytes = cache_bytes,
+                                  .use_bytes = use_bytes};
+    struct constraints *cs = constraints_new(&co);
+    buf_fini(&tokenizer);
+    return cs;
+}
+
+static struct constraint *ready(struct constraints *cs, enum gram_kind kind, const char *text) {
+    struct constraint *c = NULL;
+    const struct err *why = NULL;
+    struct err e = {0};
+    if (constraint_get(cs, kind, str_of(text), (struct str){0}, &c, &e))
+        fail_msg("%s", e.msg);
+    while (constraint_state(c, &why) == CONSTRAINT_PENDING)
+        usleep(100);
+    if (why)
+        fail_msg("%s", why->msg);
+    return c;
+}
+
+/* Above the bound of what is in use nothing new is taken; what is there already still is, and room comes
+ * back. */
+static void test_use_bound(void **state) {
+    (void)state;
+    enum { MOST = 512 << 10 };
+    struct constraints *cs = alone(4 * MIB, MOST);
+    struct constraint *held[1000], *c;
+    struct err e = {0};
+    uint32_t n = 0;
+    char pattern[32];
+    for (enum rc rc = RC_OK; n < ARRAY_LEN(held); n++) {
+        snprintf(pattern, sizeof pattern, "%u[a-z]{9}", n);
+        rc = constraint_get(cs, GRAM_REGEX, str_of(pattern), (struct str){0}, &c, &e);
+        if (rc) {
+            assert_int_equal(rc, RC_OVERLOAD);
+            assert_non_null(strstr(e.msg, "--grammar-cache-mb"));
+            break;
+        }
+        constraint_drop(c);
+        held[n] = ready(cs, GRAM_REGEX, pattern);
+    }
+    assert_in_range(n, 2, ARRAY_LEN(held) - 1);
+    assert_int_equal(constraint_get(cs, GRAM_REGEX, STR_LIT("0[a-z]{9}"), (struct str){0}, &c, &e), RC_OK);
+    assert_ptr_equal(c, held[0]);
+    constraint_drop(c);
+    for (uint32_t i = 0; i < n; i++)
+        constraint_drop(held[i]);
+    assert_true(constraints_bytes(cs) >= MOST); /* in the cache, and in nobody's way */
+    constraint_drop(ready(cs, GRAM_REGEX, pattern));
+    constraints_free(cs);
+}
+
+static size_t rss_bytes(void) {
+    unsigned long all = 0, resident = 0;
+    FILE *f = fopen("/proc/self/statm", "r");
+    assert_non_null(f);
+    assert_int_equal(fscanf(f, "%lu %lu", &all, &resident), 2);
+    fclose(f);
+    return resident * (size_t)sysconf(_SC_PAGESIZE);
+}
+
+/* Schemas that differ, one after another, each compiled and used. TEST_SCALE=10 makes the 10,000 of the
+ * specification. */
+static void test_flat(void **state) {
+    (void)state;
+    const char *scale = getenv("TEST_SCALE");
+    uint32_t n = scale && atoi(scale) >= 10 ? 10000 : 300, mask[FAKE_VOCAB / 32 + 1];
+    struct constraints *cs = alone(2 * MIB, 64 * MIB);
+    size_t before = 0, after;
+    struct err e = {0};
+    for (uint32_t i = 0; i < n; i++) {
+        char schema[256];
+        snprintf(schema, sizeof schema,
+                 "{\"type\":\"object\",\"properties\":{\"k%u\":{\"type\":\"string\",\"maxLength\":%u},"
+                 "\"n\":{\"type\":\"integer\",\"minimum\":%u}},\"required\":[\"n\"]}",
+                 i, i % 300 + 1, i);
+        struct constraint *c = ready(cs, GRAM_JSON_SCHEMA, schema);
+        struct gram_run *r = constraint_run(c);
+        assert_int_equal(gram_run_mask(r, mask, &e), RC_OK);
+        assert_int_equal(gram_run_bytes(r, STR_LIT("{\"k"), NULL, &e), RC_OK);
+        assert_int_equal(gram_run_mask(r, mask, &e), RC_OK);
+        gram_run_free(r);
+        constraint_drop(c);
+        assert_true(constraints_bytes(cs) <= 2 * MIB);
+        if (i == n / 3)
+            before = rss_bytes();
+    }
+    after = rss_bytes();
+#ifndef WEIR_SANITIZE /* its freed memory waits in quarantine */
+    if (after > before + 4 * MIB)
+        fail_msg("%zu KiB resident after a third, %zu at the end", before / KIB, after / KIB);
+#else
+    assert_true(before && after);
+#endif
+    constraints_free(cs);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(test_outputs), TEST(test_preemption),   TEST(test_resume),
-        TEST(test_forced),  TEST(test_starts_after), TEST(test_errors),
-        TEST(test_fuel),    TEST(test_leaving),      TEST(test_cache),
+        TEST(test_outputs),
+        TEST(test_preemption),
+        TEST(test_resume),
+        TEST(test_forced),
+        TEST(test_starts_after),
+        TEST(test_errors),
+        TEST(test_fuel),
+        TEST(test_leaving),
+        TEST(test_cache),
+        cmocka_unit_test(test_use_bound),
+        cmocka_unit_test(test_flat),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
