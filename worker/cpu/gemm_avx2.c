@@ -71,7 +71,7 @@ static void tile_pack(const struct product *p, uint32_t tile, float *dst, float 
     r0 += s->row0;
     for (uint32_t r = 0; r < n; r++) {
         rows[r] = p->x + (size_t)(p->rows ? p->rows[r0 + r] : r0 + r) * n_in;
-        if (n == 1) {
+        if (p->norm.kind != NORM_NONE && n == 1) {
             row_norm_run(&p->norm, rows[0], dst);
             return;
         }
