@@ -9,6 +9,8 @@
 #include "common/link/link.h"
 #include "common/log.h"
 #include "common/version.h"
+#include "router/client/bench_cmd.h"
+#include "router/client/chat_cmd.h"
 #include "router/flags.h"
 #include "router/grammar_cmd.h"
 #include "router/healthcheck.h"
@@ -170,6 +172,8 @@ static void usage(FILE *f) {
     fputs("weir " WEIR_VERSION ": an OpenAI-compatible inference server\n\n"
           "  weir serve MODEL [flags]              start workers for a model folder and serve it\n"
           "  weir router --worker ADDRESS [flags]  serve workers that run elsewhere\n"
+          "  weir chat [URL]                       a chat in the terminal; see weir chat --help\n"
+          "  weir bench serve [URL]                a measured load on a server; see weir bench --help\n"
           "  weir grammar --json-schema S TEXT     try a constraint on a text; see weir grammar --help\n"
           "  weir --healthcheck [URL]              exit 0 if a server answers\n"
           "  weir --version\n\n"
@@ -202,6 +206,10 @@ int main(int argc, char **argv) {
         return serve_or_route(argv[1][0] == 's', argc - 1, argv + 1, started_ns);
     if (!strcmp(argv[1], "grammar"))
         return grammar_cmd(argc - 1, argv + 1);
+    if (!strcmp(argv[1], "bench"))
+        return bench_cmd(argc - 1, argv + 1);
+    if (!strcmp(argv[1], "chat"))
+        return chat_cmd(argc - 1, argv + 1);
     fprintf(stderr, "weir: unknown command '%.64s'\n\n", argv[1]);
     usage(stderr);
     return EXIT_USAGE;
