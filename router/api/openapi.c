@@ -266,12 +266,12 @@ static void add_answer(const struct op *op, struct buf *b) {
         if (op->chunk) {
             buf_addz(
                 b,
-                ",\"text/event-stream\":{\"schema\":{\"type\":\"string\",\"description\":\"with stream: a "
-                "line "
-                "`data: CHUNK` and an empty line for each chunk, then `data: [DONE]`; a failure on the way "
-                "is a chunk with the error\",\"contentMediaType\":\"application/json\",\"contentSchema\":");
+                ",\"text/event-stream\":{\"schema\":{\"type\":\"object\",\"description\":\"with stream: each "
+                "event; the last one is [DONE]\",\"required\":[\"data\"],\"properties\":{\"data\":{\"type\":"
+                "\"string\",\"anyOf\":[{\"const\":\"[DONE]\"},{\"contentMediaType\":\"application/json\","
+                "\"contentSchema\":{\"anyOf\":[");
             add_ref(op->chunk, b);
-            buf_addz(b, "}}");
+            buf_addz(b, "," REF("Error") "]}}]}}}}");
         }
         buf_addc(b, '}');
     }
