@@ -232,7 +232,8 @@ def test_a_unix_socket(serve, tmp_path):
 
     s = serve("--mock", "--uds", path, wait=False)
     wait_for(ready, 30, "a server on a socket")
-    assert get("/v1/models")[0] == 200 and f"unix:{path}" in s.output()
+    wait_for(lambda: f"unix:{path}" in s.output(), 30, "the line that says where")
+    assert get("/v1/models")[0] == 200
     status, line = one_line([BUILD / "weir", "serve", TINY, "--uds", path])
     assert status == 1 and str(path) in line and ready()
     s.proc.kill()  # leaves its socket behind
