@@ -117,7 +117,17 @@ static struct tm_args without(const struct tm_args *args, size_t n) {
     return rest;
 }
 
+/* f_unknown: the filter of a name that there is none of, which map calls for each element: no elements, no
+ * error, as in Jinja. */
+FILTER(f_unknown) {
+    const struct tm_str *name = args->v[0].s;
+    (void)self;
+    (void)p;
+    tm_fail(r, "No filter named '%.*s'.", (int)MIN(name->n, (size_t)60), name->p);
+}
+
 FILTER(f_map) {
+    static const struct tm_callable unknown = {"?", f_unknown, 0, TM_VARARGS, {0}};
     if (!tm_truth(r, self))
         return nothing(r);
     struct tm_iter *it = pipe_new(r, IT_MAP, self);
@@ -134,9 +144,9 @@ FILTER(f_map) {
         tm_fail(r, "map requires a filter argument");
     struct tm_str *name = tm_need_str(r, args->v[0], "a filter's name");
     it->pipe.filter = tm_filter_find((struct str){name->p, name->n});
+    it->pipe.args = it->pipe.filter ? without(args, 1) : *args;
     if (!it->pipe.filter)
-        tm_fail(r, "No filter named '%.*s'.", (int)MIN(name->n, (size_t)60), name->p);
-    it->pipe.args = without(args, 1);
+        it->pipe.filter = &unknown;
     return tm_iter_val(it);
 }
 

@@ -285,8 +285,9 @@ FILTER(f_int) {
     if (tm_as_int(self, &i))
         return tm_int(i);
     if (self.kind == V_STR) {
-        int64_t base = p[1].kind == V_MISSING ? 10 : tm_need_int(r, p[1], "base");
-        bool ok_base = base == 0 || (base >= 2 && base <= 36);
+        int64_t base = 10; /* with one that is no number, the text is read as a float */
+        bool ok_base = p[1].kind == V_MISSING ||
+                       (tm_as_int(p[1], &base) && (base == 0 || (base >= 2 && base <= 36)));
         if (ok_base && parse_int(r, self.s, (int)base, &i))
             return tm_int(i);
         if (!parse_float(r, self.s, &f) || !isfinite(f))

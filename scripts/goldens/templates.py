@@ -190,7 +190,7 @@ class Tool:
 OPAQUE = re.compile(r"<(built-in|function|bound|generator|method|class|jinja2|list_reverse|dict_|str_|tuple|range_iter|map|"
                     r"reversed|transformers|__main__)| at 0x")
 OWN_ERRORS = re.compile(r"64 bits|budget|over its limit|nested (deeper|too)|not available in chat|is not supported|"
-                        r"are not supported|too large|surrogate|cannot be sliced")
+                        r"are not supported|too large|surrogate|cannot be sliced|invalid conversion|expected an expression, got 'in'")
 BIG = re.compile(r"\d{19,}")
 
 

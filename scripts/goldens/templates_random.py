@@ -205,7 +205,7 @@ class Gen:
             lambda: f"({e('bool', d + 1)} {self.pick('and', 'or')} {e('bool', d + 1)})",
             lambda: f"({self.paren('any', d)} is {self.pick('', 'not ')}{self.pick('defined', 'undefined', 'none', 'string', 'number', 'integer', 'float', 'boolean', 'mapping', 'sequence', 'iterable', 'true', 'false', 'callable', 'escaped')})",
             lambda: f"({self.paren('int', d)} is {self.pick('odd', 'even', 'divisibleby 3', 'divisibleby(2)', 'eq 4', 'gt(2)', 'lessthan 9', 'ne 1', 'ge 2', 'in [1, 2, 3]')})",
-            lambda: f"({self.paren('str', d)} is {self.pick('upper', 'lower', 'eq ' + repr('a'), 'in ' + repr('abc'), 'equalto(' + repr('Hello') + ')', 'sameas ' + repr('a'))})",
+            lambda: f"({self.paren('str', d)} is {self.pick('upper', 'lower', 'eq ' + repr('a'), 'in ' + repr('abc'), 'equalto(' + repr('Hello') + ')')})",
             lambda: f"{self.paren('str', d)}.{self.pick('isdigit', 'isalpha', 'isalnum', 'isspace', 'isupper', 'islower', 'istitle', 'isnumeric', 'isdecimal', 'isascii', 'isprintable', 'isidentifier')}()",
             lambda: f"{self.paren('str', d)}.{self.pick('startswith', 'endswith')}({self.pick(self.literal_str(), '(' + self.literal_str() + ', ' + repr('x') + ')')})",
             lambda: f"({e('bool', d + 1)} if {e('bool', d + 1)} else {e('bool', d + 1)})",

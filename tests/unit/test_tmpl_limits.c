@@ -121,6 +121,9 @@ static void wrong_at_run_time(void **state) {
     fails("{{ s|replace('a') }}", "replace needs at least 2");
     fails("{% if true %}{{ s|nosuch }}{% endif %}", "No filter named 'nosuch'");
     gives("{% if false %}{{ s|nosuch }}{% endif %}", "");
+    gives("{{ [1]|select('gt', 9)|map('nosuch')|list }}", "[]");
+    fails("{{ [1]|select('lt', 9)|map('nosuch')|list }}", "No filter named 'nosuch'");
+    gives("{{ '0x1f'|int(7, missing) }} {{ '5'|int(7, none) }} {{ '5.5'|int(7, []) }}", "7 5 5");
 }
 
 static void sandbox(void **state) {
