@@ -27,7 +27,8 @@ struct grammar_flags {
 /* GRAMMAR_FLAG_ROWS: for a table whose struct has a struct grammar_flags at offset base. */
 #define GRAMMAR_FLAG_ROWS(base)                                                                              \
     GRAMMAR_FLAG_("grammar-cache-mb", base, cache_mb, 1e6,                                                   \
-                  "MiB of compiled grammars that wait for their next use [256]"),                            \
+                  "MiB of compiled grammars that wait for their next use; those in use may take four "       \
+                  "times as much, and 256 at least [256]"),                                                  \
         GRAMMAR_FLAG_BYTES_("max-schema-bytes", base, schema_bytes,                                          \
                             "text of a schema, grammar or tag [256 KiB]"),                                   \
         GRAMMAR_FLAG_("max-schema-nodes", base, schema_nodes, 1e9,                                           \
