@@ -127,6 +127,10 @@ static void do_abort(struct engine *e, const struct cmd *c) {
 }
 
 static void do_control(struct engine *e, const struct cmd *c) {
+    if (c->control == ENGINE_KV_SNAPSHOT) {
+        kv_walk_begin(e, c->router, c->router_epoch);
+        return;
+    }
     bool ok = c->control == ENGINE_RESET_PREFIX_CACHE;
     if (ok)
         sched_reset_prefix(&e->sched);
@@ -172,8 +176,10 @@ static void do_drops(struct engine *e) {
             engine_end_all(e, r, FINISH_ABORT, NULL, 0, true);
     }
     for (uint32_t i = 0; i < e->opts.n_routers_max; i++)
-        if (e->drop_below[i])
+        if (e->drop_below[i]) {
             out_forget(e, i, e->drop_below[i]);
+            kv_walks_forget(e, i, e->drop_below[i]);
+        }
 }
 
 /* check_idle: with nobody there, nothing may be held. */
@@ -206,7 +212,7 @@ static bool take_commands(struct engine *e) {
         check_idle(e);
         tell_drained(e);
     }
-    uint32_t n = inbox_take(b, idle, e->drop_below, e->opts.n_routers_max, &dropped);
+    uint32_t n = inbox_take(b, idle && e->n_kv_walks == 0, e->drop_below, e->opts.n_routers_max, &dropped);
     if (idle) /* from now on a step is due */
         e->stats.step_done_ns = clock_ns();
     for (uint32_t i = 0; i < n; i++) {

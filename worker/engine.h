@@ -81,6 +81,16 @@ struct step_out {
     const struct prefix_event *kv_events;
     uint32_t n_kv_events;
     uint64_t first_kv_event; /* number of the first; a gap to the last one's means that some were lost */
+    /* a piece of a snapshot that a router asked for, behind the events above; NULL: none */
+    const struct kv_piece *kv_piece;
+};
+/* kv_piece: names of blocks that can be found. The pieces of a snapshot come a step apart, with the events
+ * between them; what was stored or removed since it began is in those. */
+struct kv_piece {
+    uint32_t router, router_epoch;
+    bool begins; /* the first one */
+    const struct id128 *names;
+    uint32_t n_names;
 };
 
 enum { ENGINE_ITER_BUCKETS = 14, ENGINE_MASK_KINDS = 5, ENGINE_MASK_BUCKETS = 12 };
@@ -200,9 +210,9 @@ MUST_USE enum rc engine_abort(struct engine *e, uint32_t router, uint32_t router
 /* engine_drop_router: that connection is gone; all its requests of this epoch and earlier ones end
  * unreported. The index may be reused at once, with a larger epoch. */
 void engine_drop_router(struct engine *e, uint32_t router, uint32_t router_epoch);
-/* engine_control: RESET_PREFIX_CACHE is the one command so far; on_control reports with `id`. RC_AGAIN as
- * above. */
-enum engine_control { ENGINE_RESET_PREFIX_CACHE = 1 };
+/* engine_control: RESET_PREFIX_CACHE: on_control reports with `id`. KV_SNAPSHOT: pieces of it come with the next
+ * steps, or at once if there are none (kv_piece); without kv_events nothing comes. RC_AGAIN as above. */
+enum engine_control { ENGINE_RESET_PREFIX_CACHE = 1, ENGINE_KV_SNAPSHOT };
 MUST_USE enum rc engine_control(struct engine *e, enum engine_control kind, uint32_t router,
                                 uint32_t router_epoch, uint64_t id);
 /* engine_drain: from now on submissions are refused; what is there finishes. */

@@ -275,6 +275,7 @@ static void make_buffers(struct engine *e) {
     e->router_counts = xcalloc(o->n_routers_max, sizeof *e->router_counts);
     e->drop_below = xcalloc(o->n_routers_max, sizeof *e->drop_below);
     e->kv_events = o->kv_events ? xcalloc(ENGINE_KV_EVENTS, sizeof *e->kv_events) : NULL;
+    kv_walks_init(e);
     for (e->n_buckets = 64; e->n_buckets < o->n_requests_max; e->n_buckets *= 2)
         ;
     e->buckets = xcalloc(e->n_buckets, sizeof(struct req *));
@@ -395,6 +396,7 @@ void engine_free(struct engine *e) {
     free(e->router_counts);
     free(e->drop_below);
     free(e->kv_events);
+    kv_walks_fini(e);
     free(e->buckets);
     free(e->eos_ids);
     free(e);

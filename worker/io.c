@@ -211,6 +211,7 @@ static void on_up(void *arg, struct link_conn *c, const struct link_peer *peer) 
     if (r) {
         r->conn = link_hold(c);
         r->epoch = ++io->next_epoch;
+        r->kv_events = false;
         link_set_user(c, r);
         send_info(io, c);
         if (io->state == WEIR__WORKER_STATE__READY)
@@ -334,6 +335,13 @@ static void on_control(struct io *io, struct link_conn *c, uint32_t router, uint
     send_soft(c, LINK_CONTROL, WEIR__ENVELOPE__BODY_CONTROL_REPLY, &reply);
 }
 
+/* on_snapshot_get: without a prefix cache nothing ever comes, as WorkerInfo says. A full inbox loses it: the
+ * router asks again. */
+static void on_snapshot_get(struct io *io, uint32_t router, uint32_t epoch) {
+    if (atomic_load(&io->ready) && io->engine.kv_snapshot)
+        (void)!io->engine.kv_snapshot(io->engine.arg, router, epoch);
+}
+
 static void on_message(void *arg, struct link_conn *c, const Weir__Envelope *m) {
     struct io *io = arg;
     struct io_router *r = link_user(c);
@@ -352,6 +360,9 @@ static void on_message(void *arg, struct link_conn *c, const Weir__Envelope *m) 
         break;
     case WEIR__ENVELOPE__BODY_CONTROL:
         on_control(io, c, router, epoch, m->control);
+        break;
+    case WEIR__ENVELOPE__BODY_KV_SNAPSHOT_GET:
+        on_snapshot_get(io, router, epoch);
         break;
     case WEIR__ENVELOPE__BODY_DRAIN:
         io->on_drain(io->arg);

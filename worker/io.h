@@ -27,6 +27,8 @@ struct io_engine {
     void (*drain)(void *arg);
     void (*stats)(void *arg, struct engine_stats *out);
     struct constraints *constraints; /* NULL: it serves none */
+    /* kv_snapshot: engine_control's KV_SNAPSHOT. NULL: it has no prefix cache. */
+    enum rc (*kv_snapshot)(void *arg, uint32_t router, uint32_t router_epoch);
 };
 
 /* io_facts: what routers learn of the model. Strings and arrays are copied. */

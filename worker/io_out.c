@@ -238,4 +238,6 @@ void io_on_step(void *arg, const struct step_out *out) {
             send_router(io, out->step, r, c);
         link_drop(c);
     }
+    if (out->n_kv_events || out->kv_piece)
+        io_kv_step(io, out);
 }

@@ -22,6 +22,7 @@ struct io_tomb {
 struct io_router {
     struct link_conn *conn; /* held; NULL: free */
     uint32_t epoch;
+    bool kv_events; /* it has asked for a snapshot, which has begun */
 };
 
 struct io {
@@ -59,6 +60,9 @@ bool io_tomb_find(struct io *io, struct id128 id, uint64_t stream);
 void io_abort(struct io *io, uint32_t router, uint32_t epoch, struct id128 id, bool whole, uint64_t stream);
 /* io_reject: status by rc. */
 void io_reject(struct link_conn *c, struct id128 id, const struct err *e);
+/* io_kv_step: changes of the prefix cache to the routers that follow it, and a piece of a snapshot to the one
+ * that asked for it. The engine's thread. */
+void io_kv_step(struct io *io, const struct step_out *out);
 struct io_out *io_out_new(void);
 void io_out_free(struct io_out *o);
 /* io_conn_of: the held connection of a router index, NULL if it has gone. Drop it after use. */

@@ -446,6 +446,7 @@ enum rc load_model(struct load *l, const struct worker_flags *f, struct engine_o
     l->facts.max_seqs = engine_seats(l->engine);
     l->facts.max_batched_tokens = engine_token_budget(l->engine);
     l->facts.priority_scheduling = o->policy == SCHED_PRIORITY;
+    o->kv_events = o->prefix_cache;
     l->facts.prefix_caching = o->prefix_cache;
     return RC_OK;
 }

@@ -106,6 +106,9 @@ static void e_drop(void *arg, uint32_t router, uint32_t epoch) {
 static enum rc e_reset(void *arg, uint32_t router, uint32_t epoch, uint64_t id) {
     return engine_control(arg, ENGINE_RESET_PREFIX_CACHE, router, epoch, id);
 }
+static enum rc e_kv_snapshot(void *arg, uint32_t router, uint32_t epoch) {
+    return engine_control(arg, ENGINE_KV_SNAPSHOT, router, epoch, 0);
+}
 static void e_drain(void *arg) {
     engine_drain(arg);
 }
@@ -123,7 +126,8 @@ static enum rc start_engine(struct worker *w, struct err *e) {
     if (rc == RC_OK)
         rc = engine_start(w->load.engine, e);
     w->engine = (struct io_engine){w->load.engine, e_submit, e_abort, e_drop,
-                                   e_reset,        e_drain,  e_stats, w->load.constraints};
+                                   e_reset,        e_drain,  e_stats, w->load.constraints,
+                                   e_kv_snapshot};
     return rc;
 }
 

@@ -151,6 +151,16 @@ uint32_t prefix_events_take(struct prefix *p, struct prefix_event *out, uint32_t
     return n;
 }
 
+uint32_t prefix_names(const struct prefix *p, uint32_t *at, struct id128 *out, uint32_t n_max) {
+    uint32_t n_blocks = p->n_groups ? p->pool[0].n_blocks : 0, n = 0;
+    uint32_t end = *at < n_blocks ? *at + MIN(n_max, n_blocks - *at) : n_blocks;
+    for (uint32_t b = *at; b < end; b++)
+        if (p->pool[0].blocks[b].named)
+            out[n++] = p->table[0].name[b];
+    *at = end;
+    return n;
+}
+
 void prefix_check(const struct prefix *p) {
     for (uint32_t g = 0; g < p->n_groups; g++) {
         const struct prefix_table *t = &p->table[g];

@@ -77,6 +77,9 @@ void prefix_reset(struct prefix *p);
 /* prefix_events_take: moves up to n_max of the oldest kept events to out; *first is the number of the first.
  */
 uint32_t prefix_events_take(struct prefix *p, struct prefix_event *out, uint32_t n_max, uint64_t *first);
+/* prefix_names: a walk over the names of the first group: looks at up to n_max blocks from *at on and moves *at;
+ * returns how many names it wrote. *at is the number of blocks when the walk is over. */
+uint32_t prefix_names(const struct prefix *p, uint32_t *at, struct id128 *out, uint32_t n_max);
 /* prefix_check: CHECKs that tables and pools agree. O(blocks). */
 void prefix_check(const struct prefix *p);
 
