@@ -258,8 +258,11 @@ static const char *dtype_word(enum dtype t) {
 /* params: weights of the config's shape, as elements. */
 static uint64_t params(const struct hf_config *c) {
     uint64_t q = (uint64_t)c->n_heads * c->head_dim, kv = (uint64_t)c->n_kv_heads * c->head_dim;
-    uint64_t layer = (q + 2 * kv) * c->hidden + q * c->hidden + 3ull * c->mlp * c->hidden;
-    return layer * c->n_layers + (c->tie_embeddings ? 1ull : 2ull) * c->vocab * c->hidden;
+    uint64_t sum = (2 * q + 2 * kv) * c->n_layers + (c->tie_embeddings ? 1ull : 2ull) * c->vocab;
+    for (uint32_t i = 0; i < c->n_layers; i++)
+        sum += c->moe.n_experts && c->moe.layer_sparse[i] ? 3ull * c->moe.n_experts * c->moe.mlp
+                                                          : 3ull * c->mlp;
+    return sum * c->hidden;
 }
 
 static enum rc check_memory(const struct load *l, enum dtype dt, struct err *e) {

@@ -16,7 +16,8 @@ static const struct family {
     bool qkv_bias, qk_norm;
     bool reads_attention_bias, reads_mlp_bias;
     const char *act_key;  /* NULL: hidden_act, silu */
-    bool window_by_layer; /* use_sliding_window, max_window_layers, layer_types */
+    bool window_by_layer;  /* use_sliding_window, max_window_layers, layer_types */
+    bool window_on_demand; /* use_sliding_window, for all layers */
 } families[HF_GPT2] = {
     [HF_LLAMA] = {.model_type = "llama",
                   .max_positions = 2048,
@@ -44,6 +45,14 @@ static const struct family {
                    .qk_norm = true,
                    .reads_attention_bias = true,
                    .act_key = "hidden_activation"},
+    [HF_MIXTRAL] = {.model_type = "mixtral", .n_kv_heads = 8, .max_positions = 131072},
+    [HF_QWEN3_MOE] = {.model_type = "qwen3_moe",
+                      .n_kv_heads = 4,
+                      .max_positions = 32768,
+                      .window = 4096,
+                      .qk_norm = true,
+                      .reads_attention_bias = true,
+                      .window_on_demand = true},
     [HF_PHI3] = {.model_type = "phi3", .max_positions = 4096},
     [HF_QWEN3] = {.model_type = "qwen3",
                   .n_kv_heads = 32,
@@ -69,6 +78,8 @@ static const struct {
     {"Gemma2ForCausalLM", HF_GEMMA2, HF_HEAD_LM},
     {"Gemma3ForCausalLM", HF_GEMMA3, HF_HEAD_LM},
     {"Phi3ForCausalLM", HF_PHI3, HF_HEAD_LM},
+    {"MixtralForCausalLM", HF_MIXTRAL, HF_HEAD_LM},
+    {"Qwen3MoeForCausalLM", HF_QWEN3_MOE, HF_HEAD_LM},
     {"GPT2LMHeadModel", HF_GPT2, HF_HEAD_LM},
     {"OPTForCausalLM", HF_OPT, HF_HEAD_LM},
     {"LlamaModel", HF_LLAMA, HF_HEAD_NONE},
@@ -108,7 +119,8 @@ enum {
     OFF_ZERO = 2,
     OFF_ONE = 4,
     OFF_EMPTY = 8,
-    GEMMA_READS = 16 /* config_gemma.c */
+    GEMMA_READS = 16, /* config_gemma.c */
+    MOE_READS = 32    /* config_moe.c */
 };
 static const struct {
     const char *key;
@@ -117,8 +129,8 @@ static const struct {
     {"quantization_config", OFF_NULL},
     {"compression_config", OFF_NULL},
     {"sparsity_config", OFF_NULL},
-    {"num_experts", OFF_ZERO},
-    {"num_local_experts", OFF_ZERO},
+    {"num_experts", OFF_ZERO | MOE_READS},
+    {"num_local_experts", OFF_ZERO | MOE_READS},
     {"n_routed_experts", OFF_ZERO},
     {"attn_logit_softcapping", OFF_ZERO | GEMMA_READS},
     {"final_logit_softcapping", OFF_ZERO | GEMMA_READS},
@@ -160,10 +172,10 @@ enum rc config_unsupported(const struct fields *f, const char *key, const char *
 }
 
 static enum rc check_refused(const struct fields *f, enum hf_arch arch) {
-    bool gemma = arch == HF_GEMMA2 || arch == HF_GEMMA3;
+    bool gemma = arch == HF_GEMMA2 || arch == HF_GEMMA3, moe = arch == HF_MIXTRAL || arch == HF_QWEN3_MOE;
     for (size_t i = 0; i < ARRAY_LEN(refused); i++) {
         const json_t *v = field_get(f, refused[i].key);
-        if (gemma && (refused[i].off & GEMMA_READS))
+        if ((gemma && (refused[i].off & GEMMA_READS)) || (moe && (refused[i].off & MOE_READS)))
             continue;
         unsigned off = refused[i].off;
         if (!v || ((off & OFF_FALSE) && json_is_false(v)) ||
@@ -265,7 +277,7 @@ static enum rc read_heads(const struct fields *f, const struct family *fam, stru
 
 static enum rc read_sizes(const struct fields *f, const struct family *fam, struct hf_config *c) {
     enum rc rc;
-    double eps = 1e-6;
+    double eps = c->arch == HF_MIXTRAL ? 1e-5 : 1e-6;
     c->max_positions = fam->max_positions;
     if ((rc = config_need_u32(f, "hidden_size", CONFIG_HIDDEN_MAX, &c->hidden)) ||
         (rc = config_need_u32(f, "num_hidden_layers", CONFIG_LAYERS_MAX, &c->n_layers)) ||
@@ -325,14 +337,15 @@ enum rc config_layer_types(const struct fields *f, const json_t *types, struct h
 }
 
 /* read_window: which layers see a sliding window. Llama has none; every layer of Mistral has one unless it is
- * null; Qwen's layers from max_window_layers on, or those in layer_types, if use_sliding_window is set. */
+ * null; Qwen's layers from max_window_layers on, or those in layer_types, if use_sliding_window is set; that key alone
+ * decides for Qwen3-MoE. */
 static enum rc read_window(const struct fields *f, const struct family *fam, struct hf_config *c) {
     const json_t *types = field_get(f, "layer_types");
-    bool used = !fam->window_by_layer;
+    bool asks = fam->window_by_layer || fam->window_on_demand, used = !asks;
     uint32_t window = json_object_get(f->obj, "sliding_window") ? 0 : fam->window;
     uint32_t first = fam->window_by_layer ? 28 : 0; /* Hugging Face's default of max_window_layers */
     enum rc rc = field_u32(f, "sliding_window", 1, CONFIG_POSITIONS_MAX, &window);
-    if (!rc && fam->window_by_layer)
+    if (!rc && asks)
         rc = field_bool(f, "use_sliding_window", &used);
     if (!rc && fam->window_by_layer)
         rc = field_u32(f, "max_window_layers", 0, CONFIG_POSITIONS_MAX, &first);
@@ -398,7 +411,7 @@ static enum rc read_all(const struct fields *f, struct hf_config *c) {
     if ((rc = config_read_act(f, fam->act_key ? fam->act_key : "hidden_act",
                               fam->act_key ? "gelu_pytorch_tanh" : "silu", c->act)) ||
         (rc = read_flags(f, fam, c)) || (rc = read_window(f, fam, c)) || (rc = config_gemma_read(f, c)) ||
-        (rc = config_rope_read(f, c)) || (rc = config_labels_read(f, c)))
+        (rc = config_moe_read(f, c)) || (rc = config_rope_read(f, c)) || (rc = config_labels_read(f, c)))
         return rc;
     return field_ids(f, "eos_token_id", c->vocab, c->eos, HF_EOS_MAX, &c->n_eos);
 }
@@ -432,6 +445,8 @@ void hf_config_fini(struct hf_config *c) {
     c->labels.names = NULL;
     free(c->layer_windowed);
     c->layer_windowed = NULL;
+    free(c->moe.layer_sparse);
+    c->moe.layer_sparse = NULL;
 }
 
 enum rc hf_generation_parse(struct str text, struct hf_generation *out, struct err *e) {

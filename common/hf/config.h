@@ -18,6 +18,8 @@ enum hf_arch {
     HF_GEMMA2,
     HF_GEMMA3,
     HF_PHI3,
+    HF_MIXTRAL, /* a mixture of experts; config_moe.c */
+    HF_QWEN3_MOE,
     HF_GPT2, /* LayerNorms and learned positions; config_gpt.c */
     HF_OPT,
     HF_BERT, /* from here on encoders: every token sees all; config_encoder.c */
@@ -69,6 +71,15 @@ struct hf_labels {
     bool is_matryoshka; /* any length is */
 };
 
+/* hf_moe: a mixture of experts. Each expert is an MLP of its own; every token goes to the top_k that a router
+ * names. */
+struct hf_moe {
+    uint32_t n_experts, top_k; /* n_experts 0: the model has none */
+    uint32_t mlp;              /* columns of one expert */
+    bool renorm;               /* the weights of the chosen experts are divided by their sum */
+    uint8_t *layer_sparse;     /* [n_layers] 1: experts in place of one MLP; heap */
+};
+
 struct hf_config {
     enum hf_arch arch;
     enum hf_head head;
@@ -100,6 +111,7 @@ struct hf_config {
         /* LongRoPE: [rotary_dim / 2] divisors up to the original context, and beyond it */
         float short_factor[HF_PAIRS_MAX], long_factor[HF_PAIRS_MAX];
     } rope;
+    struct hf_moe moe;
     struct hf_encoder encoder;
     struct hf_labels labels;
     uint32_t eos[HF_EOS_MAX]; /* config.json's; generation_config.json's come first when it has any */

@@ -12,6 +12,7 @@ enum {
     CONFIG_HEADS_MAX = 1 << 10,
     CONFIG_HEAD_DIM_MAX = 1 << 9,
     CONFIG_MLP_MAX = 1 << 20,
+    CONFIG_EXPERTS_MAX = 1 << 10,
     CONFIG_VOCAB_MAX = 1 << 22,
     CONFIG_POSITIONS_MAX = 1 << 26
 };
@@ -33,6 +34,8 @@ MUST_USE enum rc config_layer_types(const struct fields *f, const json_t *types,
 MUST_USE enum rc config_gemma_read(const struct fields *f, struct hf_config *c);
 MUST_USE enum rc config_gemma_layers(const struct fields *f, const json_t *types, struct hf_config *c);
 MUST_USE enum rc config_gpt_read(const struct fields *f, struct hf_config *c);
+/* config_moe_read: the experts of Mixtral and Qwen3-MoE (nothing for other families). Needs the sizes. */
+MUST_USE enum rc config_moe_read(const struct fields *f, struct hf_config *c);
 /* config_rope_read: c->rope, from rope_parameters, or rope_scaling and rope_theta. Needs the sizes. */
 MUST_USE enum rc config_rope_read(const struct fields *f, struct hf_config *c);
 

@@ -175,7 +175,7 @@ enum rc config_rope_read(const struct fields *f, struct hf_config *c) {
     c->rope.beta_slow = 1;
     c->rope.truncate = true;
     c->rope.original_max_positions = c->max_positions;
-    if (c->arch == HF_GEMMA3)
+    if (c->arch == HF_GEMMA3 || c->arch == HF_MIXTRAL)
         c->rope.theta = 1e6;
     c->rotary_dim = c->head_dim;
     enum rc rc = field_f64(f, "rope_theta", 0, true, 1e12, &c->rope.theta);

@@ -149,6 +149,36 @@ static void test_rope_forms(void **state) {
     hf_config_fini(&c);
 }
 
+static void test_moe(void **state) {
+    (void)state;
+    struct hf_config c = with("MixtralForCausalLM", "{\"num_local_experts\":6}");
+    assert_int_equal(c.arch, HF_MIXTRAL);
+    assert_int_equal(c.moe.n_experts, 6);
+    assert_int_equal(c.moe.top_k, 2);
+    assert_int_equal(c.moe.mlp, 128); /* intermediate_size */
+    assert_true(c.moe.renorm && c.rms_eps == 1e-5f && c.rope.theta == 1e6);
+    for (uint32_t i = 0; i < 4; i++)
+        assert_true(c.moe.layer_sparse[i]);
+    hf_config_fini(&c);
+    c = with("Qwen3MoeForCausalLM", "{\"moe_intermediate_size\":24,\"decoder_sparse_step\":2,"
+                                    "\"mlp_only_layers\":[3,99],\"num_local_experts\":16}");
+    assert_int_equal(c.moe.n_experts, 16); /* as transformers 5 spells it */
+    assert_int_equal(c.moe.top_k, 8);
+    assert_int_equal(c.moe.mlp, 24);
+    assert_true(c.qk_norm && !c.moe.renorm && !c.window);
+    static const uint8_t sparse[4] = {0, 1, 0, 0};
+    assert_memory_equal(c.moe.layer_sparse, sparse, 4);
+    hf_config_fini(&c);
+    c = with("Qwen3MoeForCausalLM", "{\"use_sliding_window\":true,\"sliding_window\":32,\"norm_topk_prob\":true}");
+    assert_true(c.moe.renorm && c.moe.n_experts == 128 && c.window == 32);
+    for (uint32_t i = 0; i < 4; i++)
+        assert_true(c.moe.layer_sparse[i] && c.layer_windowed[i]);
+    hf_config_fini(&c);
+    c = with("LlamaForCausalLM", NULL);
+    assert_true(c.moe.n_experts == 0 && !c.moe.layer_sparse);
+    hf_config_fini(&c);
+}
+
 /* An override is the value that counts, also where the file spells the key the other way. */
 static void test_overrides(void **state) {
     (void)state;
@@ -230,6 +260,15 @@ static const struct bad_config {
     {"L", "{\"quantization_config\":{\"quant_method\":\"gptq\"}}", RC_UNSUPPORTED, "quantization_config",
      "support"},
     {"L", "{\"num_local_experts\":8}", RC_UNSUPPORTED, "num_local_experts", "support"},
+    {"X", "{\"num_local_experts\":0}", RC_INVALID, "num_local_experts", "from 1 to"},
+    {"X", "{\"num_local_experts\":100000}", RC_INVALID, "num_local_experts", "from 1 to"},
+    {"X", "{\"num_experts_per_tok\":9}", RC_INVALID, "num_experts_per_tok", "9 experts for a token, and there are 8"},
+    {"E", "{\"num_experts_per_tok\":0}", RC_INVALID, "num_experts_per_tok", "from 1 to"},
+    {"E", "{\"moe_intermediate_size\":-1}", RC_INVALID, "moe_intermediate_size", "from 1 to"},
+    {"E", "{\"decoder_sparse_step\":0}", RC_INVALID, "decoder_sparse_step", "from 1 to"},
+    {"E", "{\"mlp_only_layers\":3}", RC_INVALID, "mlp_only_layers", "a list of layer numbers"},
+    {"E", "{\"mlp_only_layers\":[-1]}", RC_INVALID, "mlp_only_layers", "a list of layer numbers"},
+    {"E", "{\"norm_topk_prob\":1}", RC_INVALID, "norm_topk_prob", "true or false"},
     {"L", "{\"attn_logit_softcapping\":50.0}", RC_UNSUPPORTED, "attn_logit_softcapping", "support"},
     {"L", "{\"partial_rotary_factor\":0.5}", RC_UNSUPPORTED, "partial_rotary_factor", "must be 1"},
     {"L", "{\"sliding_window\":16}", RC_UNSUPPORTED, "sliding_window", "has no sliding window"},
@@ -280,6 +319,8 @@ static void test_bad(void **state) {
     for (size_t i = 0; i < ARRAY_LEN(bad_configs); i++) {
         const struct bad_config *b = &bad_configs[i];
         const char *arch = *b->arch == 'L'   ? "LlamaForCausalLM"
+                           : *b->arch == 'X' ? "MixtralForCausalLM"
+                           : *b->arch == 'E' ? "Qwen3MoeForCausalLM"
                            : *b->arch == 'M' ? "MistralForCausalLM"
                                              : "Qwen2ForCausalLM";
         struct hf_config c;
@@ -391,6 +432,7 @@ int main(void) {
         cmocka_unit_test(test_windows),
         cmocka_unit_test(test_qwen),
         cmocka_unit_test(test_rope_forms),
+        cmocka_unit_test(test_moe),
         cmocka_unit_test(test_overrides),
         cmocka_unit_test(test_bad),
         cmocka_unit_test(test_bad_text),

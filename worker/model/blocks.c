@@ -65,6 +65,21 @@ void mlp_block_run(struct model *m, const struct mlp_block *b) {
     add_run(m, m->mid, b->down, b->down_bias, b->post_norm);
 }
 
+void moe_block_run(struct model *m, const struct moe_block *b) {
+    m->ops->moe(m->be, &(struct op_moe){.y = m->x,
+                                        .x = m->x,
+                                        .norm = rms(m, b->norm),
+                                        .router = b->router,
+                                        .gate_up = b->gate_up,
+                                        .down = b->down,
+                                        .n_experts = m->moe.n_experts,
+                                        .top_k = m->moe.top_k,
+                                        .renorm = m->moe.renorm,
+                                        .reduce = m->n_ranks > 1,
+                                        .act = m->act,
+                                        .add = m->x});
+}
+
 void embed_run(struct model *m) {
     m->ops->embed(
         m->be, &(struct op_embed){.y = m->x, .tokens = m->embed, .scale = m->embed_scale, .cols = m->hidden});

@@ -8,6 +8,8 @@
 void attn_block_run(struct model *m, const struct attn_block *a);
 /* mlp_block_run: x += down(act(gate(norm(x))) * up(norm(x))). */
 void mlp_block_run(struct model *m, const struct mlp_block *b);
+/* moe_block_run: x += the router's experts of norm(x), weighted. */
+void moe_block_run(struct model *m, const struct moe_block *b);
 /* embed_run: x = E[token]. */
 void embed_run(struct model *m);
 /* head_run: logits of the batch's rows, from norm(x). */

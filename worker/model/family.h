@@ -44,9 +44,19 @@ struct mlp_block {
     const struct be_w *post_norm;    /* [hidden] of what is added; NULL: none */
 };
 
+/* moe_block: experts in place of one MLP; sizes are the model's. A rank holds a part of every expert, cut as an
+ * MLP is. */
+struct moe_block {
+    const struct be_w *norm;    /* [hidden] */
+    const struct be_w *router;  /* [n_experts][hidden] f32, whole on every rank; NULL: the layer has an MLP */
+    const struct be_w *gate_up; /* [n_experts][2 moe.mlp][hidden] */
+    const struct be_w *down;    /* [n_experts][hidden][moe.mlp] */
+};
+
 struct layer {
     struct attn_block attn;
-    struct mlp_block mlp;
+    struct mlp_block mlp; /* or */
+    struct moe_block moe;
 };
 
 /* norm_w: a LayerNorm's weights; bias NULL: without. weight NULL: no norm at all. */
@@ -101,6 +111,10 @@ struct model {
     float norm_offset, embed_scale, attn_softcap, final_softcap; /* Gemma; else 0 */
     uint32_t rotary_dim;
     enum act_kind act;
+    struct {
+        uint32_t n_experts, top_k, mlp; /* mlp: of one expert, of this rank */
+        bool renorm;
+    } moe; /* n_experts 0: without */
     struct group_plan groups;
 
     const struct be_w *embed, *norm,
@@ -123,7 +137,8 @@ struct model {
     uint64_t weight_bytes;
 };
 
-/* Llama, Mistral, Qwen2, Qwen3, Gemma 2, Gemma 3 and Phi-3: one graph, told apart by flags of the config. */
+/* Llama, Mistral, Qwen2, Qwen3, Gemma 2, Gemma 3, Phi-3, Mixtral and Qwen3-MoE: one graph, told apart by flags
+ * of the config. */
 extern const struct model_family llama_family;
 /* GPT-2 and OPT. */
 extern const struct model_family gpt_family;

@@ -1,8 +1,9 @@
-/* llama.c: Llama, Mistral, Qwen2, Qwen3, Gemma 2, Gemma 3 and Phi-3: names of tensors, and one graph.
+/* llama.c: Llama, Mistral, Qwen2, Qwen3, Gemma 2, Gemma 3, Phi-3, Mixtral and Qwen3-MoE: names of tensors, and
+ * one graph.
  *
  * They differ in flags of the config: biases of q, k, v (Qwen2), norms of q and k (Qwen3, Gemma 3), windows
  * (Mistral, Qwen, Gemma), tied embeddings, scaled rope, norms behind attention and MLP (Gemma), fused tensors
- * (Phi-3). Names are those of Hugging Face's checkpoints.
+ * (Phi-3), experts in place of the MLP (moe.c). Names are those of Hugging Face's checkpoints.
  */
 #include <stdio.h>
 
@@ -124,7 +125,9 @@ static enum rc llama_load(struct model *m, const struct hf_config *c, struct wei
     enum rc rc = weights_pack(w, BE_W_EMBED, &embed, 1, &m->embed, e);
     for (uint32_t i = 0; i < c->n_layers && !rc; i++) {
         rc = load_attn(m, c, w, i, &m->layers[i].attn, e);
-        if (!rc)
+        if (!rc && c->moe.n_experts && c->moe.layer_sparse[i])
+            rc = weights_load_moe(w, c, i, &m->layers[i].moe, e);
+        else if (!rc)
             rc = load_mlp(m, c, w, i, &m->layers[i].mlp, e);
     }
     if (!rc)
@@ -139,7 +142,10 @@ static void llama_forward(struct model *m, uint32_t n_rows) {
     embed_run(m);
     for (uint32_t i = 0; i < m->n_layers; i++) {
         attn_block_run(m, &m->layers[i].attn);
-        mlp_block_run(m, &m->layers[i].mlp);
+        if (m->layers[i].moe.router)
+            moe_block_run(m, &m->layers[i].moe);
+        else
+            mlp_block_run(m, &m->layers[i].mlp);
     }
     if (m->pools)
         last_run(m);

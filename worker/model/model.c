@@ -13,6 +13,8 @@ static const struct model_family *const families[N_HF_ARCH] = {
     [HF_GEMMA2] = &llama_family,
     [HF_GEMMA3] = &llama_family,
     [HF_PHI3] = &llama_family,
+    [HF_MIXTRAL] = &llama_family,
+    [HF_QWEN3_MOE] = &llama_family,
     [HF_GPT2] = &gpt_family,
     [HF_OPT] = &gpt_family,
     [HF_BERT] = &bert_family,
@@ -89,15 +91,26 @@ uint32_t model_groups(const struct hf_config *cfg, const struct model_opts *o, s
     return p.n_groups;
 }
 
+/* has_mlp: some layer has an MLP rather than experts. */
+static bool has_mlp(const struct hf_config *c) {
+    for (uint32_t i = 0; c->moe.n_experts && i < c->n_layers; i++)
+        if (!c->moe.layer_sparse[i])
+            return true;
+    return !c->moe.n_experts;
+}
+
 static enum rc check_opts(const struct hf_config *c, const struct model_opts *o, struct err *e) {
     uint32_t n = MAX(o->n_ranks, 1u), len = max_len(c, o);
     CHECK(o->rank < n && o->n_tokens_max > 0);
-    if (!o->ops->embed || !o->ops->gemm || !o->ops->attn || !o->ops->logits)
+    if (!o->ops->embed || !o->ops->gemm || !o->ops->attn || !o->ops->logits || (c->moe.n_experts && !o->ops->moe))
         return err_set(e, RC_UNSUPPORTED, NULL, "the %s backend lacks an operation that %s needs",
                        o->ops->name, c->arch_name);
     if (c->arch >= HF_GPT2 && n > 1)
         return err_set(e, RC_UNSUPPORTED, "tensor-parallel-size", "%s runs on one rank", c->arch_name);
-    if (c->n_heads % n || c->mlp % n || (c->n_kv_heads % n && n % c->n_kv_heads))
+    if (c->moe.n_experts && c->moe.mlp % n)
+        return err_set(e, RC_INVALID, "tensor-parallel-size",
+                       "experts of %u columns cannot be shared by %u ranks evenly", c->moe.mlp, n);
+    if (c->n_heads % n || (has_mlp(c) && c->mlp % n) || (c->n_kv_heads % n && n % c->n_kv_heads))
         return err_set(e, RC_INVALID, "tensor-parallel-size",
                        "%u heads, %u KV heads and %u MLP columns cannot be shared by %u ranks evenly",
                        c->n_heads, c->n_kv_heads, c->mlp, n);
@@ -119,7 +132,11 @@ static void set_shape(struct model *m, const struct hf_config *c, const struct m
     m->n_ranks = MAX(o->n_ranks, 1u);
     m->hidden = c->hidden;
     m->head_dim = c->head_dim;
-    m->mlp = c->mlp / m->n_ranks;
+    m->mlp = has_mlp(c) ? c->mlp / m->n_ranks : 0;
+    m->moe.n_experts = c->moe.n_experts;
+    m->moe.top_k = c->moe.top_k;
+    m->moe.mlp = c->moe.mlp / m->n_ranks;
+    m->moe.renorm = c->moe.renorm;
     m->heads = heads_of(c, m->rank, m->n_ranks);
     m->rms_eps = c->rms_eps;
     m->attn_scale = c->attn_scale > 0 ? c->attn_scale : 1.0f / sqrtf((float)c->head_dim);
@@ -165,7 +182,7 @@ static enum rc new_buffers(struct model *m, const struct hf_config *c, uint32_t 
     if (!rc)
         rc = new_buffer(m, n_tokens, m->heads.n * m->head_dim, &m->attn, e);
     if (!rc)
-        rc = new_buffer(m, n_tokens, m->mlp, &m->mid, e);
+        rc = m->mlp ? new_buffer(m, n_tokens, m->mlp, &m->mid, e) : RC_OK;
     if (!rc && m->pools)
         rc = new_buffer(m, n_tokens, m->hidden, &m->last, e);
     if (!rc && c->sandwich_norms)

@@ -16,8 +16,11 @@ static enum dtype dtype_of(enum hf_dtype t) {
 /* dummy_bytes: what the tensors of the config's shape would occupy in a file. */
 static uint64_t dummy_bytes(const struct hf_config *c, enum dtype dt) {
     uint64_t q = (uint64_t)c->n_heads * c->head_dim, kv = (uint64_t)c->n_kv_heads * c->head_dim;
-    uint64_t layer = (2 * q + 2 * kv + 3 * (uint64_t)c->mlp) * c->hidden;
-    return (layer * c->n_layers + (c->tie_embeddings ? 1ull : 2ull) * c->vocab * c->hidden) * dtype_bytes(dt);
+    uint64_t sum = (2 * q + 2 * kv) * c->n_layers + (c->tie_embeddings ? 1ull : 2ull) * c->vocab;
+    for (uint32_t i = 0; i < c->n_layers; i++)
+        sum += c->moe.n_experts && c->moe.layer_sparse[i] ? 3ull * c->moe.n_experts * c->moe.mlp
+                                                          : 3ull * c->mlp;
+    return sum * c->hidden * dtype_bytes(dt);
 }
 
 void weights_init(struct weights *w, struct model *m, const struct hf_config *cfg, const struct st_set *set,
@@ -33,8 +36,10 @@ void weights_init(struct weights *w, struct model *m, const struct hf_config *cf
 }
 
 void weights_fini(struct weights *w) {
-    for (int i = 0; i < WEIGHT_SRC_MAX; i++)
+    for (uint32_t i = 0; i < w->n_temp; i++)
         free(w->temp[i].data);
+    free(w->temp);
+    free(w->src);
     free(w->used);
 }
 
@@ -48,15 +53,27 @@ void weights_done(struct weights *w) {
     report(w);
 }
 
+/* make_room: for n sources at once. */
+static void make_room(struct weights *w, uint32_t n) {
+    if (n <= w->n_temp)
+        return;
+    w->temp = xreallocarray(w->temp, n, sizeof *w->temp);
+    w->src = xreallocarray(w->src, n, sizeof *w->src);
+    memset(w->temp + w->n_temp, 0, (n - w->n_temp) * sizeof *w->temp);
+    w->n_temp = n;
+}
+
 /* temp_get: room for the converted source i; what it held is lost. NULL: no memory. Huge pages spare a large
  * embedding tens of thousands of page faults. */
 static void *temp_get(struct weights *w, uint32_t i, size_t bytes) {
+    make_room(w, i + 1);
     if (bytes > w->temp[i].bytes) {
-        size_t whole = (bytes + 2 * MIB - 1) / (2 * MIB) * (2 * MIB);
+        bool small = bytes < 2 * MIB; /* experts come by the hundred */
+        size_t align = small ? 64 : 2 * MIB, whole = (bytes + align - 1) / align * align;
         free(w->temp[i].data);
-        w->temp[i].data = aligned_alloc(2 * MIB, whole);
+        w->temp[i].data = aligned_alloc(align, whole);
         w->temp[i].bytes = w->temp[i].data ? whole : 0;
-        if (w->temp[i].data)
+        if (w->temp[i].data && !small)
             madvise(w->temp[i].data, whole, MADV_HUGEPAGE); /* a hint: it may be refused */
     }
     return w->temp[i].data;
@@ -147,7 +164,7 @@ static enum rc read_tensor(struct weights *w, uint32_t i, const struct tensor *t
         return rc;
     w->used[st - st_at(w->set, 0)] = true;
     w->done_bytes += st->n_bytes;
-    src->dtype = w->dtype ? w->dtype : stored;
+    src->dtype = t->wide ? DT_F32 : w->dtype ? w->dtype : stored;
     src->data = st->data;
     if (src->dtype == stored && (uintptr_t)st->data % dtype_bytes(stored) == 0)
         return RC_OK;
@@ -166,7 +183,7 @@ static enum rc read_tensor(struct weights *w, uint32_t i, const struct tensor *t
 /* make_tensor: source i, made up from its name: uniform with the variance 1 / n_in. */
 static enum rc make_tensor(struct weights *w, uint32_t i, const struct tensor *t, struct be_weight_src *src,
                            struct err *e) {
-    src->dtype = t->is_norm ? DT_F32 : w->dummy_dtype;
+    src->dtype = t->is_norm || t->wide ? DT_F32 : w->dummy_dtype;
     size_t n = (size_t)src->n_rows * src->cols;
     void *data = temp_get(w, i, n * dtype_bytes(src->dtype));
     if (!data)
@@ -207,8 +224,9 @@ static enum rc pack(struct weights *w, enum be_weight_kind kind, const struct be
 
 enum rc weights_pack(struct weights *w, enum be_weight_kind kind, const struct tensor *t, uint32_t n,
                      const struct be_w **out, struct err *e) {
-    struct be_weight_src src[WEIGHT_SRC_MAX];
-    CHECK(n > 0 && n <= WEIGHT_SRC_MAX);
+    CHECK(n > 0);
+    make_room(w, n);
+    struct be_weight_src *src = w->src;
     for (uint32_t i = 0; i < n; i++) {
         uint32_t cols = MAX(t[i].cols, 1u);
         src[i] = (struct be_weight_src){

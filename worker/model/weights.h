@@ -9,8 +9,6 @@
 
 #include "worker/model/family.h"
 
-enum { WEIGHT_SRC_MAX = 3 };
-
 /* tensor: one the model needs, and what part of it this rank takes. */
 struct tensor {
     char name[96];
@@ -18,6 +16,7 @@ struct tensor {
     uint32_t row0, n_rows; /* n_rows 0: all */
     uint32_t col0, n_cols;
     bool is_norm; /* made up, it is 1 */
+    bool wide;    /* f32, whatever type the model is loaded in */
 };
 
 struct weights {
@@ -26,10 +25,12 @@ struct weights {
     enum dtype dtype;         /* DT_NONE: as stored */
     enum dtype dummy_dtype;
     bool *used; /* [st_count] tensors taken so far */
-    struct {
+    struct weight_temp {
         void *data;
         size_t bytes;
-    } temp[WEIGHT_SRC_MAX]; /* converted sources of the weight being packed */
+    } *temp; /* [n_temp] converted sources of the weight being packed */
+    struct be_weight_src *src; /* [n_temp] */
+    uint32_t n_temp;
     uint64_t done_bytes, total_bytes;
     void (*progress)(void *arg, uint64_t done_bytes, uint64_t total_bytes);
     void *progress_arg;
@@ -46,6 +47,9 @@ void weights_fini(struct weights *w);
  * type that is not a float; RC_IO: no memory. */
 MUST_USE enum rc weights_pack(struct weights *w, enum be_weight_kind kind, const struct tensor *t, uint32_t n,
                               const struct be_w **out, struct err *e);
+/* weights_load_moe: the experts of layer i (moe.c). */
+MUST_USE enum rc weights_load_moe(struct weights *w, const struct hf_config *c, uint32_t i,
+                                  struct moe_block *b, struct err *e);
 /* weights_pack_floats: n values of our own, as a VECTOR. */
 MUST_USE enum rc weights_pack_floats(struct weights *w, const float *v, uint32_t n, const struct be_w **out,
                                      struct err *e);
