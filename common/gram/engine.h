@@ -1,8 +1,8 @@
 /* engine.h: what the files of the grammar engine share. Nobody else includes it.
  *
  * From the bottom up:
- *   rx       expressions as hash-consed nodes (rx.c, rx_utf8.c) and their derivatives (derive.c). A node's
- *            children have smaller ids than it has.
+ *   rx       expressions as hash-consed nodes (rx.c, rx_utf8.c, rx_trie.c) and their derivatives (derive.c).
+ *            A node's children have smaller ids than it has.
  *   dfa      states of terminals: a state is an expression that is not empty of strings, with a row of
  *            transitions by byte class, found when first asked for (dfa.c).
  *   ctx      what is to happen when a terminal or a rule has matched: a set of edges (place in a production,
@@ -247,7 +247,7 @@ static inline void set_put(struct rx_set *s, unsigned b) {
     s->w[b >> 6] |= 1ull << (b & 63);
 }
 
-/* ---- rx_utf8.c ---- */
+/* ---- rx_trie.c ---- */
 /* rx_trie_add: the choice `trie` (RX_NONE or made by rx_choice or this) and one string more. */
 uint32_t rx_trie_add(struct gram *g, uint32_t trie, const char *s, size_t n);
 

@@ -73,6 +73,10 @@ uint32_t rx_not(struct gram *g, uint32_t a);                    /* any text that
 uint32_t rx_repeat(struct gram *g, uint32_t a, uint32_t min, uint32_t max); /* max RX_INF: no bound */
 /* rx_choice: one of n strings; a trie, for long enums. */
 uint32_t rx_choice(struct gram *g, const struct str *s, size_t n);
+/* rx_choice_gaps: the same with holes: where a string has byte i, below RX_GAPS, any string of gaps[i]
+ * [RX_GAPS] stands. */
+enum { RX_GAPS = 2 };
+uint32_t rx_choice_gaps(struct gram *g, const struct str *s, size_t n, const uint32_t *gaps);
 /* rx_multiple: numbers in digits, "-" or nothing in front, "." and digits behind or not, whose value is a
  * multiple of step / 10^scale; step from 1 to RX_STEP_MAX, scale at most RX_SCALE_MAX. Leading zeros are not
  * looked at: intersect it with the spellings wanted. */

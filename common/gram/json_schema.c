@@ -189,7 +189,10 @@ static enum rc fill_kind(struct schema *s, const struct schema_conj *c, enum wan
             schema_prod(s, c->sym, &sym, 1);
         return rc;
     }
-    if (part == PART_SOME)
+    bool done = part == PART_NONE;
+    if (!done)
+        rc = schema_listed(s, want, c->lits, c->n, c->sym, &done, e);
+    if (!rc && !done)
         rc = schema_expand(s, want, c->lits, c->n, &b, e);
     for (; b && !rc; b = b->next)
         rc = want == WANT_ARRAY ? schema_array(s, c->sym, b, e) : schema_object(s, c->sym, b, e);
@@ -243,6 +246,8 @@ static enum rc punctuation(struct schema *s, struct err *e) {
     if (rc)
         return rc;
     space = s->options->no_whitespace ? jt_opt(g, jt_lit(g, " ")) : ws;
+    s->rx_gap[0] = ws;
+    s->rx_gap[1] = space;
     s->rx_colon = rx_cat(g, ws, rx_cat(g, jt_lit(g, ":"), space));
     s->t_colon = gram_term(g, s->rx_colon, 0);
     s->t_comma = gram_term(g, rx_cat(g, ws, rx_cat(g, jt_lit(g, ","), space)), 0);

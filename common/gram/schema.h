@@ -1,14 +1,15 @@
 /* schema.h: the parts of the JSON Schema front end; gram_add_json_schema (front.h) is json_schema.c.
  *
  * How a schema becomes a grammar:
- *   schema_doc.c    the document: subschemas by place, their checks, $id, $anchor and $ref
- *   schema_vset.c   sets of strings and of numbers, closed under and, or, not: exact
- *   schema_scalar.c for each subschema the null, booleans, numbers and strings it accepts, as sets; and
- * whether it accepts no, some or all arrays and objects schema_expand.c, schema_deny.c   for arrays and
- * objects: a conjunction of subschemas, some negated, as a list of branches without in-place keywords; each
- * branch is a list of facts schema_array.c, schema_object.c   a branch as productions schema_prod.c   the
- * productions, and which rules derive a text at all json_schema.c   conjunctions with memo, a work list
- * instead of recursion
+ * - schema_doc.c: the document: subschemas by place, their checks, $id, $anchor and $ref
+ * - schema_vset.c: sets of strings and of numbers, closed under and, or, not: exact
+ * - schema_scalar.c: for each subschema the null, booleans, numbers and strings it accepts, as sets; and
+ *   whether it accepts no, some or all arrays and objects
+ * - schema_expand.c, schema_deny.c: for arrays and objects: a conjunction of subschemas, some negated, as a
+ *   list of branches without in-place keywords; each branch is a list of facts
+ * - schema_array.c, schema_object.c: a branch as productions; schema_listed.c: values given one by one
+ * - schema_prod.c: the productions, and which rules derive a text at all
+ * - json_schema.c: conjunctions with memo, a work list instead of recursion
  *
  * A literal is a node (a subschema, or a value of enum or const) or its negation. A value's rule is made once
  * per set of literals, so recursive schemas are recursive rules.
@@ -99,8 +100,9 @@ struct schema {
     size_t n_conj, cap_conj;
     uint32_t t_open_obj, t_close_obj, t_empty_obj, t_open_arr, t_close_arr, t_empty_arr, t_comma, t_colon;
     uint32_t rx_colon;
-    uint32_t any[2]; /* rules of all arrays, all objects, plus 1; 0: not made yet */
-    uint32_t *log;   /* schema_prod.c: the productions so far */
+    uint32_t rx_gap[2]; /* what may stand between two tokens; behind a comma or a colon */
+    uint32_t any[2];    /* rules of all arrays, all objects, plus 1; 0: not made yet */
+    uint32_t *log;      /* schema_prod.c: the productions so far */
     uint8_t *is_rule;
     size_t n_log, cap_log, cap_is_rule;
     struct err hint; /* why a branch was dropped: for the message when none is left */
@@ -304,6 +306,11 @@ MUST_USE enum rc schema_object(struct schema *s, uint32_t rule, const struct bra
  * must be there: no use in keeping the branch. */
 MUST_USE enum rc array_dead(struct schema *s, const struct branch *b, bool *dead, struct err *e);
 MUST_USE enum rc object_dead(struct schema *s, const struct branch *b, bool *dead, struct err *e);
+
+/* schema_listed: if all there is to say about arrays, or objects, under these literals is a list of values,
+ * puts them into the rule and sets *done; else *done is false and the rule is as it was. */
+MUST_USE enum rc schema_listed(struct schema *s, enum want want, const uint32_t *lits, size_t n,
+                               uint32_t rule, bool *done, struct err *e);
 
 /* ---- productions (schema_prod.c): as of ir.h, and remembered ------------------------------------ */
 

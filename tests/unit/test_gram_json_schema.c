@@ -94,12 +94,67 @@ static void test_values(void **state) {
         {"{'const':{'a':[1,2],'b':{}}}",
          {"{'a':[1,2],'b':{}}"},
          {"{'b':{},'a':[1,2]}", "{'a':[1,2]}", "{'a':[1]}"}},
+        {"{'const':[{'a':[],'b':{}},12,'\\n']}",
+         {"[{'a':[],'b':{}},12,'\\n']", "[ { 'a' : [ ] , 'b' : {\t} } ,\n12 , '\\n' ]"},
+         {"[{'a':[],'b':{}},12,'\n']", "[{'a':[],'b':{}},12,'\\u000a']", "[{'a':[],'b':{}},1]", "[]"}},
         {"{'const':1.5}", {"1.5"}, {"1.50", "1"}},
         {"{'enum':[1,2,3,4,5],'minimum':2,'exclusiveMaximum':5}", {"2", "4"}, {"1", "5"}},
         {"{'enum':['ab','abc','x'],'pattern':'^a','maxLength':2}", {"'ab'"}, {"'abc'", "'x'"}},
         {"{'enum':['\\n',1e300],'type':['string','number']}", {"'\\n'", "1e300"}, {"'\\u000a'", "1"}},
     };
     check(x, ARRAY_LEN(x), "");
+}
+
+/* test_listed: lists of values, written out, and the same with a keyword that says nothing, which are made of
+ * rules: they accept the same. */
+static void test_listed(void **state) {
+    (void)state;
+    static const struct expect x[] = {
+        /* One number begins another, one list another. */
+        {"{'enum':[[1,12],[12,1],[1,1],[1.5],[1],[],{'a':1},{'a':12,'b':[]},{'a':1,'b':null},{}]}",
+         {"[1,12]", "[12 ,1]", "[1,1]", "[ 1.5 ]", "[1 ]", "[ ]", "{'a':1 }", "{'a':12,'b':[]}",
+          "{'a':1 , 'b' : null}", "{}"},
+         {"[12,12]", "[12]", "[1,]", "[1.5,1]", "{'a':12}", "{'b':null,'a':1}", "{'a':1,'b':[]}", "[1 2]"}},
+        {"{'type':['array','null'],'enum':[{'a':1},[2],null,[null],'x']}",
+         {"[2]", "[null]", "null"},
+         {"{'a':1}", "'x'", "[]"}},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(x); i++) {
+        char longer[400];
+        struct expect other = x[i];
+        size_t n = strlen(x[i].schema);
+        snprintf(longer, sizeof longer, "%.*s,'minItems':0,'minProperties':0}", (int)n - 1, x[i].schema);
+        other.schema = longer;
+        check(&x[i], 1, "");
+        check(&other, 1, "");
+    }
+    static const struct expect tight = {
+        "{'enum':[[1,2],{'a':[]}]}", {"[1,2]", "[1, 2]", "{'a': []}"}, {"[1,  2]", "[ 1,2]", "{'a' :[]}"}};
+    check(&tight, 1, "{'disable_any_whitespace':true}");
+    static const struct expect must = {"{'enum':[[1,2]]}", {"[ 1 , 2 ]"}, {"[1,2]", "[ 1 ,2 ]"}};
+    check(&must, 1, "{'whitespace_pattern':' '}");
+}
+
+/* test_long_lists: as many objects as --max-choices allows by default. */
+static void test_long_lists(void **state) {
+    (void)state;
+    struct buf b = {0};
+    struct err e = {0};
+    buf_addz(&b, "{'type':'object','enum':[");
+    for (int i = 0; i < 4096; i++)
+        buf_addf(&b, "%s{'id':%d,'name':'item %d','ok':%s}", i ? "," : "", i, i * 7919,
+                 i % 3 ? "true" : "null");
+    buf_addz(&b, "]}");
+    struct gram *g = compile(buf_cstr(&b), "", &e);
+    if (!g)
+        fail_msg("%s", e.msg);
+    assert_true(gram_bytes(g) < 16 * MIB);
+    assert_true(accepts(g, "{'id':4095,'name':'item 32428305','ok':null}"));
+    assert_true(accepts(g, "{ 'id' : 17, 'name' : 'item 134623' , 'ok':true }"));
+    assert_false(accepts(g, "{'id':17,'name':'item 134623','ok':null}"));
+    assert_false(accepts(g, "{'id':4096,'name':'item 32436224','ok':true}"));
+    gram_drop(g);
+    buf_fini(&b);
 }
 
 static void test_strings(void **state) {
@@ -485,6 +540,7 @@ static void test_annotations(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_types),       cmocka_unit_test(test_values),
+        cmocka_unit_test(test_listed),      cmocka_unit_test(test_long_lists),
         cmocka_unit_test(test_strings),     cmocka_unit_test(test_numbers),
         cmocka_unit_test(test_formats),     cmocka_unit_test(test_objects),
         cmocka_unit_test(test_arrays),      cmocka_unit_test(test_combinations),
