@@ -29,8 +29,10 @@ def server():
 @pytest.fixture(scope="module")
 def vectors(server):
     def embed(texts):
-        answer = server.client().embeddings.create(model="minilm", input=texts)
-        return np.array([d.embedding for d in answer.data], dtype=np.float32)
+        client, rows = server.client(), []
+        for i in range(0, len(texts), 100):  # a loaded machine answers each within the client's patience
+            rows += client.embeddings.create(model="minilm", input=texts[i:i + 100]).data
+        return np.array([d.embedding for d in rows], dtype=np.float32)
 
     return embed(SENTENCES[:N]), embed(QUERIES)
 
@@ -51,10 +53,14 @@ def test_ranking_of_fifty_queries(vectors):
     bert = Bert(MODEL)  # equal to sentence-transformers within 2e-7: scripts/goldens/minilm.py
     want_s, want_q = bert.embed(SENTENCES[:N]), bert.embed(QUERIES)
     assert (sentences * want_s).sum(1).min() >= COSINE and (queries * want_q).sum(1).min() >= COSINE
+    n_equal = 0
     for mine, want in zip(queries @ sentences.T, want_q @ want_s.T):
         order, reference = np.argsort(-mine, kind="stable"), np.argsort(-want, kind="stable")
+        n_equal += int((order == reference).all())
         for a, b in zip(order, reference):
             assert a == b or abs(want[a] - want[b]) < NEAR
+    print(f"worst cosine {(sentences * want_s).sum(1).min():.8f}, {n_equal} of {len(queries)} rankings of {N} identical, "
+          f"the others but for scores nearer than {NEAR}")
 
 
 def test_cohere_client_v1_and_v2(server):
