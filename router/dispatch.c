@@ -40,6 +40,7 @@ void leg_close(struct leg *g, bool abort) {
 void leg_choice_over(struct leg *g, uint32_t k) {
     CHECK(!g->choices[k].finished && g->n_live > 0);
     g->choices[k].finished = true;
+    choice_forget(&g->choices[k]);
     if (g->n_live == 1) {
         leg_close(g, false);
     } else {
@@ -53,43 +54,66 @@ void leg_cut(struct leg *g, uint32_t k) {
     leg_choice_over(g, k);
 }
 
-/* submit: false: the worker's connection is gone (its credit is given back), or no handle is left. */
-static bool submit(struct leg *g, struct worker *w) {
-    struct session *s = g->s;
-    struct loop *l = s->loop;
+/* send_submit: RC_CLOSED, RC_AGAIN: as link_queue. RC_OVERLOAD: no handle is left. */
+static enum rc send_submit(struct leg *g, struct worker *w) {
+    struct loop *l = g->s->loop;
     struct gen_submit scratch;
-    enum rc rc = RC_CLOSED;
-    uint32_t n_tokens = s->req->prompts[g->prompt].n_ids;
-    fill_random(g->id.b, sizeof g->id.b);
     g->handle = slots_put(&l->slots, g);
-    if (g->handle) {
-        gen_submit(s->req, g->prompt, &scratch);
-        scratch.m.has_request_id = true;
-        scratch.m.request_id = (ProtobufCBinaryData){sizeof g->id.b, g->id.b};
-        scratch.m.has_stream = true;
-        scratch.m.stream = g->handle;
-        rc = link_queue(w->conn, LINK_DATA, WEIR__ENVELOPE__BODY_SUBMIT, &scratch.m);
+    if (!g->handle)
+        return RC_OVERLOAD;
+    gen_submit(g->s->req, g->prompt, &scratch);
+    scratch.m.has_request_id = true;
+    scratch.m.request_id = (ProtobufCBinaryData){sizeof g->id.b, g->id.b};
+    scratch.m.has_stream = true;
+    scratch.m.stream = g->handle;
+    void *resume = replay_fill(g, &scratch);
+    enum rc rc = link_queue(w->conn, LINK_DATA, WEIR__ENVELOPE__BODY_SUBMIT, &scratch.m);
+    free(resume);
+    if (rc != RC_OK)
+        slots_del(&l->slots, g->handle);
+    else
         loop_push_later(l, w->conn);
+    return rc;
+}
+
+/* drop_finished: a worker runs every sample of a Submit; those that have ended are not to be run again. Of a
+ * beam search the whole is run again, whose samples hang together. */
+static void drop_finished(struct leg *g) {
+    for (uint32_t k = 0; k < g->s->req->n_samples && !g->s->req->beams; k++) {
+        if (g->choices[k].finished)
+            tell_abort(g, false, k);
     }
+}
+
+/* submit: with the credit that the session's ticket has taken of w. If it cannot be, the credit is given
+ * back, and the leg is still new; RC_CLOSED: w will not be offered again. */
+static enum rc submit(struct leg *g, struct worker *w) {
+    struct session *s = g->s;
+    struct fleet *f = s->loop->router->fleet;
+    fill_random(g->id.b, sizeof g->id.b);
+    enum rc rc = send_submit(g, w);
     if (rc != RC_OK) {
         if (rc == RC_AGAIN)
             link_cut(w->conn, "it does not read its requests");
-        if (g->handle)
-            slots_del(&l->slots, g->handle);
-        fleet_release(l->router->fleet, w, s->req->n_samples, n_tokens);
+        if (rc == RC_AGAIN || rc == RC_CLOSED)
+            fleet_unusable(f, w);
+        fleet_release(f, w, s->ticket.n_seqs, s->ticket.n_tokens);
         worker_drop(w);
-        return false;
+        return rc == RC_AGAIN ? RC_CLOSED : rc;
     }
     g->state = LEG_SUBMITTED;
     g->worker = w;
-    g->n_live = s->req->n_samples;
-    g->credit_tokens = n_tokens;
+    g->avoid = w;
+    g->n_live = s->ticket.n_seqs;
+    g->credit_tokens = s->ticket.n_tokens;
     s->n_new--;
+    if (g->n_live < s->req->n_samples)
+        drop_finished(g);
     if (!s->metrics) {
         s->metrics_worker = worker_hold(w);
         s->metrics = &w->metrics;
     }
-    return true;
+    return RC_OK;
 }
 
 /* ---- the request's legs, one after the other --------------------------------------------------------- */
@@ -110,24 +134,31 @@ static void fail_full(struct session *s) {
     session_fail(s, &e, fleet_retry_after_s(r->fleet));
 }
 
+/* submitted: false: the session is over. If the worker has just gone the leg is still new, and has its next
+ * try: with another one, since that one will not be offered again. */
+static bool submitted(struct session *s, struct leg *g, struct worker *w) {
+    if (submit(g, w) != RC_OVERLOAD)
+        return true;
+    fail_full(s);
+    return false;
+}
+
 /* next_leg: submits one leg or asks for a worker. True: there is more to do at once. The session may be over
  * afterwards. */
 static bool next_leg(struct session *s) {
     struct leg *g = s->legs;
     while (g->state != LEG_NEW)
         g++;
-    if (g->n_tries++ == LEG_TRIES_MAX) {
-        fail_unavailable(s);
-        return false;
-    }
+    const double wait_s = s->loop->router->opts->model_wait_s;
     s->ticket_leg = g;
     s->ticket.model = s->req->model;
-    s->ticket.n_seqs = s->req->n_samples;
-    s->ticket.n_tokens = s->req->prompts[g->prompt].n_ids;
-    switch (fleet_acquire(s->loop->router->fleet, &s->ticket, s->n_new < s->n_legs)) {
+    s->ticket.n_seqs = leg_seqs(g);
+    s->ticket.n_tokens = leg_tokens(g);
+    s->ticket.avoid = g->avoid;
+    s->ticket.until_ns = g->n_replays ? g->until_ns : s->begin_ns + (uint64_t)(wait_s * (double)NS_PER_S);
+    switch (fleet_acquire(s->loop->router->fleet, &s->ticket, s->metrics != NULL)) {
     case RC_OK:
-        (void)submit(g, s->ticket.worker); /* if not, the leg is still new, and has its next try */
-        return s->n_new > 0;
+        return submitted(s, g, s->ticket.worker) && s->n_new > 0;
     case RC_AGAIN:
         s->ticket_out = true;
         return false;
@@ -175,8 +206,8 @@ static bool on_ticket(struct loop *l, struct loop_msg *m) {
         return true;
     }
     s->wait_us = MAX(s->wait_us, (clock_ns() - s->ticket.queued_ns) / NS_PER_US);
-    (void)submit(s->ticket_leg, w);
-    go_on(s);
+    if (submitted(s, s->ticket_leg, w))
+        go_on(s);
     return true;
 }
 
@@ -193,13 +224,10 @@ void dispatch_start(struct session *s) {
     go_on(s);
 }
 
-bool leg_retry(struct leg *g) {
+void leg_again(struct leg *g, bool abort) {
     struct session *s = g->s;
-    if (g->touched || g->n_tries >= LEG_TRIES_MAX)
-        return false;
-    leg_close(g, false);
+    leg_close(g, abort);
     g->state = LEG_NEW;
     s->n_new++;
     go_on(s);
-    return true;
 }

@@ -80,7 +80,8 @@ struct rmetrics {
     struct metrics *reg;
     struct metric_family *hist[N_EH], *stat[N_ES], *success, *iteration, *cache_config;
     struct metric_family *http_requests, *http_seconds, *http_in, *http_out;
-    struct metric_family *workers, *queue_depth, *queue_wait, *rejected, *decisions, *retries, *ready_seconds;
+    struct metric_family *workers, *queue_depth, *queue_wait, *rejected, *decisions, *retries, *failovers,
+        *ready_seconds;
     struct metric *plain[N_PM], *decision[2], *masks[MASK_KINDS];
     struct http_series *http; /* [n_routes + 1][N_METHOD][N_STATUS], filled on first use */
 };
@@ -132,9 +133,9 @@ static void reserved(struct rmetrics *m) {
                        "KV transfers replaced by a prefill.", reason, 1),
               &failed);
     metric_at(labelled(m, METRIC_GAUGE, "weir_kv_leases", NULL, "KV leases held.", reason, 1), &empty);
-    metric_at(labelled(m, METRIC_COUNTER, "weir_failovers_total", NULL,
-                       "Streams carried on by another worker.", outcome, 1),
-              &failed);
+    m->failovers = labelled(m, METRIC_COUNTER, "weir_failovers_total", NULL,
+                            "Streams carried on by another worker.", outcome, 1);
+    metric_at(m->failovers, &failed);
     metric_at(labelled(m, METRIC_COUNTER, "weir_prefix_predicted_tokens_total", NULL,
                        "Cached tokens the router expected.", model, 1),
               &empty);
@@ -331,6 +332,11 @@ void rmetrics_decision(struct rmetrics *m, bool had_choice) {
 void rmetrics_retry(struct rmetrics *m, bool ok) {
     struct str v = ok ? STR_LIT("ok") : STR_LIT("failed");
     metric_add(metric_at(m->retries, &v), 1);
+}
+
+void rmetrics_failover(struct rmetrics *m, bool ok) {
+    struct str v = ok ? STR_LIT("ok") : STR_LIT("failed");
+    metric_add(metric_at(m->failovers, &v), 1);
 }
 
 void rmetrics_count(struct rmetrics *m, enum plain_metric which, double v) {

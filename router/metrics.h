@@ -100,6 +100,7 @@ void rmetrics_count(struct rmetrics *m, enum plain_metric which,
                     double v);                               /* adds, or observes a histogram */
 void rmetrics_decision(struct rmetrics *m, bool had_choice); /* weir_route_decisions_total */
 void rmetrics_retry(struct rmetrics *m, bool ok);            /* weir_retries_total */
+void rmetrics_failover(struct rmetrics *m, bool ok);         /* weir_failovers_total */
 /* rmetrics_write: the whole exposition. model names engine 0 if no worker has come yet. */
 void rmetrics_write(struct rmetrics *m, struct str model, struct buf *out);
 

@@ -100,7 +100,7 @@ static enum rc prepare_checked(struct router *r, enum gen_route route, struct st
                        : gen_prepare(&r->env, route, body, suffix, req, e);
     /* The order of api.md 3.3: after the model's name, before what only semantic checks see, comes the ready
      * worker. */
-    if (found && !serving) {
+    if (found && !serving && r->opts->model_wait_s <= 0) {
         if (rc == RC_OK)
             gen_req_free(*req);
         *req = NULL;

@@ -62,6 +62,11 @@ struct router_opts {
     char *logits_processor_pattern;            /* of names that requests may use; NULL: none */
     struct conf_list workers;           /* --worker: addresses to dial */
     char *cluster_token_file;
+    bool replay; /* a request whose worker is lost goes on at another one */
+    int64_t max_replays;      /* of one prompt */
+    double replay_timeout_s;  /* to find it, from the lost worker's last word; below 0: fleet_replay_ns says */
+    double model_wait_s;      /* that a request waits for a worker of a model that has none */
+    double model_retention_s; /* that a model without workers stays known; 0: for ever */
     int64_t seed; /* --seed; has_seed false: none */
     bool has_seed;
 };

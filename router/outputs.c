@@ -12,6 +12,9 @@ enum { SCAN_SLOTS = 64 }; /* of the table in one step */
 static void on_first(struct leg *g, uint32_t k, const struct batch_entry *t) {
     struct session *s = g->s;
     leg_prefilled(g);
+    if (g->choices[k].begun)
+        return; /* it goes on where another worker had begun: usage tells what that one found cached */
+    g->choices[k].begun = true;
     s->wait_us = MAX(s->wait_us, t->queue_us);
     s->prefill_us = MAX(s->prefill_us, t->prefill_us);
     gen_on_first(s->run, g->prompt * s->req->n_samples + k,
@@ -22,6 +25,12 @@ static void fail_internal(struct session *s, const char *why) {
     struct err e;
     err_set(&e, RC_INTERNAL, NULL, "%s", why);
     session_fail(s, &e, 0);
+}
+
+static void fail_unavailable(struct session *s, const char *why) {
+    struct err e;
+    err_set(&e, RC_UNAVAILABLE, NULL, "%s", why);
+    session_fail(s, &e, RETRY_AFTER_LOADING_S);
 }
 
 /* on_prompt: some rows of a prompt's log-probabilities. */
@@ -47,7 +56,7 @@ static void observe_token(struct session *s, struct choice *c) {
         s->first_ns = now;
         metric_observe(s->metrics->hist[EH_TTFT], (double)(now - s->begin_ns) * 1e-9);
     }
-    if (c->n_tokens++)
+    if (c->n_tokens)
         metric_observe(s->metrics->hist[EH_INTER_TOKEN], (double)(now - c->last_ns) * 1e-9);
     c->last_ns = s->last_ns = now;
 }
@@ -62,7 +71,6 @@ static void fail_of(struct session *s, const struct batch_entry *t) {
 
 /* finish_of: false: the session failed. */
 static bool finish_of(struct session *s, const struct batch_entry *t, struct gen_finish *out) {
-    struct err e;
     *out = (struct gen_finish){0};
     switch (t->reason) {
     case WEIR__FINISH__REASON__STOP:
@@ -73,17 +81,45 @@ static bool finish_of(struct session *s, const struct batch_entry *t, struct gen
     case WEIR__FINISH__REASON__LENGTH:
         out->reason = GEN_LENGTH;
         break;
-    case WEIR__FINISH__REASON__ABORT:
-        /* Nobody here asked for it: the worker is ending. */
-        err_set(&e, RC_UNAVAILABLE, NULL, "The worker stopped before the request was complete");
-        session_fail(s, &e, RETRY_AFTER_LOADING_S);
-        return false;
     default:
         fail_of(s, t);
         return false;
     }
     if (s->metrics)
         metric_add(s->metrics->finished[out->reason == GEN_STOP ? FINISHED_STOP : FINISHED_LENGTH], 1);
+    return true;
+}
+
+/* lose: the leg's worker is gone, last heard of at last_ns; or it is ending, and must be told that the rest of the
+ * leg is not its any more. */
+static void lose(struct leg *g, uint64_t last_ns, bool abort, const char *why) {
+    struct session *s = g->s;
+    struct rmetrics *m = s->loop->router->metrics;
+    bool touched = g->touched;
+    bool ok = leg_replay(g, last_ns, abort);
+    if (touched)
+        rmetrics_failover(m, ok);
+    else
+        rmetrics_retry(m, ok);
+    if (ok)
+        return;
+    leg_close(g, abort);
+    fail_unavailable(s, why);
+}
+
+/* worker_ends: a finish that says nothing of the request: nobody here asked for an ABORT, so the worker is
+ * ending; and an error of 503 is its device's. */
+static bool worker_ends(const struct batch_entry *t) {
+    return t->flags & ENTRY_FINISH &&
+           (t->reason == WEIR__FINISH__REASON__ABORT ||
+            (t->reason == WEIR__FINISH__REASON__ERROR && t->status == 503));
+}
+
+/* repeated: a beam search that began anew says again what it has said. False: it says something else. */
+static bool repeated(struct choice *c, const struct batch_entry *t) {
+    if (t->flags & ENTRY_FINISH || choice_id(c, c->n_tokens - c->n_repeat) != t->token)
+        return false;
+    c->n_repeat--;
     return true;
 }
 
@@ -95,9 +131,20 @@ static bool on_entry(struct loop *l, const struct batch *b, const struct batch_e
         return false;
     struct session *s = g->s;
     struct choice *c = &g->choices[k];
+    if (UNLIKELY(c->n_repeat > 0) && t->flags & (ENTRY_TOKEN | ENTRY_FINISH)) {
+        leg_prefilled(g);
+        if (!repeated(c, t))
+            fail_unavailable(s, "The worker that served the request was lost");
+        return true;
+    }
     if (t->flags & ENTRY_TOKEN && c->n_tokens >= s->req->prompts[g->prompt].max_tokens) {
         link_cut(g->worker->conn, "more tokens than were asked for");
         return false;
+    }
+    if (UNLIKELY(worker_ends(t))) {
+        lose(g, l->now_ns, true,
+             t->message ? t->message : "The worker stopped before the request was complete");
+        return true;
     }
     g->touched = true;
     if (t->flags & ENTRY_FIRST) {
@@ -131,6 +178,7 @@ static bool on_entry(struct loop *l, const struct batch *b, const struct batch_e
     if (has_token) {
         leg_prefilled(g);
         observe_token(s, c);
+        choice_keep(c, token.id);
         if (UNLIKELY(s->logged))
             reqlog_token(&s->logged[g->prompt * s->req->n + k], token.id,
                          (size_t)l->router->opts->max_log_len);
@@ -225,6 +273,13 @@ static void refuse(struct leg *g, const struct fleet_reject *r) {
     struct session *s = g->s;
     enum rc rc = r->status >= 400 && r->status < 600 ? api_rc_of_status((int)r->status) : RC_INTERNAL;
     struct err e;
+    /* It was full or draining by the time: another one may have room, and for this one it is no mark. */
+    if ((rc == RC_UNAVAILABLE || rc == RC_OVERLOAD) && g->n_refusals++ < LEG_REFUSALS_MAX &&
+        fleet_has_other(s->loop->router->fleet, g->worker)) {
+        rmetrics_retry(s->loop->router->metrics, true);
+        leg_again(g, false);
+        return;
+    }
     err_set(&e, rc, r->param, "%s", r->message);
     leg_close(g, false);
     session_fail(s, &e, rc == RC_UNAVAILABLE || rc == RC_OVERLOAD ? RETRY_AFTER_LOADING_S : 0);
@@ -251,26 +306,13 @@ bool session_on_reject(struct loop *l, struct loop_msg *m) {
 
 /* ---- a worker that is gone --------------------------------------------------------------------------- */
 
-static void lose(struct leg *g) {
-    struct session *s = g->s;
-    struct err e;
-    if (leg_retry(g)) {
-        rmetrics_retry(s->loop->router->metrics, true);
-        return;
-    }
-    rmetrics_retry(s->loop->router->metrics, false);
-    leg_close(g, false);
-    err_set(&e, RC_UNAVAILABLE, NULL, "The worker that served the request was lost");
-    session_fail(s, &e, RETRY_AFTER_LOADING_S);
-}
-
 bool session_on_lost(struct loop *l, struct loop_msg *m) {
     struct fleet_lost *x = CONTAINER_OF(m, struct fleet_lost, msg);
     uint32_t end = MIN(x->cursor + SCAN_SLOTS, l->slots.n);
     while (x->cursor < end) {
         struct leg *g = l->slots.v[x->cursor++].p;
         if (g && g->worker == x->worker) {
-            lose(g);
+            lose(g, x->last_ns, false, "The worker that served the request was lost");
             return false;
         }
     }

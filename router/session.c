@@ -86,6 +86,8 @@ static void end(struct session *s) {
     for (uint32_t i = 0; i < s->n_legs; i++) {
         if (s->legs[i].state == LEG_SUBMITTED)
             leg_close(&s->legs[i], true);
+        for (uint32_t k = 0; k < s->req->n_samples; k++)
+            choice_forget(&s->legs[i].choices[k]);
     }
     *(s->prev ? &s->prev->next : &l->sessions) = s->next;
     if (s->next)
@@ -302,8 +304,8 @@ void session_describe(const struct session *s, struct buf *out) {
 static void on_queue_timeout(h2o_timeout_entry_t *entry) {
     struct session *s = CONTAINER_OF(entry, struct session, queue_entry);
     struct err e;
-    if (s->n_new < s->n_legs)
-        return; /* it is being worked on */
+    if (s->metrics)
+        return; /* a worker has had it */
     rmetrics_reject(s->loop->router->metrics, REJECT_QUEUE_TIMEOUT, 503);
     err_set(&e, RC_UNAVAILABLE, NULL, "The request waited for a worker longer than --queue-timeout");
     session_fail(s, &e, fleet_retry_after_s(s->loop->router->fleet));

@@ -1,18 +1,22 @@
 /* session_private.h: the pieces of a session: session.c (life), dispatch.c (prompts to workers), outputs.c
- * (workers' answers). */
+ * (workers' answers), replay.c (prompts to another worker, with what has been said of the answer). */
 #ifndef WEIR_ROUTER_SESSION_PRIVATE_H
 #define WEIR_ROUTER_SESSION_PRIVATE_H
 
 #include "router/session.h"
 #include "router/stream.h"
 
-enum { LEG_TRIES_MAX = 3, RETRY_AFTER_LOADING_S = 5 };
+enum { LEG_REFUSALS_MAX = 3, RETRY_AFTER_LOADING_S = 5, CHOICE_TAIL = 8 };
 
-/* choice: one sample of one prompt. */
+/* choice: one sample of one prompt. One cache line: the newest of its tokens lie in it, and go to `ids` eight
+ * at a time, so that keeping them for a replay costs an output next to nothing. */
 struct choice {
-    bool finished;
-    uint32_t n_tokens;
     uint64_t last_ns; /* its newest token */
+    uint32_t *ids;    /* its leading tokens, whole eights of them; freed with its end */
+    uint32_t n_tokens, cap;
+    uint32_t n_repeat; /* tokens that come once more, from the beginning: compared and dropped (beam search) */
+    bool finished, begun; /* begun: its First has come */
+    uint32_t tail[CHOICE_TAIL]; /* token i, of those not in ids, is tail[i % 8] */
 };
 
 /* leg: one prompt of a request, at one worker. */
@@ -24,9 +28,12 @@ struct leg {
     uint64_t handle;        /* of sample 0 */
     struct worker *worker;  /* held while submitted */
     uint32_t n_live;        /* samples not finished */
-    uint32_t credit_tokens; /* prompt tokens whose prefill is not known to be over */
-    uint32_t n_tries;
-    bool touched;           /* something of it has reached the run: it cannot begin again elsewhere */
+    uint32_t credit_tokens; /* tokens to be prefilled, while that is not known to be over */
+    uint32_t n_refusals;    /* by workers that had no room after all */
+    uint32_t n_replays;     /* workers lost */
+    const struct worker *avoid; /* the last one that it was with; not held, only compared */
+    uint64_t until_ns;      /* after a loss: another worker must be found by then */
+    bool touched;           /* something of it has reached the run */
     struct choice *choices; /* [n] */
 };
 
@@ -84,7 +91,26 @@ void leg_cut(struct leg *g, uint32_t k);
 void leg_prefilled(struct leg *g);
 /* leg_close: nothing more is expected; with `abort` the worker is told. */
 void leg_close(struct leg *g, bool abort);
-/* leg_retry: its worker is gone: to another one, if nothing of it has been used yet. False: it cannot. */
-bool leg_retry(struct leg *g);
+/* leg_again: takes the leg from its worker, which is told if `abort`, and gives it to another one soon. */
+void leg_again(struct leg *g, bool abort);
+
+/* replay.c */
+/* leg_replay: its worker is gone, last heard of at last_ns, or is ending: the leg goes to another worker, with
+ * the tokens it has. False: it may not (--no-replay, --max-replays); the leg is as it was. */
+bool leg_replay(struct leg *g, uint64_t last_ns, bool abort);
+/* leg_seqs, leg_tokens: what submitting it takes of a worker's credit. */
+uint32_t leg_seqs(const struct leg *g);
+uint32_t leg_tokens(const struct leg *g);
+/* replay_fill: adds to a leg's Submit what its samples have said. The result is to be freed after packing. */
+void *replay_fill(struct leg *g, struct gen_submit *out);
+/* choice_keep: a token of a sample. choice_id: the i-th. choice_forget: frees them. */
+void choice_spill(struct choice *c);
+static inline void choice_keep(struct choice *c, uint32_t id) {
+    c->tail[c->n_tokens % CHOICE_TAIL] = id;
+    if (UNLIKELY(++c->n_tokens % CHOICE_TAIL == 0))
+        choice_spill(c);
+}
+uint32_t choice_id(const struct choice *c, uint32_t i);
+void choice_forget(struct choice *c);
 
 #endif

@@ -60,11 +60,29 @@ void fleet_free(struct fleet *f) {
 }
 
 enum rc fleet_dial(struct fleet *f, const char *url, struct err *e) {
-    return link_dial(f->link, url, e);
+    enum rc rc = link_dial(f->link, url, e);
+    pthread_mutex_lock(&f->lock);
+    f->n_dialled += rc == RC_OK;
+    pthread_mutex_unlock(&f->lock);
+    return rc;
 }
 
 void fleet_undial(struct fleet *f, const char *url) {
     link_undial(f->link, url);
+    pthread_mutex_lock(&f->lock);
+    f->n_dialled--;
+    pthread_mutex_unlock(&f->lock);
+}
+
+uint64_t fleet_replay_ns(struct fleet *f) {
+    const double several_s = 2;
+    double s = f->o.opts->replay_timeout_s;
+    if (s < 0) {
+        pthread_mutex_lock(&f->lock);
+        s = f->n_dialled > 1 ? several_s : 0;
+        pthread_mutex_unlock(&f->lock);
+    }
+    return (uint64_t)(s * (double)NS_PER_S);
 }
 
 /* ---- models ------------------------------------------------------------------------------------------ */
@@ -140,17 +158,18 @@ void fleet_first_name(struct fleet *f, struct buf *out) {
 
 /* take: a worker with credit for the prompt, its credit taken and held; NULL: none. *any: some ready worker
  * serves the model. */
-static struct worker *take(struct fleet *f, struct model_info *info, uint32_t n_seqs, uint32_t n_tokens,
-                           bool *any) {
+static struct worker *take(struct fleet *f, struct model_info *info, const struct fleet_ticket *t, bool *any) {
     const struct pick_load *loads[FLEET_WORKERS_MAX];
     struct worker_state *of[FLEET_WORKERS_MAX];
+    const uint32_t n_seqs = t->n_seqs, n_tokens = t->n_tokens;
     *any = false;
-    /* Workers that have been silent for a second are a last resort. */
-    for (int suspects = 0; suspects < 2; suspects++) {
+    /* Workers that have been silent for a second are a last resort, as is one to be avoided. */
+    for (int last = 0; last < 2; last++) {
         size_t n = 0;
         for (unsigned i = 0; i < f->n_workers_end; i++) {
             struct worker_state *s = f->workers[i];
-            if (s && worker_is_ready(s) && s->model->info == info && s->suspect == suspects) {
+            if (s && worker_is_ready(s) && s->model->info == info &&
+                (s->suspect || &s->w == t->avoid) == last) {
                 loads[n] = &s->load;
                 of[n++] = s;
             }
@@ -187,18 +206,30 @@ static void line_remove(struct fleet *f, struct fleet_ticket *t) {
     f->n_waiting--;
 }
 
+static void answer(struct fleet *f, struct fleet_ticket *t, struct worker *w) {
+    line_remove(f, t);
+    t->worker = w;
+    if (w)
+        metric_observe(w->metrics.queue_wait, (double)(clock_ns() - t->queued_ns) * 1e-9);
+    f->o.post(f->o.arg, t->loop, &t->msg);
+}
+
 void fleet_pump(struct fleet *f, struct fleet_model *m) {
     while (m->first) {
-        struct fleet_ticket *t = m->first;
         bool any;
-        struct worker *w = take(f, m->info, t->n_seqs, t->n_tokens, &any);
+        struct worker *w = take(f, m->info, m->first, &any);
         if (!w && any)
             return;
-        line_remove(f, t);
-        t->worker = w;
-        if (w)
-            metric_observe(w->metrics.queue_wait, (double)(clock_ns() - t->queued_ns) * 1e-9);
-        f->o.post(f->o.arg, t->loop, &t->msg);
+        if (!w)
+            break;
+        answer(f, m->first, w);
+    }
+    /* Nobody serves the model: who does not wait for that is told. */
+    uint64_t now = m->first ? clock_ns() : 0;
+    for (struct fleet_ticket *t = m->first, *next; t; t = next) {
+        next = t->next;
+        if (t->until_ns <= now)
+            answer(f, t, NULL);
     }
 }
 
@@ -226,8 +257,9 @@ static bool runs_at_once(const struct fleet *f, const struct model_info *info, u
 }
 
 enum rc fleet_acquire(struct fleet *f, struct fleet_ticket *t, bool front) {
-    enum rc rc = RC_UNAVAILABLE;
+    enum rc rc = RC_OK;
     bool any = false;
+    const uint64_t now = clock_ns();
     t->worker = NULL;
     t->queue = NULL;
     pthread_mutex_lock(&f->lock);
@@ -239,16 +271,17 @@ enum rc fleet_acquire(struct fleet *f, struct fleet_ticket *t, bool front) {
     CHECK(m); /* models are never removed */
     bool full = !front && n_waiting(f) >= (uint64_t)f->o.opts->limit.queued_requests;
     if (front || (!m->first && (!full || runs_at_once(f, t->model, t->n_seqs))))
-        t->worker = take(f, t->model, t->n_seqs, t->n_tokens, &any);
+        t->worker = take(f, t->model, t, &any);
     else
         any = is_served(f, t->model);
     if (t->worker) {
-        rc = RC_OK;
         metric_observe(t->worker->metrics.queue_wait, 0);
-    } else if (any && full) {
+    } else if (!any && t->until_ns <= now) {
+        rc = RC_UNAVAILABLE;
+    } else if (full) {
         rc = RC_OVERLOAD;
-    } else if (any) {
-        t->queued_ns = clock_ns();
+    } else {
+        t->queued_ns = now;
         line_add(f, m, t, front);
         rc = RC_AGAIN;
     }
@@ -276,6 +309,23 @@ void fleet_release(struct fleet *f, struct worker *w, uint32_t n_seqs, uint32_t 
     if (s->up && s->model)
         fleet_pump(f, s->model);
     pthread_mutex_unlock(&f->lock);
+}
+
+void fleet_unusable(struct fleet *f, struct worker *w) {
+    pthread_mutex_lock(&f->lock);
+    w->state->up = false;
+    pthread_mutex_unlock(&f->lock);
+}
+
+bool fleet_has_other(struct fleet *f, const struct worker *w) {
+    bool other = false;
+    pthread_mutex_lock(&f->lock);
+    for (unsigned i = 0; i < f->n_workers_end && !other; i++) {
+        const struct worker_state *s = f->workers[i];
+        other = s && &s->w != w && s->model == w->state->model && worker_is_ready(s);
+    }
+    pthread_mutex_unlock(&f->lock);
+    return other;
 }
 
 void fleet_done(struct fleet *f) {
@@ -468,6 +518,10 @@ void fleet_cut_silent(struct fleet *f) {
             continue;
         cut[n_cut].conn = link_hold(s->w.conn);
         cut[n_cut++].why = why;
+    }
+    for (unsigned i = 0; i < f->n_models; i++) {
+        if (f->models[i]->first && !is_served(f, f->models[i]->info))
+            fleet_pump(f, f->models[i]);
     }
     pthread_mutex_unlock(&f->lock);
     for (size_t i = 0; i < n_cut; i++) {

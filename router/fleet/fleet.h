@@ -41,6 +41,8 @@ struct fleet_ticket {
     unsigned loop;
     struct model_info *model;
     uint32_t n_seqs, n_tokens;
+    const struct worker *avoid; /* taken only if there is no other; only compared. NULL: none */
+    uint64_t until_ns;          /* while no worker serves the model it waits until then; past: not at all */
     /* the answer */
     struct worker *worker; /* held, its credit taken; NULL after a post: no worker is left */
     /* the fleet's */
@@ -91,6 +93,7 @@ struct fleet_pooled {
 struct fleet_lost {
     struct loop_msg msg;
     struct worker *worker; /* held */
+    uint64_t last_ns;      /* when it was last heard of */
     uint32_t cursor;
 };
 
@@ -115,15 +118,23 @@ bool fleet_knows_model(const struct fleet *f);
 size_t fleet_models(struct fleet *f, struct model_info **out, size_t max);
 
 /* fleet_acquire: RC_OK: t->worker. RC_AGAIN: queued, the answer comes as t->msg. RC_OVERLOAD: it would wait,
- * and
- * --max-queued-requests do already, here or at the workers. RC_UNAVAILABLE: no ready worker serves the model.
- * front: a request that is partly submitted goes ahead of the line and past its limit. */
+ * and --max-queued-requests do already, here or at the workers. RC_UNAVAILABLE: no ready worker serves the
+ * model, and t does not wait for one. front: a request that is partly submitted, or was, goes ahead of the line
+ * and past its limit. */
 MUST_USE enum rc fleet_acquire(struct fleet *f, struct fleet_ticket *t, bool front);
 /* fleet_cancel: true: t was taken out of the line. False: it was not in it, so its answer has been posted. */
 bool fleet_cancel(struct fleet *f, struct fleet_ticket *t);
 /* fleet_release: gives credit back: sequences that ended, prompt tokens that were prefilled. May let the line
  * move. */
 void fleet_release(struct fleet *f, struct worker *w, uint32_t n_seqs, uint32_t n_tokens);
+/* fleet_unusable: w's connection took no Submit: it is not offered again. */
+void fleet_unusable(struct fleet *f, struct worker *w);
+/* fleet_has_other: whether another ready worker serves w's model. */
+bool fleet_has_other(struct fleet *f, const struct worker *w);
+/* fleet_replay_ns: how long a request waits for another worker when it has lost its own (--replay-timeout). By
+ * default not at all where there is one worker's address alone: nobody else can be hoped for, and a restart takes
+ * as long as the model takes to load. */
+uint64_t fleet_replay_ns(struct fleet *f);
 /* fleet_done: a request that a worker had taken ended; feeds the completion rate behind Retry-After. */
 void fleet_done(struct fleet *f);
 unsigned fleet_retry_after_s(struct fleet *f);
@@ -150,7 +161,8 @@ struct fleet_reset {
 MUST_USE enum rc fleet_reset(struct fleet *f, struct fleet_reset *r);
 /* fleet_tick: once a second: rates. */
 void fleet_tick(struct fleet *f);
-/* fleet_cut_silent: several times a second: cuts off workers that have not been heard of for too long. Their
+/* fleet_cut_silent: several times a second: answers those who have waited long enough for a worker of a model that
+ * has none, and cuts off workers that have not been heard of for too long. Their
  * requests end as if they had died, within two seconds of the last word; a late answer finds no connection.
  * Likewise one that does not deliver its model's files: other workers of the model wait for them. */
 void fleet_cut_silent(struct fleet *f);

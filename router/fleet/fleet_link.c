@@ -53,10 +53,12 @@ static void on_up(void *arg, struct link_conn *c, const struct link_peer *peer) 
 }
 
 static void post_lost(struct fleet *f, struct worker_state *s) {
+    uint64_t last_ns = s->suspect ? s->suspect_ns - LINK_SUSPECT_MS * NS_PER_MS : clock_ns();
     for (unsigned i = 0; i < f->o.n_loops; i++) {
         struct fleet_lost *m = xcalloc(1, sizeof *m);
         m->msg.step = f->o.on_lost;
         m->worker = worker_hold(&s->w);
+        m->last_ns = last_ns;
         f->o.post(f->o.arg, i, &m->msg);
     }
 }

@@ -57,6 +57,7 @@ struct fleet {
     _Atomic bool knows_model; /* some models[i].info is there, for good */
     unsigned n_workers_end;   /* workers[] is NULL from there on */
     uint32_t n_waiting;       /* of all models */
+    unsigned n_dialled;       /* addresses */
     unsigned turn;            /* round robin among equals */
     uint64_t n_done, n_done_ticked;
     double done_per_s;
