@@ -163,6 +163,12 @@ const struct conf_flag worker_flag_rows[] = {
      .max = 10000,
      AT(mock_step_ms),
      .help = "milliseconds between tokens of the scripted engine [5]"},
+    {.name = "mock-seq-us",
+     .kind = CONF_FLOAT,
+     .min = 0,
+     .max = 1000000,
+     AT(mock_seq_us),
+     .help = "what each running sample adds to them, microseconds [0]"},
     {.name = "mock-prefill-us-per-token",
      .kind = CONF_FLOAT,
      .min = 0,
@@ -173,6 +179,11 @@ const struct conf_flag worker_flag_rows[] = {
      .kind = CONF_STR,
      AT(mock_text),
      .help = "file with what it says, read again for each request [tokens by chance, and no end]"},
+    {.name = "mock-faults",
+     .kind = CONF_STR,
+     AT(mock_faults),
+     .help = "what goes wrong at its K-th token: die@K, stop@K, freeze@K[:SECONDS], garbage@K, slow@K:MS, "
+             "refuse@K[:N]; several with commas [nothing]"},
 };
 const size_t n_worker_flag_rows = ARRAY_LEN(worker_flag_rows);
 

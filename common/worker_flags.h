@@ -38,8 +38,9 @@ struct worker_flags {
     struct grammar_flags grammar;
     /* A scripted engine in place of the model (worker/mock.h); for tests and benchmarks of routers. */
     bool mock;
-    double mock_step_ms, mock_prefill_us_per_token;
-    char *mock_text; /* NULL: none */
+    double mock_step_ms, mock_seq_us, mock_prefill_us_per_token;
+    char *mock_text;   /* NULL: none */
+    char *mock_faults; /* worker/mock_script.h; NULL: none */
 };
 
 /* The rows, with offsets relative to a struct worker_flags. */

@@ -20,8 +20,19 @@ static const struct conf_flag own_rows[] = {
      .min = 1,
      .max = 1024,
      .offset = offsetof(struct worker_opts, n_sharing),
-     .help = "workers that share the memory of this machine; weir serve uses it [1]"},
+     .help = "workers that share memory and cores of this machine; weir serve uses it [1]"},
+    {.name = "drain-timeout",
+     .kind = CONF_FLOAT,
+     .min = 0,
+     .max = 1e9,
+     .offset = offsetof(struct worker_opts, drain_timeout_s),
+     .help = "seconds that running requests have after SIGTERM; routers then take them elsewhere [30]"},
 };
+
+void worker_opts_init(struct worker_opts *o) {
+    *o = (struct worker_opts){.drain_timeout_s = 30};
+    worker_flags_init(&o->w);
+}
 
 struct conf_table worker_table(struct conf_flag *rows) {
     size_t n = conf_rows_add(rows, 0, WORKER_FLAG_ROWS_MAX, own_rows, ARRAY_LEN(own_rows), 0);

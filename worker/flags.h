@@ -11,11 +11,13 @@ struct worker_opts {
     char *cluster_token_file;
     int64_t parent_pid;
     int64_t n_sharing; /* --sharing */
+    double drain_timeout_s;
 };
 enum { WORKER_FLAG_ROWS_MAX = 192 };
 
 /* worker_table: rows: room for WORKER_FLAG_ROWS_MAX, which must outlive the table; their offsets are relative
- * to a struct worker_opts, whose defaults are zero but for worker_flags_init. */
+ * to a struct worker_opts, whose defaults are worker_opts_init's. */
 struct conf_table worker_table(struct conf_flag *rows);
+void worker_opts_init(struct worker_opts *o);
 
 #endif

@@ -138,6 +138,9 @@ static enum rc start_mock(struct worker *w, struct err *e) {
         return e->rc;
     if (w->o.w.mock_text && !f->n_eos)
         return err_set(e, RC_INVALID, "mock-text", "--mock-text needs a model with an end token");
+    struct mock_script script;
+    if (mock_script_parse(w->o.w.mock_faults, &script, e) != RC_OK)
+        return e->rc;
     enum { MOCK_BLOCKS = 65536 };
     f->n_blocks = MOCK_BLOCKS;
     f->max_seqs = w->o.w.max_num_seqs ? (uint32_t)w->o.w.max_num_seqs : 4096;
@@ -147,6 +150,8 @@ static enum rc start_mock(struct worker *w, struct err *e) {
     w->mock = mock_new(
         &(struct mock_opts){.step_ns = (uint64_t)(w->o.w.mock_step_ms * 1e6),
                             .prefill_ns_per_token = (uint64_t)(w->o.w.mock_prefill_us_per_token * 1e3),
+                            .seq_ns = (uint64_t)(w->o.w.mock_seq_us * 1e3),
+                            .script = script,
                             .n_vocab = f->vocab_size,
                             .n_seqs_max = f->max_seqs,
                             .n_blocks = f->n_blocks,
@@ -265,14 +270,18 @@ static enum rc start(struct worker *w, const char *model, struct err *e) {
     return RC_OK;
 }
 
-/* serve: until a signal, a drain or a failure is over. */
+/* serve: until a signal, a drain or a failure is over. What a drain has not finished in its time ends with the
+ * engine, and routers take it to other workers. */
 static int serve(struct worker *w) {
     bool draining = false;
+    uint64_t end_ns = UINT64_MAX;
     for (;;) {
         struct pollfd p[2] = {{.fd = w->signals, .events = POLLIN}, {.fd = w->events, .events = POLLIN}};
         struct signalfd_siginfo si;
         uint64_t n;
-        if (poll(p, 2, -1) < 0 && errno != EINTR)
+        const uint64_t now = clock_ns();
+        const uint64_t left_ms = draining ? MIN((MAX(end_ns, now) - now) / NS_PER_MS + 1, 3600000u) : 0;
+        if (poll(p, 2, draining ? (int)left_ms : -1) < 0 && errno != EINTR)
             return 1;
         bool signalled = (p[0].revents & POLLIN) && read(w->signals, &si, sizeof si) == (ssize_t)sizeof si;
         if (p[1].revents & POLLIN)
@@ -281,7 +290,8 @@ static int serve(struct worker *w) {
             return 0;
         if ((signalled || atomic_load(&w->drain_asked)) && !draining) {
             draining = true;
-            LOG(LOG_INFO, "draining");
+            end_ns = clock_ns() + (uint64_t)(w->o.drain_timeout_s * (double)NS_PER_S);
+            LOG(LOG_INFO, "draining", F_F64("limit_s", w->o.drain_timeout_s));
             io_draining(w->io);
             w->engine.drain(w->engine.arg);
         }
@@ -292,6 +302,10 @@ static int serve(struct worker *w) {
         }
         if (atomic_load(&w->drained))
             return 0;
+        if (draining && clock_ns() >= end_ns) {
+            LOG(LOG_INFO, "the time to drain is over");
+            return 0;
+        }
     }
 }
 
@@ -333,6 +347,8 @@ static int run(struct worker *w, const char *model) {
     set_signals(w);
     int rc = 0;
     w->load.n_sharing = (uint32_t)w->o.n_sharing;
+    if (w->o.w.threads == 0 && w->o.n_sharing > 1)
+        w->o.w.threads = MAX(sysconf(_SC_NPROCESSORS_ONLN) / w->o.n_sharing, 1);
     if ((!w->o.listen.n && default_listen(&w->o.listen, &e) != RC_OK) || start(w, model, &e) != RC_OK) {
         fprintf(stderr, "weir-worker: %s\n", e.msg);
         rc = 1;
@@ -352,7 +368,7 @@ int main(int argc, char **argv) {
     int rc = EXIT_USAGE;
 
     log_set_name("worker");
-    worker_flags_init(&w.o.w);
+    worker_opts_init(&w.o);
     if (conf_has(argc, argv, "--version")) {
         puts("weir-worker " WEIR_VERSION);
         rc = 0;

@@ -1,9 +1,11 @@
 #include "worker/mock.h"
 
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "common/clock.h"
 #include "common/hash.h"
@@ -14,6 +16,7 @@ struct run {
     uint32_t sample, n_out;
     uint64_t starts_ns;   /* the prompt is done */
     bool aborted, silent; /* silent: its router is gone */
+    bool begun;           /* its first event is out */
 };
 struct mock {
     struct mock_opts o;
@@ -21,7 +24,10 @@ struct mock {
     pthread_t thread;
     pthread_mutex_t lock; /* guards all below */
     pthread_cond_t wake;
-    struct tok_ids script; /* of the text, while there is one */
+    struct tok_ids text; /* what is said, if there is a text_path */
+    unsigned n_faults;     /* of the script, that have come */
+    uint64_t frozen_ns;    /* no step before */
+    uint64_t n_refusals;   /* requests still to be refused */
     char *text_path;
     struct run *runs; /* [n] in order of arrival; the first n_seqs_max run, the others wait */
     size_t n, cap;
@@ -64,6 +70,35 @@ static void grow_out(struct mock *m) {
     m->first = xreallocarray(m->first, m->cap_out, sizeof *m->first);
 }
 
+/* ---- faults -------------------------------------------------------------------------------------- */
+
+/* fault: what the script has for the next token, one fault after the other. Called with the lock held. */
+static void fault(struct mock *m, uint64_t now, struct token_out *t) {
+    while (m->n_faults < m->o.script.n && m->o.script.fault[m->n_faults].token <= m->stats.generated_tokens) {
+        const struct mock_fault *f = &m->o.script.fault[m->n_faults++];
+        switch (f->kind) {
+        case MOCK_DIE:
+            kill(getpid(), SIGKILL);
+            break;
+        case MOCK_STOP:
+            kill(getpid(), SIGSTOP);
+            break;
+        case MOCK_FREEZE:
+            m->frozen_ns = f->arg < 0 ? UINT64_MAX : now + (uint64_t)(f->arg * (double)NS_PER_S);
+            break;
+        case MOCK_GARBAGE:
+            t->token = m->o.n_vocab;
+            break;
+        case MOCK_SLOW:
+            m->o.step_ns = (uint64_t)(f->arg * (double)NS_PER_MS);
+            break;
+        default:
+            m->n_refusals = f->arg < 0 ? UINT64_MAX : (uint64_t)f->arg;
+            break;
+        }
+    }
+}
+
 /* step_run: this step's event of a run; false if it has none yet. */
 static bool step_run(struct mock *m, struct run *r, uint64_t now, struct token_out *t,
                      struct first_out *first) {
@@ -77,21 +112,24 @@ static bool step_run(struct mock *m, struct run *r, uint64_t now, struct token_o
         m->stats.finished[FINISH_ABORT]++;
         return true;
     }
-    bool said = m->text_path && r->n_out >= m->script.n;
+    bool said = m->text_path && r->n_out >= m->text.n;
     if (q->max_tokens) {
         t->index = r->n_out;
         if (said)
             t->token = m->eos[0];
         else
             t->token =
-                m->text_path ? m->script.v[r->n_out] : mock_token(&m->o, q->seed + r->sample, r->n_out);
+                m->text_path ? m->text.v[r->n_out] : mock_token(&m->o, q->seed + r->sample, r->n_out);
         t->has_logprob = q->n_logprobs >= 0;
         t->rank = 1;
         if (t->has_logprob)
             t->logprob = -1;
+        fault(m, now, t);
         m->stats.generated_tokens++;
     }
-    if (r->n_out++ == 0) {
+    r->n_out++;
+    if (!r->begun) {
+        r->begun = true;
         *first = (struct first_out){.n_prompt = q->n_prompt, .prefill_ns = now - q->arrival_ns};
         t->first = first;
         m->stats.prompt_tokens += q->n_prompt;
@@ -165,6 +203,14 @@ static void step(struct mock *m) {
     free(ended);
 }
 
+/* wait_frozen: some time of it. With the lock held, but for the wait. */
+static void wait_frozen(struct mock *m) {
+    struct timespec t = {0, 10 * 1000000};
+    pthread_mutex_unlock(&m->lock);
+    nanosleep(&t, NULL);
+    pthread_mutex_lock(&m->lock);
+}
+
 static void *mock_loop(void *arg) {
     struct mock *m = arg;
     uint64_t next = clock_ns();
@@ -184,7 +230,9 @@ static void *mock_loop(void *arg) {
         }
         step(m);
         uint64_t now = clock_ns();
-        next = MAX(next + m->o.step_ns, now);
+        next = MAX(next + m->o.step_ns + m->o.seq_ns * MIN(m->n, (size_t)m->o.n_seqs_max), now);
+        while (m->frozen_ns > clock_ns() && !m->stopping)
+            wait_frozen(m);
         if (next > now) {
             struct timespec t = {(time_t)(next / NS_PER_S), (long)(next % NS_PER_S)};
             pthread_mutex_unlock(&m->lock);
@@ -192,6 +240,10 @@ static void *mock_loop(void *arg) {
             pthread_mutex_lock(&m->lock);
         }
     }
+    /* What is left ends as an engine's does: routers take it elsewhere. */
+    for (size_t i = 0; i < m->n; i++)
+        m->runs[i].aborted = true;
+    step(m);
     pthread_mutex_unlock(&m->lock);
     return NULL;
 }
@@ -209,8 +261,8 @@ static enum rc read_text(struct mock *m, struct err *e) {
     for (size_t n; (n = fread(text, 1, sizeof text, f)) > 0 && b.len < TEXT_BYTES_MAX;)
         buf_add(&b, text, n);
     fclose(f);
-    m->script.n = 0;
-    tok_encode(m->o.tok, b.data ? b.data : "", b.len, NULL, 0, 0, &m->script);
+    m->text.n = 0;
+    tok_encode(m->o.tok, b.data ? b.data : "", b.len, NULL, 0, 0, &m->text);
     buf_fini(&b);
     return RC_OK;
 }
@@ -222,6 +274,11 @@ static enum rc mock_submit(void *arg, struct req *r, struct err *e) {
         pthread_mutex_unlock(&m->lock);
         return err_set(e, RC_UNAVAILABLE, NULL, "the worker is draining");
     }
+    if (m->n_refusals) {
+        m->n_refusals -= m->n_refusals < UINT64_MAX;
+        pthread_mutex_unlock(&m->lock);
+        return err_set(e, RC_UNAVAILABLE, NULL, "the worker refuses, as its script says");
+    }
     enum rc rc = m->text_path ? read_text(m, e) : RC_OK;
     if (rc != RC_OK) {
         pthread_mutex_unlock(&m->lock);
@@ -232,9 +289,14 @@ static enum rc mock_submit(void *arg, struct req *r, struct err *e) {
         m->runs = xreallocarray(m->runs, m->cap, sizeof *m->runs);
     }
     r->n_live = r->n_samples;
-    uint64_t starts = clock_ns() + m->o.prefill_ns_per_token * r->n_prompt;
+    uint64_t n_prefill = r->n_prompt;
+    for (uint32_t k = 0; k < r->n_resume; k++)
+        n_prefill += r->resume[k].n_tokens;
+    uint64_t starts = clock_ns() + m->o.prefill_ns_per_token * n_prefill;
     for (uint32_t s = 0; s < r->n_samples; s++)
         m->runs[m->n++] = (struct run){.req = r, .sample = s, .starts_ns = starts};
+    for (uint32_t k = 0; k < r->n_resume; k++)
+        m->runs[m->n - r->n_samples + r->resume[k].sample].n_out = r->resume[k].n_tokens;
     pthread_cond_signal(&m->wake);
     pthread_mutex_unlock(&m->lock);
     return RC_OK;
@@ -332,7 +394,7 @@ void mock_free(struct mock *m) {
     free(m->first);
     free(m->eos);
     free(m->text_path);
-    tok_ids_fini(&m->script);
+    tok_ids_fini(&m->text);
     pthread_cond_destroy(&m->wake);
     pthread_mutex_destroy(&m->lock);
     free(m);

@@ -3,8 +3,9 @@
  * It takes the same requests and gives the same step_out as engine.h, so that routers can be tested and
  * measured without a model. A step comes every step_ns and yields one token for every running sample; the
  * prompt takes prefill_ns_per_token for each of its tokens first. Token i of a sample is a function of its
- * seed and i, and never an end token, so every sample runs to its limit; or it says the text of a file. One thread
- * of its own; calls from any thread.
+ * seed and i, and never an end token, so every sample runs to its limit; or it says the text of a file. A resumed
+ * sample goes on behind its tokens. What goes wrong, and when, is a script (mock_script.h). One thread of its own;
+ * calls from any thread.
  */
 #ifndef WEIR_WORKER_MOCK_H
 #define WEIR_WORKER_MOCK_H
@@ -12,10 +13,13 @@
 #include "common/text/tok.h"
 #include "worker/engine.h"
 #include "worker/io.h"
+#include "worker/mock_script.h"
 
 struct mock;
 struct mock_opts {
     uint64_t step_ns, prefill_ns_per_token; /* step_ns 0: a step as soon as the last one is out */
+    uint64_t seq_ns; /* a step takes so much longer for each running sample */
+    struct mock_script script;
     uint32_t n_vocab, n_seqs_max, n_blocks;
     const uint32_t *eos_ids; /* [n_eos_ids] avoided; copied */
     uint32_t n_eos_ids;
