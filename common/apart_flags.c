@@ -13,7 +13,6 @@
 
 #define NO_MEDIA "images and audio are not served in this version"
 #define NO_KV_TRANSFER "KV blocks are not moved between workers in this version"
-#define NO_DISCOVERY "this version dials the workers that --worker names"
 #define NO_ADAPTERS "LoRA adapters are not served"
 
 const struct conf_flag apart_flag_rows[] = {
@@ -41,9 +40,6 @@ const struct conf_flag apart_flag_rows[] = {
     REFUSED("kv-lease-seconds", CONF_FLOAT, NO_KV_TRANSFER),
     REFUSED("kv-load-failure-policy", CONF_STR, NO_KV_TRANSFER),
     REFUSED("kv-peer-allow", CONF_LIST, NO_KV_TRANSFER),
-    REFUSED("worker-file", CONF_STR, NO_DISCOVERY),
-    REFUSED("worker-dns", CONF_STR, NO_DISCOVERY),
-    REFUSED("worker-endpoints", CONF_STR, NO_DISCOVERY),
     ONLY("policy", NULL, CONF_STR, "least-load", "requests go to the least loaded worker in this version"),
     ONLY("role", NULL, CONF_STR, "both", NO_KV_TRANSFER),
 

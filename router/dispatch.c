@@ -121,7 +121,10 @@ static enum rc submit(struct leg *g, struct worker *w) {
 static void fail_unavailable(struct session *s) {
     struct err e;
     rmetrics_reject(s->loop->router->metrics, REJECT_NO_WORKER, 503);
-    session_unavailable(s->loop->router, &e);
+    if (s->ticket_leg->n_replays)
+        err_set(&e, RC_UNAVAILABLE, NULL, "The worker that served the request was lost, and no other is there");
+    else
+        session_unavailable(s->loop->router, &e);
     session_fail(s, &e, RETRY_AFTER_LOADING_S);
 }
 

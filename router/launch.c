@@ -54,6 +54,10 @@ struct launch {
     _Atomic bool refused;
     bool was_ready, is_terminal, line_open;
     uint64_t shown_ns;
+    _Atomic bool roll_asked;
+    bool rolling;
+    unsigned roll_at; /* the child that is being restarted */
+    pid_t roll_pid;   /* what it was; 0: it has not been told yet */
 };
 
 static void wake(void *arg) {
@@ -120,16 +124,18 @@ static void show(struct launch *l) {
 static enum rc spawn(struct launch *l, struct child *c, struct err *e) {
     struct conf_list argv = {0};
     const struct conf_list *flags = l->o.worker_argv;
-    char parent[48], listen[192], sharing[32];
+    char parent[48], listen[192], sharing[32], drain[48];
     snprintf(parent, sizeof parent, "--parent-pid=%d", (int)getpid());
     snprintf(listen, sizeof listen, "--listen=%s", c->url);
     snprintf(sharing, sizeof sharing, "--sharing=%u", l->o.n_workers);
-    argv.v = xcalloc(flags->n + 6, sizeof *argv.v);
+    snprintf(drain, sizeof drain, "--drain-timeout=%g", l->o.drain_timeout_s);
+    argv.v = xcalloc(flags->n + 7, sizeof *argv.v);
     argv.v[argv.n++] = l->worker_path;
     argv.v[argv.n++] = (char *)(uintptr_t)l->o.model; /* execv's strings are not const; they are only read */
     argv.v[argv.n++] = parent;
     argv.v[argv.n++] = listen;
     argv.v[argv.n++] = sharing;
+    argv.v[argv.n++] = drain;
     for (size_t i = 0; i < flags->n; i++)
         argv.v[argv.n++] = flags->v[i];
 
@@ -186,6 +192,12 @@ static void on_end(struct launch *l, struct child *c, int status) {
         router_shutdown(l->o.router);
         return;
     }
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 0) {
+        c->backoff_ms = 0;
+        c->restart_ns = 0;
+        LOG(LOG_INFO, "a worker has drained and is started again");
+        return;
+    }
     if (clock_ns() - c->started_ns > STEADY_S * NS_PER_S)
         c->backoff_ms = 0;
     c->backoff_ms = c->backoff_ms ? MIN(2 * c->backoff_ms, (unsigned)BACKOFF_MAX_MS) : BACKOFF_MIN_MS;
@@ -227,6 +239,37 @@ static void kill_frozen(struct launch *l) {
         LOG(LOG_ERROR, "a worker does not answer and is killed", F_I64("pid", c->pid));
         kill(c->pid, SIGKILL);
     }
+}
+
+/* roll: one by one: a child is told to drain; once its successor is ready it is the next one's turn. */
+static void roll(struct launch *l) {
+    if (atomic_exchange(&l->roll_asked, false) && !l->rolling && l->was_ready) {
+        l->rolling = true;
+        l->roll_at = 0;
+        l->roll_pid = 0;
+        LOG(LOG_INFO, "restarting the workers, one by one");
+    }
+    while (l->rolling && l->roll_at < l->o.n_workers) {
+        struct child *c = &l->child[l->roll_at];
+        if (!l->roll_pid && c->pid) {
+            l->roll_pid = c->pid;
+            kill(c->pid, SIGTERM);
+        }
+        if (!c->pid || c->pid == l->roll_pid || !router_worker_ready(l->o.router, c->url))
+            return;
+        l->roll_pid = 0;
+        l->roll_at++;
+    }
+    if (l->rolling)
+        LOG(LOG_INFO, "the workers are restarted");
+    l->rolling = false;
+}
+
+void launch_roll(struct launch *l) {
+    int saved = errno;
+    atomic_store(&l->roll_asked, true);
+    wake(l);
+    errno = saved;
 }
 
 /* restart_due: starts what is due; returns the milliseconds until the next one, -1 for none. */
@@ -303,6 +346,7 @@ static void *launch_loop(void *arg) {
         wait_events(l, next_ms < 0 ? LOOK_MS : MIN(next_ms, LOOK_MS));
         reap(l);
         kill_frozen(l);
+        roll(l);
         if (!atomic_load(&l->stop) && !atomic_load(&l->refused))
             show(l);
     }

@@ -12,6 +12,7 @@
 #include "router/client/bench_cmd.h"
 #include "router/client/chat_cmd.h"
 #include "router/flags.h"
+#include "router/fleet/discover.h"
 #include "router/grammar_cmd.h"
 #include "router/healthcheck.h"
 #include "router/launch.h"
@@ -19,7 +20,10 @@
 
 enum { EXIT_USAGE = 2 };
 
-static struct router *the_router; /* for the signal handler; set before the handler is */
+/* For the signal handlers; set before they are. */
+static struct router *the_router;
+static struct launch *the_launch;
+static struct discover *the_discover;
 
 static void on_signal(int sig) {
     (void)sig;
@@ -29,6 +33,12 @@ static void on_signal(int sig) {
 static void on_hangup(int sig) {
     (void)sig;
     router_reload(the_router);
+    discover_again(the_discover);
+}
+
+static void on_roll(int sig) {
+    (void)sig;
+    launch_roll(the_launch);
 }
 
 /* ---- subcommands -------------------------------------------------------------------------------- */
@@ -69,6 +79,7 @@ static int run(struct weir_opts *o, const char *model, const struct conf_table *
     struct err e = {0};
     struct router *r = NULL;
     struct launch *l = NULL;
+    struct discover *d = NULL;
     struct conf_list argv = {0};
     struct buf shown = {0}, url = {0};
     int status = 1;
@@ -85,7 +96,10 @@ static int run(struct weir_opts *o, const char *model, const struct conf_table *
     if (!o->r.api_keys.n && !o->r.api_key_file && !o->r.uds && !is_loopback(o->r.host))
         LOG(LOG_WARN, "listening beyond this machine, and nobody has to show a key",
             F_STR("host", o->r.host));
-    catch_signals(r, o->r.api_key_file != NULL);
+    if (!model && discover_start(&d, &o->r, r, &e) != RC_OK)
+        goto out;
+    the_discover = d;
+    catch_signals(r, o->r.api_key_file || o->r.worker_file);
     if (!model)
         LOG(LOG_INFO, "listening", F_STR("url", buf_cstr(&url)));
     if (model) {
@@ -94,12 +108,18 @@ static int run(struct weir_opts *o, const char *model, const struct conf_table *
                                  .worker_argv = &argv,
                                  .n_workers = (unsigned)o->n_workers,
                                  .router = r,
+                                 .drain_timeout_s = o->r.shutdown_timeout_s,
                                  .url = buf_cstr(&url),
                                  .started_ns = started_ns};
         if (launch_start(&l, &lo, &e) != RC_OK)
             goto out;
+        struct sigaction sa = {.sa_handler = on_roll};
+        the_launch = l;
+        sigaction(SIGUSR1, &sa, NULL);
     }
     bool peaceful = router_run(r);
+    signal(SIGUSR1, SIG_IGN); /* what they tell ends before the router does */
+    signal(SIGHUP, SIG_IGN);
     bool started = launch_stop(l, !peaceful);
     l = NULL;
     status = peaceful && started ? 0 : 1;
@@ -107,6 +127,7 @@ out:
     if (e.msg[0])
         fprintf(stderr, "weir: %s\n", e.msg);
     launch_stop(l, true);
+    discover_stop(d);
     router_free(r);
     for (size_t i = 0; i < argv.n; i++)
         free(argv.v[i]);
@@ -152,12 +173,12 @@ static int serve_or_route(bool serve, int argc, char **argv, uint64_t started_ns
         buf_fini(&help);
         status = 0;
     } else if (conf_parse(&table, argc, argv, &o, &positional, &e) != RC_OK ||
-               check_workers(&o.r.workers, &e) != RC_OK || router_opts_check(&o.r, &e) != RC_OK) {
+               check_workers(&o.r.workers, &e) != RC_OK || discover_check(&o.r, &e) != RC_OK || router_opts_check(&o.r, &e) != RC_OK) {
         fprintf(stderr, "weir: %s\n", e.msg);
     } else if (serve && positional.n != 1) {
         fprintf(stderr, "weir: name one MODEL: %s\n", table.usage);
-    } else if (!serve && !o.r.workers.n) {
-        fprintf(stderr, "weir: name at least one worker: %s\n", table.usage);
+    } else if (!serve && !o.r.workers.n && !o.r.worker_file && !o.r.worker_dns.n && !o.r.worker_endpoints) {
+        fprintf(stderr, "weir: name at least one worker, or where to find some: %s\n", table.usage);
     } else {
         weir_opts_settle(&o, serve);
         take_key(&o.r);

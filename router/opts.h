@@ -61,6 +61,10 @@ struct router_opts {
     char *override_generation_config;          /* JSON object or NULL */
     char *logits_processor_pattern;            /* of names that requests may use; NULL: none */
     struct conf_list workers;           /* --worker: addresses to dial */
+    char *worker_file;                  /* more of them, a line each; NULL: none */
+    struct conf_list worker_dns;        /* names of headless services */
+    char *worker_endpoints;             /* a Kubernetes service, or NULL */
+    char *kubernetes_api, *kubernetes_account; /* its API's URL, and the folder of the account's token */
     char *cluster_token_file;
     bool replay; /* a request whose worker is lost goes on at another one */
     int64_t max_replays;      /* of one prompt */

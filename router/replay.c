@@ -91,10 +91,12 @@ void *replay_fill(struct leg *g, struct gen_submit *out) {
 
 bool leg_replay(struct leg *g, uint64_t last_ns, bool abort) {
     const struct router *r = g->s->loop->router;
-    if (!r->opts->replay || g->n_replays >= (uint64_t)r->opts->max_replays)
+    uint64_t until_ns = last_ns + fleet_replay_ns(r->fleet);
+    if (!r->opts->replay || g->n_replays >= (uint64_t)r->opts->max_replays ||
+        (until_ns <= clock_ns() && !fleet_has_other(r->fleet, g->worker)))
         return false;
     g->n_replays++;
-    g->until_ns = last_ns + fleet_replay_ns(r->fleet);
+    g->until_ns = until_ns;
     leg_again(g, abort);
     return true;
 }

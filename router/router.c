@@ -311,6 +311,10 @@ bool router_worker_up(struct router *r, const char *url) {
     return fleet_is_up(r->fleet, url);
 }
 
+bool router_worker_ready(struct router *r, const char *url) {
+    return fleet_is_ready(r->fleet, url);
+}
+
 void router_note_worker_state(struct router *r, const char *line) {
     char note[sizeof r->note];
     snprintf(note, sizeof note, "%s", line ? line : "");

@@ -42,6 +42,8 @@ MUST_USE enum rc router_dial(struct router *r, const char *url, struct err *e);
 void router_undial(struct router *r, const char *url);
 /* router_worker_up: whether the worker dialled at url is connected, and answers. */
 bool router_worker_up(struct router *r, const char *url);
+/* router_worker_ready: whether it takes requests. */
+bool router_worker_ready(struct router *r, const char *url);
 
 /* router_note_worker_state: a line about workers this process has started ("worker died by signal 9,
  * restarting in 2 s"); shown in the 503 of /health and of requests while no worker is ready. NULL or ""

@@ -96,7 +96,7 @@ void leg_again(struct leg *g, bool abort);
 
 /* replay.c */
 /* leg_replay: its worker is gone, last heard of at last_ns, or is ending: the leg goes to another worker, with
- * the tokens it has. False: it may not (--no-replay, --max-replays); the leg is as it was. */
+ * the tokens it has. False: it may not (--no-replay, --max-replays), or nobody is left; the leg is as it was. */
 bool leg_replay(struct leg *g, uint64_t last_ns, bool abort);
 /* leg_seqs, leg_tokens: what submitting it takes of a worker's credit. */
 uint32_t leg_seqs(const struct leg *g);

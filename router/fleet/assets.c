@@ -276,6 +276,10 @@ bool assets_want(struct worker_state *s, const Weir__WorkerInfo *info, char why[
     if (fetch)
         m->building = true;
     s->model = m;
+    if (m) {
+        m->forgotten = false;
+        m->alone_ns = 0;
+    }
     pthread_mutex_unlock(&f->lock);
     t->model = m;
     if (!m) {

@@ -55,34 +55,9 @@ void fleet_free(struct fleet *f) {
             model_info_drop(f->models[i]->info);
         free(f->models[i]);
     }
+    fleet_addresses_free(f);
     pthread_mutex_destroy(&f->lock);
     free(f);
-}
-
-enum rc fleet_dial(struct fleet *f, const char *url, struct err *e) {
-    enum rc rc = link_dial(f->link, url, e);
-    pthread_mutex_lock(&f->lock);
-    f->n_dialled += rc == RC_OK;
-    pthread_mutex_unlock(&f->lock);
-    return rc;
-}
-
-void fleet_undial(struct fleet *f, const char *url) {
-    link_undial(f->link, url);
-    pthread_mutex_lock(&f->lock);
-    f->n_dialled--;
-    pthread_mutex_unlock(&f->lock);
-}
-
-uint64_t fleet_replay_ns(struct fleet *f) {
-    const double several_s = 2;
-    double s = f->o.opts->replay_timeout_s;
-    if (s < 0) {
-        pthread_mutex_lock(&f->lock);
-        s = f->n_dialled > 1 ? several_s : 0;
-        pthread_mutex_unlock(&f->lock);
-    }
-    return (uint64_t)(s * (double)NS_PER_S);
 }
 
 /* ---- models ------------------------------------------------------------------------------------------ */
@@ -106,7 +81,7 @@ struct model_info *fleet_find_model(struct fleet *f, struct str name, bool *serv
     /* Of several with the name (a new revision beside an old one) one with workers is meant. */
     for (unsigned i = 0; i < f->n_models && !*serving; i++) {
         struct model_info *m = f->models[i]->info;
-        if (!m || (name.n && !model_info_serves(m, name)))
+        if (!m || f->models[i]->forgotten || (name.n && !model_info_serves(m, name)))
             continue;
         *serving = is_served(f, m);
         if (!found || *serving)
@@ -126,7 +101,7 @@ size_t fleet_models(struct fleet *f, struct model_info **out, size_t max) {
     size_t n = 0;
     pthread_mutex_lock(&f->lock);
     for (unsigned i = 0; i < f->n_models && n < max; i++) {
-        if (f->models[i]->info)
+        if (f->models[i]->info && !f->models[i]->forgotten)
             out[n++] = model_info_hold(f->models[i]->info);
     }
     pthread_mutex_unlock(&f->lock);
@@ -360,6 +335,16 @@ const char *worker_state_name(const struct fleet *f, const struct worker_state *
     return is_stalled(f, s, now) ? "stalled" : "ready";
 }
 
+const char *worker_health_name(const struct fleet *f, const struct worker_state *s, uint64_t now) {
+    if (!s->up || s->state == WEIR__WORKER_STATE__FAILED)
+        return "gone";
+    if (s->suspect)
+        return "suspect";
+    if (s->state == WEIR__WORKER_STATE__DRAINING)
+        return "draining";
+    return !worker_is_ready(s) ? "joining" : is_stalled(f, s, now) ? "stalled" : "ready";
+}
+
 /* hide_folders: clients see what fleet_health says, and paths are none of their business (api.md 3.1): of
  * each one only the file's name is left. */
 static void hide_folders(char *text) {
@@ -486,13 +471,39 @@ void fleet_tick(struct fleet *f) {
     fleet_reset_expire(f, false);
 }
 
-bool fleet_is_up(struct fleet *f, const char *url) {
-    bool up = false;
+static bool is_there(struct fleet *f, const char *url, bool ready) {
+    bool there = false;
     pthread_mutex_lock(&f->lock);
-    for (unsigned i = 0; i < f->n_workers_end && !up; i++)
-        up = f->workers[i] && f->workers[i]->up && !strcmp(f->workers[i]->address, url);
+    for (unsigned i = 0; i < f->n_workers_end && !there; i++) {
+        const struct worker_state *s = f->workers[i];
+        there = s && s->up && (!ready || worker_is_ready(s)) && !strcmp(s->address, url);
+    }
     pthread_mutex_unlock(&f->lock);
-    return up;
+    return there;
+}
+
+bool fleet_is_up(struct fleet *f, const char *url) {
+    return is_there(f, url, false);
+}
+
+bool fleet_is_ready(struct fleet *f, const char *url) {
+    return is_there(f, url, true);
+}
+
+/* look_at_model: who waits for a worker that does not come is told; a model is forgotten in the end. */
+static void look_at_model(struct fleet *f, struct fleet_model *m, uint64_t now) {
+    const double retention_s = f->o.opts->model_retention_s;
+    bool has_worker = false;
+    if (m->first && !is_served(f, m->info))
+        fleet_pump(f, m);
+    for (unsigned i = 0; i < f->n_workers_end; i++)
+        has_worker |= f->workers[i] && f->workers[i]->up && f->workers[i]->model == m;
+    if (has_worker)
+        m->alone_ns = 0;
+    else if (m->alone_ns == 0)
+        m->alone_ns = now;
+    m->forgotten = retention_s > 0 && m->alone_ns && !m->first &&
+                   (double)(now - m->alone_ns) > retention_s * (double)NS_PER_S;
 }
 
 /* Time from suspicion, not from the last word: a machine that slept as a whole hears its workers first. And
@@ -519,10 +530,8 @@ void fleet_cut_silent(struct fleet *f) {
         cut[n_cut].conn = link_hold(s->w.conn);
         cut[n_cut++].why = why;
     }
-    for (unsigned i = 0; i < f->n_models; i++) {
-        if (f->models[i]->first && !is_served(f, f->models[i]->info))
-            fleet_pump(f, f->models[i]);
-    }
+    for (unsigned i = 0; i < f->n_models; i++)
+        look_at_model(f, f->models[i], now);
     pthread_mutex_unlock(&f->lock);
     for (size_t i = 0; i < n_cut; i++) {
         link_cut(cut[i].conn, cut[i].why);

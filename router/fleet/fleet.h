@@ -108,6 +108,8 @@ MUST_USE enum rc fleet_dial(struct fleet *f, const char *url, struct err *e);
 void fleet_undial(struct fleet *f, const char *url);
 /* fleet_is_up: whether the worker dialled at url has said hello and was not cut off or lost since. */
 bool fleet_is_up(struct fleet *f, const char *url);
+/* fleet_is_ready: likewise, and it takes requests. */
+bool fleet_is_ready(struct fleet *f, const char *url);
 
 /* fleet_find_model: by served name; empty: the first model. Held, or NULL. *serving: whether a worker could
  * take work for it. */

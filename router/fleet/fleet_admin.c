@@ -25,6 +25,23 @@ static void add_names(const struct worker_state *s, struct buf *out) {
     buf_addc(out, ']');
 }
 
+/* add_missing: addresses that are dialled, and nobody is there. */
+static void add_missing(const struct fleet *f, const char *comma, struct buf *out) {
+    for (unsigned i = 0; i < FLEET_WORKERS_MAX; i++) {
+        const char *url = f->addresses[i].url;
+        bool there = false;
+        for (unsigned k = 0; url && k < f->n_workers_end && !there; k++)
+            there = f->workers[k] && !strcmp(f->workers[k]->address, url);
+        if (!url || there)
+            continue;
+        buf_addf(out, "%s{\"id\":null,\"address\":", comma);
+        jw_strz(out, url);
+        buf_addz(out, ",\"models\":[],\"tasks\":[],\"role\":\"both\",\"state\":\"gone\",\"running\":0,"
+                      "\"waiting\":0,\"kv_usage\":0,\"version\":null}");
+        comma = ",";
+    }
+}
+
 void fleet_workers_write(struct fleet *f, struct buf *out) {
     const char *comma = "";
     uint64_t now = clock_ns();
@@ -37,14 +54,16 @@ void fleet_workers_write(struct fleet *f, struct buf *out) {
         buf_addf(out, "%s{\"id\":%u,\"address\":", comma, s->w.engine);
         jw_strz(out, s->address);
         add_names(s, out);
-        buf_addf(out, ",\"role\":\"both\",\"state\":\"%s\",\"running\":%u,\"waiting\":%u,\"kv_usage\":",
-                 worker_state_name(f, s, now), s->n_running, s->n_waiting);
+        buf_addf(out,
+                 ",\"role\":\"both\",\"state\":\"%s\",\"running\":%u,\"waiting\":%u,\"kv_usage\":",
+                 worker_health_name(f, s, now), s->n_running, s->n_waiting);
         jw_f64(out, s->kv_total_blocks ? (double)s->kv_used_blocks / s->kv_total_blocks : 0);
         buf_addz(out, ",\"version\":");
         jw_strz(out, s->version);
         buf_addc(out, '}');
         comma = ",";
     }
+    add_missing(f, comma, out);
     pthread_mutex_unlock(&f->lock);
     buf_addz(out, "]}");
 }

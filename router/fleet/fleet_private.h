@@ -17,6 +17,14 @@ struct fleet_model {
     char error[256];                   /* why the last try failed */
     struct fleet_ticket *first, *last; /* the line */
     uint32_t n_waiting;
+    uint64_t alone_ns; /* without workers since then; 0: it has some */
+    bool forgotten;    /* for too long (--model-retention): nobody is told of it, until a worker brings it */
+};
+
+/* fleet_address: one that is dialled. */
+struct fleet_address {
+    char *url; /* NULL: a free place */
+    unsigned n_names;
 };
 
 struct worker_state {
@@ -57,7 +65,8 @@ struct fleet {
     _Atomic bool knows_model; /* some models[i].info is there, for good */
     unsigned n_workers_end;   /* workers[] is NULL from there on */
     uint32_t n_waiting;       /* of all models */
-    unsigned n_dialled;       /* addresses */
+    struct fleet_address addresses[FLEET_WORKERS_MAX];
+    unsigned n_dialled;
     unsigned turn;            /* round robin among equals */
     uint64_t n_done, n_done_ticked;
     double done_per_s;
@@ -73,6 +82,12 @@ bool worker_is_ready(const struct worker_state *s);
 
 /* worker_state_name: "loading", "ready", "draining", "stalled" or "dead". */
 const char *worker_state_name(const struct fleet *f, const struct worker_state *s, uint64_t now);
+
+/* worker_health_name: what this router makes of it: "joining", "ready", "suspect" (silent), "draining", "stalled" or
+ * "gone". */
+const char *worker_health_name(const struct fleet *f, const struct worker_state *s, uint64_t now);
+/* fleet_dial.c */
+void fleet_addresses_free(struct fleet *f);
 
 /* fleet_admin.c */
 /* fleet_reset_answer: takes the lock; a reply that nobody waits for is dropped. fleet_reset_gone: under the
