@@ -37,7 +37,7 @@ class Fleet:
     def start(self, i, *flags):
         with open(self.dir / f"w{i}.log", "a") as log:
             p = subprocess.Popen([str(BUILD / "weir-worker"), str(self.model), "--threads", "1", "--listen", self.urls[i],
-                                  *self.worker_flags, *flags], stderr=log, stdout=log)
+                                  *self.worker_flags, *map(str, flags)], stderr=log, stdout=log)
         self.procs[i] = p
         self.all.append(p)
         return p

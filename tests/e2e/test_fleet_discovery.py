@@ -249,6 +249,8 @@ class Api:
             while version >= self.oldest:
                 with self.lock:
                     self.lock.wait(.2)
+                    if version < self.oldest:
+                        break
                     new = [(v, e) for v, e in self.events if v > version]
                 for version, e in new:
                     say(e)
