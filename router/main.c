@@ -16,6 +16,7 @@
 #include "router/grammar_cmd.h"
 #include "router/healthcheck.h"
 #include "router/launch.h"
+#include "router/reload.h"
 #include "router/router.h"
 
 enum { EXIT_USAGE = 2 };
@@ -24,6 +25,7 @@ enum { EXIT_USAGE = 2 };
 static struct router *the_router;
 static struct launch *the_launch;
 static struct discover *the_discover;
+static struct reload *the_reload;
 
 static void on_signal(int sig) {
     (void)sig;
@@ -34,6 +36,7 @@ static void on_hangup(int sig) {
     (void)sig;
     router_reload(the_router);
     discover_again(the_discover);
+    reload_ask(the_reload);
 }
 
 static void on_roll(int sig) {
@@ -75,11 +78,27 @@ static void where(const struct router_opts *o, int port, struct buf *out) {
                  v6 ? "]" : "", port);
 }
 
-static int run(struct weir_opts *o, const char *model, const struct conf_table *table, uint64_t started_ns) {
+/* line: the command line, without the program. */
+struct line {
+    int argc;
+    char **argv;
+};
+
+static bool has_config(const struct line *line) {
+    static const char flag[] = "--config";
+    for (int i = 1; i < line->argc; i++)
+        if (!strcmp(line->argv[i], flag) || !strncmp(line->argv[i], "--config=", sizeof flag))
+            return true;
+    return false;
+}
+
+static int run(struct weir_opts *o, const char *model, const struct conf_table *table, const struct line *line,
+               uint64_t started_ns) {
     struct err e = {0};
     struct router *r = NULL;
     struct launch *l = NULL;
     struct discover *d = NULL;
+    struct reload *again = NULL;
     struct conf_list argv = {0};
     struct buf shown = {0}, url = {0};
     int status = 1;
@@ -98,8 +117,16 @@ static int run(struct weir_opts *o, const char *model, const struct conf_table *
             F_STR("host", o->r.host));
     if (!model && discover_start(&d, &o->r, r, &e) != RC_OK)
         goto out;
+    if (has_config(line))
+        again = reload_start(&(struct reload_opts){.table = table,
+                                                   .argc = line->argc,
+                                                   .argv = line->argv,
+                                                   .serve = model != NULL,
+                                                   .now = o,
+                                                   .router = r});
     the_discover = d;
-    catch_signals(r, o->r.api_key_file || o->r.worker_file);
+    the_reload = again;
+    catch_signals(r, o->r.api_key_file || o->r.worker_file || again);
     if (!model)
         LOG(LOG_INFO, "listening", F_STR("url", buf_cstr(&url)));
     if (model) {
@@ -128,6 +155,7 @@ out:
         fprintf(stderr, "weir: %s\n", e.msg);
     launch_stop(l, true);
     discover_stop(d);
+    reload_stop(again);
     router_free(r);
     for (size_t i = 0; i < argv.n; i++)
         free(argv.v[i]);
@@ -173,7 +201,8 @@ static int serve_or_route(bool serve, int argc, char **argv, uint64_t started_ns
         buf_fini(&help);
         status = 0;
     } else if (conf_parse(&table, argc, argv, &o, &positional, &e) != RC_OK ||
-               check_workers(&o.r.workers, &e) != RC_OK || discover_check(&o.r, &e) != RC_OK || router_opts_check(&o.r, &e) != RC_OK) {
+               check_workers(&o.r.workers, &e) != RC_OK || discover_check(&o.r, &e) != RC_OK ||
+               router_opts_check(&o.r, &e) != RC_OK) {
         fprintf(stderr, "weir: %s\n", e.msg);
     } else if (serve && positional.n != 1) {
         fprintf(stderr, "weir: name one MODEL: %s\n", table.usage);
@@ -182,7 +211,7 @@ static int serve_or_route(bool serve, int argc, char **argv, uint64_t started_ns
     } else {
         weir_opts_settle(&o, serve);
         take_key(&o.r);
-        status = run(&o, serve ? positional.v[0] : NULL, &table, started_ns);
+        status = run(&o, serve ? positional.v[0] : NULL, &table, &(struct line){argc, argv}, started_ns);
     }
     weir_opts_free(&o, &positional);
     free(rows);

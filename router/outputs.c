@@ -242,7 +242,9 @@ static bool pooled(struct loop *l, const struct fleet_pooled *x) {
     struct session *s = g->s;
     struct err e;
     leg_prefilled(g);
-    if (x->status) {
+    if (x->status == 503) { /* the worker's trouble, not the request's */
+        lose(g, l->now_ns, true, x->message[0] ? x->message : "The worker could not complete the request");
+    } else if (x->status) {
         enum rc rc = x->status >= 400 && x->status < 600 ? api_rc_of_status((int)x->status) : RC_INTERNAL;
         err_set(&e, rc, NULL, "%s", x->message[0] ? x->message : "The worker could not complete the request");
         session_fail(s, &e, rc == RC_UNAVAILABLE ? RETRY_AFTER_LOADING_S : 0);

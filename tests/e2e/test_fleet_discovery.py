@@ -2,6 +2,7 @@
 import http.server
 import json
 import os
+import signal
 import socket
 import struct
 import subprocess
@@ -91,6 +92,24 @@ def test_files_that_cannot_be(tmp_path):
     for flags in (["--worker-dns", "noport"], ["--worker-dns", "a..b:1"], ["--worker-endpoints", "Bad/Name"], []):
         p = subprocess.run([str(BUILD / "weir"), "router", "--port", "0", *flags], cwd=ROOT, capture_output=True, text=True, timeout=20 * SLOW)
         assert p.returncode == 2, (flags, p.stderr)
+
+
+def test_flags_again(workers, serve, tmp_path):
+    """SIGHUP: the list of workers and the log's level of --config take effect; what cannot be changed is named."""
+    a, b = workers(2)
+    path = tmp_path / "config.yaml"
+    config = "enable-admin-api: true\nlog-level: {}\nmax-replays: {}\nworker: [tcp://127.0.0.1:{}]\n".format
+    path.write_text(config("info", 3, a))
+    r = serve("--config", path, command="router")
+    settles(r, [a])
+    path.write_text(config("debug", 5, b))
+    r.proc.send_signal(signal.SIGHUP)
+    settles(r, [b])
+    wait_for(lambda: "next start flag=max-replays" in r.output(), 5, "the warning")
+    path.write_text("nonsense: 1\n")
+    r.proc.send_signal(signal.SIGHUP)
+    wait_for(lambda: "the flags stay as they were" in r.output(), 5, "the complaint")
+    ask(r)
 
 
 # ---- DNS ------------------------------------------------------------------------------------------------------------------------

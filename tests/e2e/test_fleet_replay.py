@@ -9,6 +9,7 @@ import time
 import pytest
 from conftest import SCALE, SLOW, wait_for
 from fleet import Fleet, percentiles
+from test_faults import stream_request
 
 N = 4
 PROMPTS = ["tell me a story about", "the house by the sea " * 12, "once", "a b c d e f g " * 30]
@@ -144,6 +145,39 @@ def test_kills_on_mock_engines(fleet):
     clients.end()
     assert f.router.metric_of("weir_failovers_total", outcome="ok") >= 10 * SCALE
     wait_for(f.idle, 10, "nothing left behind")
+
+
+def test_clients_leave_while_workers_die(fleet):
+    """Streams that are given up at any phase, some of them on their second worker: nothing of them stays anywhere."""
+    f = fleet(3, "--max-replays", 50, worker_flags=["--max-num-seqs", 8])
+    n_threads, each, over = 8, int(20 * SCALE), []
+
+    def leave(k):
+        rng = random.Random(k)
+        for _ in range(each):
+            s = stream_request(f.router.port, max_tokens=rng.choice([1, 30, 300]), prompt="word " * rng.choice([1, 30, 300]), n=rng.choice([1, 1, 3]))
+            time.sleep(rng.random() * .1)
+            if rng.random() < .5:
+                s.recv(rng.choice([1, 200, 20000]))
+            s.close()
+        over.append(k)
+
+    threads = [threading.Thread(target=leave, args=(k,)) for k in range(n_threads)]
+    for t in threads:
+        t.start()
+    rng = random.Random(3)
+    while len(over) < n_threads:
+        time.sleep(rng.random() * .3 * SLOW)
+        if f.states().count("ready") == 3:
+            i = rng.randrange(3)
+            f.kill(i)
+            f.start(i)
+    for t in threads:
+        t.join()
+    f.wait_all()
+    wait_for(f.idle, 10, "nothing left behind")
+    assert json.loads(f.router.get("/load"))["server_load"] == 0
+    assert f.router.client().completions.create(model="", prompt="x", max_tokens=2).usage.completion_tokens == 2
 
 
 def stream_of(f, n_tokens=400, **kw):

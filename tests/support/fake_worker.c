@@ -145,6 +145,10 @@ static void on_submit(struct fake_worker *w, struct link_conn *c, const Weir__Su
         *q = (struct seq){.conn = link_hold(c), .stream = m->stream + k, .n_max = m->sampling->max_tokens};
         memcpy(q->id.b, m->request_id.data, sizeof q->id.b);
     }
+    for (size_t i = 0; i < m->n_resume; i++)
+        for (uint32_t k = 0; k < w->n_seqs; k++)
+            if (w->seqs[k].stream == m->stream + m->resume[i]->sample)
+                w->seqs[k].n_out = (uint32_t)m->resume[i]->n_tokens;
     pthread_mutex_unlock(&w->lock);
 }
 

@@ -1,7 +1,8 @@
 /* fake_worker.h: the worker's side of the link without an engine, for tests of routers: scripted tokens, and
  * whatever a broken or hostile worker could say.
  *
- * One thread steps: each step gives one token to every live sample and ends it at its limit. Callbacks come
+ * One thread steps: each step gives one token to every live sample and ends it at its limit; token i of a sample is a
+ * function of i, and a resumed one goes on behind what it has. Callbacks come
  * on the link's threads. fake_worker_free closes the connections at once, as a worker that is killed does.
  */
 #ifndef WEIR_TESTS_SUPPORT_FAKE_WORKER_H

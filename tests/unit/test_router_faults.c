@@ -165,6 +165,105 @@ static void test_retried_elsewhere(void **state) {
     world_stop(&w);
 }
 
+/* add_worker: a second one, which serves once some request has gone to it. */
+static struct fake_worker *add_worker(struct world *w, char url[160], struct fake_opts o) {
+    struct err e;
+    snprintf(url, 160, "%s-b", w->rig.url);
+    o.url = url;
+    struct fake_worker *second = fake_worker_new(&o);
+    assert_int_equal(router_dial(w->rig.router, url, &e), RC_OK);
+    for (int i = 0; i < 5000 && !router_worker_ready(w->rig.router, url); i++)
+        usleep(2000);
+    return second;
+}
+
+/* text_of: an answer's choices, in order of their index, from one body or from events. */
+static void text_of(const char *body, unsigned n, struct buf *out) {
+    for (unsigned k = 0; k < n; k++) {
+        char key[32];
+        snprintf(key, sizeof key, "\"index\":%u,\"text\":\"", k);
+        for (const char *p = body; (p = strstr(p, key));) {
+            p += strlen(key);
+            buf_add(out, p, (size_t)(strchr(p, '"') - p));
+        }
+        buf_addc(out, '\n');
+    }
+}
+
+/* Requests that are in mid-stream when their worker dies, whatever their kind, end as if it had lived. */
+static void test_replayed(void **state) {
+    (void)state;
+    static const char *const bodies[] = {
+        "{\"prompt\":\"hello\",\"max_tokens\":900,\"stream\":true}",
+        "{\"prompt\":\"hello\",\"max_tokens\":900}",
+        "{\"prompt\":\"hello\",\"max_tokens\":901,\"n\":3,\"temperature\":1}",
+        "{\"prompt\":[\"a\",\"b\"],\"max_tokens\":902,\"stream\":true,\"logprobs\":0}",
+    };
+    static const unsigned n_choices[] = {1, 1, 3, 2};
+    struct world w;
+    char url[160];
+    int fd[ARRAY_LEN(bodies)];
+    struct buf want[ARRAY_LEN(bodies)] = {{0}};
+    router_rig_init(&w.rig);
+    world_start(&w, (struct fake_opts){0});
+    for (size_t i = 0; i < ARRAY_LEN(bodies); i++) {
+        struct http_answer a;
+        http_post(w.port, "/v1/completions", bodies[i], &a);
+        assert_int_equal(a.status, 200);
+        text_of(a.body.data, n_choices[i], &want[i]);
+        assert_true(want[i].len > 900);
+        http_answer_fini(&a);
+    }
+    unsigned had = fake_worker_submits(w.worker);
+    for (size_t i = 0; i < ARRAY_LEN(bodies); i++)
+        fd[i] = open_post(w.port, "/v1/completions", bodies[i]);
+    for (int i = 0; i < 5000 && fake_worker_submits(w.worker) < had + 5; i++)
+        usleep(1000);
+    struct fake_worker *second = add_worker(&w, url, (struct fake_opts){0});
+    usleep(50000);
+    fake_worker_free(w.worker);
+    for (size_t i = 0; i < ARRAY_LEN(bodies); i++) {
+        struct buf rest = {0}, got = {0};
+        struct http_answer a;
+        answer(fd[i], &rest, &a);
+        assert_int_equal(a.status, 200);
+        assert_null(strstr(a.body.data, "\"error\""));
+        text_of(a.body.data, n_choices[i], &got);
+        assert_string_equal(buf_cstr(&got), buf_cstr(&want[i]));
+        buf_fini(&got);
+        buf_fini(&want[i]);
+        http_answer_fini(&a);
+    }
+    assert_true(metric(w.port, "weir_failovers_total{outcome=\"ok\"}") == 5);
+    w.worker = second;
+    world_stop(&w);
+}
+
+/* It refuses everything; another worker has room: no client sees it. */
+static bool refuse_all(void *arg, struct fake_worker *f, struct link_conn *c, const Weir__Submit *m) {
+    Weir__Reject r = WEIR__REJECT__INIT;
+    (void)arg, (void)f;
+    r.has_request_id = r.has_status = true;
+    r.request_id = m->request_id;
+    r.status = 503;
+    (void)!link_send(c, LINK_CONTROL, WEIR__ENVELOPE__BODY_REJECT, &r);
+    return true;
+}
+
+static void test_refused_elsewhere(void **state) {
+    (void)state;
+    struct world w;
+    char url[160];
+    router_rig_init(&w.rig);
+    world_start(&w, (struct fake_opts){.on_submit = refuse_all});
+    expect(w.port, small, 503, "retry-after: 5");
+    struct fake_worker *second = add_worker(&w, url, (struct fake_opts){0});
+    for (int i = 0; i < 6; i++)
+        expect(w.port, small, 200, "\"completion_tokens\":3");
+    fake_worker_free(second);
+    world_stop(&w);
+}
+
 /* ---- lies -------------------------------------------------------------------------------------------- */
 
 struct liar {
@@ -691,6 +790,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_killed_in_mid_stream),
         cmocka_unit_test(test_retried_elsewhere),
+        cmocka_unit_test(test_replayed),
+        cmocka_unit_test(test_refused_elsewhere),
         cmocka_unit_test(test_lies),
         cmocka_unit_test(test_line),
         cmocka_unit_test(test_waiting_client_leaves),
