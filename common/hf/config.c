@@ -94,6 +94,7 @@ static const struct {
     {"Qwen2ForSequenceClassification", HF_QWEN2, HF_HEAD_LABELS},
     {"Qwen3ForSequenceClassification", HF_QWEN3, HF_HEAD_LABELS},
     {"Gemma2ForSequenceClassification", HF_GEMMA2, HF_HEAD_LABELS},
+    {"Gemma3TextForSequenceClassification", HF_GEMMA3, HF_HEAD_LABELS},
     {"Phi3ForSequenceClassification", HF_PHI3, HF_HEAD_LABELS},
     {"BertModel", HF_BERT, HF_HEAD_NONE},
     {"BertForMaskedLM", HF_BERT, HF_HEAD_NONE},

@@ -55,10 +55,11 @@ MUST_USE enum rc pool_text(struct gen_req *r, uint32_t i, const json_t *value, c
 /* pool_ids: prompt i from ids as they are, cut. */
 MUST_USE enum rc pool_ids(struct gen_req *r, uint32_t i, struct tok_ids *ids, const char *path,
                           const struct pool_cut *cut, struct err *e);
-/* pool_pair: prompt i from two texts by the tokenizer's template for pairs; the second is cut first. a and b
- * are ids without special tokens. */
+/* pool_pair: prompt i from two texts by the tokenizer's template for pairs, or, without special tokens, one
+ * behind the other; the second is cut first. a and b are ids without special tokens. path names the second.
+ */
 MUST_USE enum rc pool_pair(struct gen_req *r, uint32_t i, struct tok_text_ids a, struct tok_text_ids b,
-                           const struct pool_cut *cut, struct err *e);
+                           const char *path, bool add_special, const struct pool_cut *cut, struct err *e);
 /* pool_encode: the ids of a text, without special tokens; lower-cased if the model wants that. */
 void pool_encode(const struct model_info *m, struct str text, struct tok_ids *out);
 

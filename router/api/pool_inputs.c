@@ -131,17 +131,33 @@ enum rc pool_text(struct gen_req *r, uint32_t i, const json_t *value, const char
     return rc;
 }
 
+/* pair_plain: the two texts one behind the other without special tokens; the second has type 1 where the
+ * template's has. */
+static void pair_plain(struct tok_text_ids a, struct tok_text_ids b, struct tok_ids *ids,
+                       struct tok_ids *types) {
+    bool typed = false;
+    for (size_t k = 0; k < types->n; k++)
+        typed |= types->v[k] != 0;
+    ids->n = types->n = 0;
+    for (size_t k = 0; k < a.n + b.n; k++) {
+        tok_ids_push(ids, k < a.n ? a.v[k] : b.v[k - a.n]);
+        tok_ids_push(types, typed && k >= a.n);
+    }
+}
+
 enum rc pool_pair(struct gen_req *r, uint32_t i, struct tok_text_ids a, struct tok_text_ids b,
-                  const struct pool_cut *cut, struct err *e) {
+                  const char *path, bool add_special, const struct pool_cut *cut, struct err *e) {
     struct tok_ids ids = {0}, types = {0};
-    size_t n_special = tok_n_special_pair(r->model->tok);
+    size_t n_special = add_special ? tok_n_special_pair(r->model->tok) : 0;
     if (cut->on) {
         size_t room = cut->max > n_special ? cut->max - n_special : 0;
         slice(&b, room > a.n ? room - a.n : 0, cut->left); /* the second text first (api.md 12.5.4) */
         slice(&a, room, cut->left);
     }
     tok_wrap_pair(r->model->tok, a, b, &ids, &types);
-    enum rc rc = put(r, i, &ids, &types, r->route == GEN_RERANK ? "documents" : "text_2", e);
+    if (!add_special)
+        pair_plain(a, b, &ids, &types);
+    enum rc rc = put(r, i, &ids, &types, path, e);
     tok_ids_fini(&ids);
     tok_ids_fini(&types);
     return rc;

@@ -93,8 +93,15 @@ static enum rc text_of(struct gen_req *r, const json_t *v, const char *path, str
 struct texts {
     struct str *v;
     uint32_t n;
+    bool list; /* given as one */
     const char *name;
 };
+
+/* text_path: what text i is called in errors. */
+static const char *text_path(const struct texts *t, uint32_t i, char path[64]) {
+    snprintf(path, 64, t->list ? "%s.%u" : "%s", t->name, i);
+    return path;
+}
 
 static enum rc texts_of(struct gen_req *r, const json_t *v, const char *name,
                         const struct router_limits *limits, struct texts *out, struct err *e) {
@@ -104,11 +111,13 @@ static enum rc texts_of(struct gen_req *r, const json_t *v, const char *name,
     enum rc rc = api_field_limit(name, "texts", n, limits->inputs, "--max-inputs", e);
     if (rc)
         return rc;
-    *out = (struct texts){.v = arena_alloc(&r->arena, n * sizeof *out->v), .n = (uint32_t)n, .name = name};
-    for (size_t i = 0; i < n && !rc; i++) {
+    *out = (struct texts){.v = arena_alloc(&r->arena, n * sizeof *out->v),
+                          .n = (uint32_t)n,
+                          .list = json_is_array(v),
+                          .name = name};
+    for (uint32_t i = 0; i < n && !rc; i++) {
         char path[64];
-        snprintf(path, sizeof path, json_is_array(v) ? "%s.%zu" : "%s", name, i);
-        rc = text_of(r, json_is_array(v) ? json_array_get(v, i) : v, path, &out->v[i], e);
+        rc = text_of(r, out->list ? json_array_get(v, i) : v, text_path(out, i, path), &out->v[i], e);
     }
     return rc;
 }
@@ -199,8 +208,7 @@ static enum rc set_out(const struct field_values *v, struct gen_req *r, struct e
         while (v->task.set && k < ARRAY_LEN(out_words) && !str_eqz(v->task.v, out_words[k]))
             k++;
         bool wants_labels = k == OUT_CLASSIFY || k == OUT_TOKEN_CLASSIFY;
-        if (v->task.set &&
-            (wants_labels != labels || (p->task == MODEL_REWARD && k == OUT_CLASSIFY)))
+        if (v->task.set && (wants_labels != labels || (p->task == MODEL_REWARD && k == OUT_CLASSIFY)))
             return err_set(e, RC_INVALID, "task", "the model does not serve this task: its tasks are %s",
                            p->task == MODEL_REWARD ? "token_classify"
                            : labels                ? "classify and token_classify"
@@ -258,16 +266,18 @@ static enum rc encode_texts(const struct texts *t, uint32_t first, bool add_spec
         struct pool_cut own = *cut;
         if (max_tokens && (!own.on || max_tokens < own.max))
             own = (struct pool_cut){.on = true, .left = cut->left, .max = max_tokens};
+        char path[64];
         json_t *text = json_stringn_nocheck(t->v[i].p, t->v[i].n);
-        rc = pool_text(r, first + i, text, t->name, add_special, &own, e);
+        rc = pool_text(r, first + i, text, text_path(t, i, path), add_special, &own, e);
         json_decref(text);
     }
     return rc;
 }
 
 /* encode_pairs: left and right together, for a cross-encoder. A left text that serves all is encoded once. */
-static enum rc encode_pairs(const struct texts *left, const struct texts *right, const struct pool_cut *cut,
-                            uint32_t max_tokens, struct gen_req *r, struct err *e) {
+static enum rc encode_pairs(const struct texts *left, const struct texts *right, bool add_special,
+                            const struct pool_cut *cut, uint32_t max_tokens, struct gen_req *r,
+                            struct err *e) {
     struct tok_ids a = {0}, b = {0};
     enum rc rc = RC_OK;
     for (uint32_t i = 0; i < right->n && !rc; i++) {
@@ -278,7 +288,9 @@ static enum rc encode_pairs(const struct texts *left, const struct texts *right,
         b.n = 0;
         pool_encode(r->model, right->v[i], &b);
         size_t n = max_tokens ? MIN(b.n, max_tokens) : b.n;
-        rc = pool_pair(r, i, (struct tok_text_ids){a.v, a.n}, (struct tok_text_ids){b.v, n}, cut, e);
+        char path[64];
+        rc = pool_pair(r, i, (struct tok_text_ids){a.v, a.n}, (struct tok_text_ids){b.v, n},
+                       text_path(right, i, path), add_special, cut, e);
     }
     tok_ids_fini(&a);
     tok_ids_fini(&b);
@@ -309,7 +321,7 @@ static enum rc encode_scores(const struct router_opts *o, const struct field_val
         }
     }
     if (!q->cosine)
-        return encode_pairs(&left, &right, cut, max_tokens, r, e);
+        return encode_pairs(&left, &right, add_special, cut, max_tokens, r, e);
     rc = encode_texts(&left, 0, add_special, cut, 0, r, e);
     return rc ? rc : encode_texts(&right, left.n, add_special, cut, max_tokens, r, e);
 }
