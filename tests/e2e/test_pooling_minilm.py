@@ -41,10 +41,10 @@ def test_against_sentence_transformers(vectors):
     sentences, queries = vectors
     want = np.fromfile(ROOT / "tests/golden/pooling/minilm/sentences.f16", "<f2").astype(np.float32).reshape(-1, 384)
     want /= np.linalg.norm(want, axis=1, keepdims=True)
-    n = len(SENTENCES) // 20
-    mine = sentences[::20]
+    n = len(SENTENCES) // 40
+    mine = sentences[::40]
     assert (mine * want[:len(mine)]).sum(1).min() >= COSINE
-    assert (queries[:25] * want[n:]).sum(1).min() >= COSINE
+    assert (queries[:15] * want[n:]).sum(1).min() >= COSINE
 
 
 @pytest.mark.slow_sanitized
