@@ -70,7 +70,8 @@ static enum rc given(const char *value, struct buf *out, struct err *e) {
  * is missing. */
 static enum rc load_tokenizer(const char *path, struct tok **t, struct err *e) {
     static const char *const names[] = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-                                        "tokenizer.model", "vocab.json", "merges.txt", "vocab.txt"};
+                                        "tokenizer.model", "vocab.json", "merges.txt", "vocab.txt",
+                                        "added_tokens.json"};
     size_t n = strlen(path);
     bool is_file = n > 5 && !strcmp(path + n - 5, ".json");
     struct buf text[ARRAY_LEN(names)] = {{0}}, name = {0};
@@ -89,7 +90,8 @@ static enum rc load_tokenizer(const char *path, struct tok **t, struct err *e) {
                                           .tokenizer_model = buf_str(&text[3]),
                                           .vocab_json = buf_str(&text[4]),
                                           .merges_txt = buf_str(&text[5]),
-                                          .vocab_txt = buf_str(&text[6])},
+                                          .vocab_txt = buf_str(&text[6]),
+                                          .added_tokens_json = buf_str(&text[7])},
                       e);
     for (size_t i = 0; i < ARRAY_LEN(names); i++)
         buf_fini(&text[i]);

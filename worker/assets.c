@@ -27,7 +27,7 @@ static const struct {
     size_t limit;
 } others[] = {
     {"tokenizer_config.json", 16 * MIB}, {"special_tokens_map.json", MIB}, {"chat_template.jinja", 4 * MIB},
-    {"chat_template.json", 4 * MIB},     {"generation_config.json", MIB},
+    {"chat_template.json", 4 * MIB},     {"generation_config.json", MIB},     {"added_tokens.json", 4 * MIB},
 };
 
 /* read_one: *there: false without an error: no such file. */
@@ -91,5 +91,6 @@ struct tok_files assets_tokenizer(const struct io_asset *v, size_t n) {
                               .tokenizer_model = text_of(v, n, "tokenizer.model"),
                               .vocab_json = text_of(v, n, "vocab.json"),
                               .merges_txt = text_of(v, n, "merges.txt"),
-                              .vocab_txt = text_of(v, n, "vocab.txt")};
+                              .vocab_txt = text_of(v, n, "vocab.txt"),
+                              .added_tokens_json = text_of(v, n, "added_tokens.json")};
 }

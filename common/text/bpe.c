@@ -146,12 +146,13 @@ void bpe_init(struct bpe *m, struct slices raw, const struct bpe_merge *merges, 
 }
 
 void bpe_init_chars(struct bpe *m, struct slices raw, const struct bpe_merge *merges, uint32_t n_merges,
-                    uint32_t unk_id, bool fuse_unk, bool whole_words, const uint32_t *byte_id) {
+                    uint32_t unk_id, bool fuse_unk, bool whole_words, const uint32_t *byte_id,
+                    struct bpe_affixes affixes) {
     tables_init(m, raw, merges, n_merges);
     m->unk_id = unk_id;
     m->fuse_unk = fuse_unk;
     m->chars = xcalloc(1, sizeof *m->chars);
-    bpe_chars_init(m->chars, m, merges, whole_words, byte_id);
+    bpe_chars_init(m->chars, m, merges, whole_words, byte_id, affixes);
     words_init(m, whole_words);
 }
 

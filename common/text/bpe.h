@@ -61,10 +61,16 @@ struct bpe_merge {
  * without merging (ignore_merges). */
 void bpe_init(struct bpe *m, struct slices raw, const struct bpe_merge *merges, uint32_t n_merges,
               uint32_t unk_id, bool fuse_unk, bool whole_words);
+/* What is put to a character before it is looked up: before one that does not start the pre-token, behind the one
+ * that ends it. */
+struct bpe_affixes {
+    struct str within, last;
+};
 /* bpe_init_chars: the same over characters. byte_id, [256], are the tokens <0x00> to <0xFF> for characters
  * that the vocabulary lacks, BPE_NONE where there is none; NULL: no byte fallback. */
 void bpe_init_chars(struct bpe *m, struct slices raw, const struct bpe_merge *merges, uint32_t n_merges,
-                    uint32_t unk_id, bool fuse_unk, bool whole_words, const uint32_t *byte_id);
+                    uint32_t unk_id, bool fuse_unk, bool whole_words, const uint32_t *byte_id,
+                    struct bpe_affixes affixes);
 void bpe_fini(struct bpe *m);
 
 /* bpe_encode: appends the ids of one pre-token. */

@@ -73,14 +73,31 @@ static bool may_cut(const struct bpe *m, const struct bpe_merge *merges, uint32_
     return true;
 }
 
+/* affixes_init: a symbol is then looked up as text, and a pre-token is never cut. */
+static void affixes_init(struct bpe_chars *c, struct bpe *m, struct bpe_affixes affixes) {
+    c->within = xstrndup(affixes.within.p ? affixes.within.p : "", affixes.within.n);
+    c->last = xstrndup(affixes.last.p ? affixes.last.p : "", affixes.last.n);
+    c->n_within = affixes.within.n;
+    c->n_last = affixes.last.n;
+    m->no_windows = true;
+    idmap_init(&c->whole, m->raw.n);
+    for (uint32_t id = 0; id < m->raw.n; id++)
+        if (slices_get(&m->raw, id).n)
+            (void)idmap_put(&c->whole, &m->raw, id);
+}
+
 void bpe_chars_init(struct bpe_chars *c, struct bpe *m, const struct bpe_merge *merges, bool whole_words,
-                    const uint32_t *byte_id) {
+                    const uint32_t *byte_id, struct bpe_affixes affixes) {
     static const uint32_t marks[BPE_CUTS_MAX] = {0x2581, ' '};
     *c = (struct bpe_chars){.byte_fallback = byte_id != NULL};
     if (byte_id)
         memcpy(c->byte_id, byte_id, sizeof c->byte_id);
     table_init(c, &m->raw);
     symbols_init(c, m, merges);
+    if (affixes.within.n || affixes.last.n) {
+        affixes_init(c, m, affixes);
+        return;
+    }
     /* Only a mark that has a token parts what stands around it; and where whole pre-tokens need no merging,
      * a part of one is not one. */
     for (size_t i = 0; i < BPE_CUTS_MAX && !whole_words; i++)
@@ -95,6 +112,9 @@ void bpe_chars_init(struct bpe_chars *c, struct bpe *m, const struct bpe_merge *
 void bpe_chars_fini(struct bpe_chars *c) {
     free(c->table);
     free(c->n_symbols);
+    free(c->within);
+    free(c->last);
+    idmap_fini(&c->whole);
     *c = (struct bpe_chars){0};
 }
 
@@ -117,18 +137,37 @@ static bool put_bytes(const struct bpe_chars *c, const char *p, size_t len, stru
     return true;
 }
 
+/* with_affixes: a character as the vocabulary spells it at its place. */
+static struct str with_affixes(const struct bpe_chars *c, struct str s, bool first, bool last, struct buf *b) {
+    b->len = 0;
+    if (!first)
+        buf_add(b, c->within, c->n_within);
+    buf_add_str(b, s);
+    if (last)
+        buf_add(b, c->last, c->n_last);
+    return buf_str(b);
+}
+
 /* symbols_of: the symbols before merging. An unknown token waits until a known character follows, so that
  * more of them can join it (fuse_unk); byte tokens do not count as known. That is how Hugging Face has it. */
 static void symbols_of(const struct bpe *m, const char *p, size_t n, struct symbols *to) {
-    bool unk = false;
+    bool unk = false, whole = m->chars->within != NULL;
+    struct buf b = {0};
     for (size_t i = 0, len; i < n; i += len) {
         const struct bpe_char *known = char_slot(m->chars, uni_decode(p + i, &len));
-        if (known->cp != BPE_NONE) {
+        struct str s = {p + i, len};
+        uint32_t id = known->id;
+        if (UNLIKELY(whole)) {
+            s = with_affixes(m->chars, s, i == 0, i + len == n, &b);
+            if (!idmap_find(&m->chars->whole, &m->raw, s, &id))
+                id = BPE_NONE;
+        }
+        if (id != BPE_NONE) {
             if (unk)
                 to->v[to->n++] = m->unk_id;
             unk = false;
-            to->v[to->n++] = known->id;
-        } else if (!put_bytes(m->chars, p + i, len, to) && m->unk_id != BPE_NONE) {
+            to->v[to->n++] = id;
+        } else if (!put_bytes(m->chars, s.p, s.n, to) && m->unk_id != BPE_NONE) {
             if (unk && !m->fuse_unk)
                 to->v[to->n++] = m->unk_id;
             unk = true;
@@ -136,14 +175,17 @@ static void symbols_of(const struct bpe *m, const char *p, size_t n, struct symb
     }
     if (unk)
         to->v[to->n++] = m->unk_id;
+    buf_fini(&b);
 }
 
 static void encode_word(const struct bpe *m, const char *p, size_t n, struct tok_ids *out) {
     uint32_t few[STACK_SYMBOLS_MAX];
     struct symbols s = {few, 0};
-    bool many = n > STACK_SYMBOLS_MAX; /* a symbol is a byte at least */
+    /* A symbol is a byte at least; as bytes, affixes are some more. */
+    size_t n_max = n * (1 + m->chars->n_within) + m->chars->n_last;
+    bool many = n_max > STACK_SYMBOLS_MAX;
     if (many)
-        s.v = xreallocarray(NULL, n, sizeof *s.v);
+        s.v = xreallocarray(NULL, n_max, sizeof *s.v);
     symbols_of(m, p, n, &s);
     if (s.n)
         bpe_encode_symbols(m, s.v, s.n, out);

@@ -17,6 +17,9 @@ enum { BPE_CUTS_MAX = 2 };
 struct bpe_chars {
     struct bpe_char *table; /* hash table from character to token */
     uint32_t table_mask;
+    char *within, *last; /* affixes; owned. NULL: there are none */
+    size_t n_within, n_last;
+    struct idmap whole;  /* with affixes: all tokens */
     uint32_t *n_symbols; /* [n_ids] symbols a token is made of */
     bool byte_fallback;
     uint32_t byte_id[256];       /* BPE_NONE: no such token */
@@ -27,7 +30,7 @@ struct bpe_chars {
 
 /* bpe_chars_init: m's raw, pairs and unk_id must be set; the rest is as in bpe_init_chars. */
 void bpe_chars_init(struct bpe_chars *c, struct bpe *m, const struct bpe_merge *merges, bool whole_words,
-                    const uint32_t *byte_id);
+                    const uint32_t *byte_id, struct bpe_affixes affixes);
 void bpe_chars_fini(struct bpe_chars *c);
 /* bpe_chars_encode: a pre-token that is no word of m's tables. */
 void bpe_chars_encode(const struct bpe *m, const char *p, size_t n, struct tok_ids *out);

@@ -8,6 +8,7 @@ void dec_fini(struct dec *d) {
     for (size_t i = 0; i < d->n_steps; i++) {
         free(d->steps[i].text);
         free(d->steps[i].with);
+        pattern_free(d->steps[i].pattern);
     }
     *d = (struct dec){0};
 }
@@ -26,6 +27,24 @@ static void replace_all(struct buf *b, struct str from, struct str to) {
         done = at + from.n;
         hit = memmem(b->data + done, b->len - done, from.p, from.n);
     }
+    buf_add(&out, b->data + done, b->len - done);
+    buf_fini(b);
+    *b = out;
+}
+
+static void replace_matches(struct buf *b, const struct pattern *pattern, struct str to) {
+    struct buf out = {0};
+    struct pattern_scan scan;
+    size_t done = 0, begin, end;
+    if (b->len == 0)
+        return;
+    pattern_scan_init(&scan, pattern, b->data, b->len);
+    while (pattern_next(&scan, &begin, &end)) {
+        buf_add(&out, b->data + done, begin - done);
+        buf_add_str(&out, to);
+        done = end;
+    }
+    pattern_scan_fini(&scan);
     buf_add(&out, b->data + done, b->len - done);
     buf_fini(b);
     *b = out;
@@ -52,7 +71,17 @@ static void run_step(const struct dec_step *s, bool first, bool last, struct buf
     struct str text = {s->text, s->n_text};
     switch (s->kind) {
     case DEC_REPLACE:
-        replace_all(b, text, (struct str){s->with, s->n_with});
+        if (s->pattern)
+            replace_matches(b, s->pattern, (struct str){s->with, s->n_with});
+        else
+            replace_all(b, text, (struct str){s->with, s->n_with});
+        break;
+    case DEC_CTC:
+        replace_all(b, text, (struct str){0});
+        if (s->cleanup) {
+            clean_up(b);
+            replace_all(b, (struct str){s->with, s->n_with}, STR_LIT(" "));
+        }
         break;
     case DEC_META:
         replace_all(b, text, first && s->first_drops ? (struct str){0} : STR_LIT(" "));
@@ -68,6 +97,9 @@ static void run_step(const struct dec_step *s, bool first, bool last, struct buf
     case DEC_STRIP:
         for (size_t i = 0; i < s->n_start && str_starts(buf_str(b), text); i++)
             buf_drop(b, text.n);
+        for (size_t i = 0; i < s->n_stop && b->len >= text.n &&
+                           memcmp(b->data + b->len - text.n, text.p, text.n) == 0; i++)
+            b->len -= text.n;
         break;
     case DEC_SUFFIX:
         replace_all(b, text, last ? (struct str){0} : STR_LIT(" "));

@@ -5,21 +5,24 @@
 #define WEIR_COMMON_TEXT_DEC_H
 
 #include "common/buf.h"
+#include "common/text/pattern.h"
 
 enum { DEC_STEPS_MAX = 16 };
 
 enum dec_kind {
-    DEC_REPLACE,    /* every occurrence of text by with */
+    DEC_REPLACE,    /* every occurrence of text, or match of pattern, by with */
+    DEC_CTC,        /* text goes; cleanup, and then with becomes a space */
     DEC_META,       /* text (one character) is a space; of the first token, nothing where first_drops */
     DEC_WORDPIECE,  /* text off the front, else a space before it (not for the first token); cleanup */
-    DEC_STRIP,      /* up to n_start of text (one character) off the front */
+    DEC_STRIP,      /* up to n_start of text (one character) off the front, up to n_stop off the end */
     DEC_SUFFIX,     /* text becomes a space, nothing in the last token */
     DEC_SPACE_JOIN, /* a space between tokens: a file without a decoder */
 };
 struct dec_step {
     enum dec_kind kind;
     char *text, *with; /* owned */
-    size_t n_text, n_with, n_start;
+    struct pattern *pattern; /* owned */
+    size_t n_text, n_with, n_start, n_stop;
     bool first_drops, cleanup;
 };
 enum dec_end {
@@ -31,8 +34,9 @@ struct dec {
     struct dec_step steps[DEC_STEPS_MAX];
     size_t n_steps;
     enum dec_end end;
-    char strip[5]; /* one character, NUL: of the whole text, up to n_strip go from the front */
-    size_t n_strip;
+    char strip[5]; /* one character, NUL: of the whole text, up to so many go from the front and from the end */
+    size_t n_strip, n_strip_stop;
+    bool no_repeats;    /* of equal tokens in a row the first counts */
     bool first_differs; /* a token decodes otherwise when it is the first */
     bool last_differs;  /* ... the last */
 };

@@ -19,12 +19,27 @@ void detok_init(struct detok *d, const struct tok *t, const uint32_t *prompt_tai
     for (size_t i = 0; i < n_tail; i++)
         d->at_start &=
             prompt_tail[i] >= tok_vocab_size(t) || (skip_special && tok_is_special(t, prompt_tail[i]));
+    d->has_before = n_tail > 0 && prompt_tail[n_tail - 1] < tok_vocab_size(t);
+    if (d->has_before)
+        d->before = prompt_tail[n_tail - 1];
     d->after_special = n_tail > 0 && tok_is_special(t, prompt_tail[n_tail - 1]);
     if (d->at_start)
         d->n_strip = (uint32_t)MIN(t->dec.n_strip, (size_t)UINT32_MAX);
 }
 
-/* put: text to out, less the characters that the decoder strips from the whole text's front. */
+/* put_kept: text that no strip at the front touches; what one at the end may take is held back. */
+static void put_kept(struct detok *d, const char *p, size_t n, struct buf *out) {
+    const char *strip = d->tok->dec.strip;
+    size_t n_stop = d->tok->dec.n_strip_stop, n_strip = strlen(strip), k = 0;
+    while (k < n_stop && (k + 1) * n_strip <= n && memcmp(p + n - (k + 1) * n_strip, strip, n_strip) == 0)
+        k++;
+    for (; d->n_tail && (k * n_strip < n || d->n_tail + k > n_stop); d->n_tail--)
+        buf_add(out, strip, n_strip);
+    buf_add(out, p, n - k * n_strip);
+    d->n_tail += (uint32_t)k;
+}
+
+/* put: text to out, less the characters that the decoder strips from the whole text's front and end. */
 static void put(struct detok *d, const char *p, size_t n, struct buf *out) {
     const char *strip = d->tok->dec.strip;
     size_t n_strip = d->n_strip ? strlen(strip) : 0;
@@ -37,7 +52,10 @@ static void put(struct detok *d, const char *p, size_t n, struct buf *out) {
         n -= n_strip;
         d->n_strip--;
     }
-    buf_add(out, p, n);
+    if (n && d->tok->dec.n_strip_stop)
+        put_kept(d, p, n, out);
+    else
+        buf_add(out, p, n);
 }
 
 /* push_bytes: appends the characters of p[0 .. n), invalid ones as U+FFFD; returns how many bytes at
@@ -131,7 +149,12 @@ static void emit(struct detok *d, uint32_t id, bool last, struct buf *out) {
     bool first = d->at_start;
     struct str s = tok_bytes(t, id);
     d->at_start = false;
-    if (t->dec.end == DEC_BYTE_LEVEL) {
+    if (t->dec.end == DEC_BYTE_LEVEL && (t->dec.n_strip || t->dec.n_strip_stop)) {
+        struct buf own = {0};
+        push_utf8(d, s, &own);
+        put(d, own.data, own.len, out);
+        buf_fini(&own);
+    } else if (t->dec.end == DEC_BYTE_LEVEL) {
         push_utf8(d, s, out);
     } else if (t->flags[id] & TOK_IS_BYTE) {
         run_push(d, (uint8_t)*s.p, out);
@@ -152,6 +175,10 @@ void detok_push(struct detok *d, uint32_t id, struct buf *out) {
     if (id >= tok_vocab_size(d->tok) || !tok_shown(d->tok, id).n || (special && d->skip_special))
         return;
     d->after_special = special;
+    if (d->tok->dec.no_repeats && d->has_before && str_eq(tok_shown(d->tok, d->before), tok_shown(d->tok, id)))
+        return;
+    d->has_before = true;
+    d->before = id;
     if (!d->tok->dec.last_differs) {
         emit(d, id, false, out);
         return;
@@ -169,8 +196,9 @@ void detok_finish(struct detok *d, struct buf *out) {
     if (d->tok->dec.end == DEC_BYTE_FALLBACK)
         run_end(d, out);
     else if (d->n_pending)
-        buf_addz(out, UTF8_REPLACEMENT);
+        put_bad(d, 1, out);
     d->n_pending = 0;
+    d->n_tail = 0;
 }
 
 void detok_all(const struct tok *t, const uint32_t *ids, size_t n, bool skip_special, struct buf *out) {

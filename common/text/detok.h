@@ -24,6 +24,9 @@ struct detok {
     bool after_special;
     bool has_held;
     uint32_t held;    /* the last token, where decoding it depends on whether another follows */
+    bool has_before;
+    uint32_t before;  /* the token before, where equal ones in a row are one */
+    uint32_t n_tail;  /* characters that end the text so far and go if nothing else follows */
     uint32_t n_strip; /* leading characters still to be taken off */
 };
 

@@ -11,6 +11,7 @@ void norm_fini(struct norm *m) {
         free(m->steps[i].pattern);
         free(m->steps[i].content);
         charsmap_fini(&m->steps[i].map);
+        pattern_free(m->steps[i].compiled);
     }
     free(m->steps);
     *m = (struct norm){0};
@@ -145,7 +146,7 @@ static void replace(struct pass *x, size_t begin, size_t end) {
     size_t before = x->out->len;
     buf_add(x->out, x->step->content, x->step->n_content);
     nf_map_changed(x->map, begin, end, before, x->out->len);
-    if (begin < x->front && uni_prev(x->p, end) < x->front)
+    if (begin < x->front && (begin == end || uni_prev(x->p, end) < x->front))
         x->out_front += x->step->n_content;
 }
 
@@ -161,6 +162,19 @@ static void pass_replace(struct pass *x) {
         replace(x, at, at + s->n_pattern);
         done = at + s->n_pattern;
     }
+}
+
+static void pass_replace_pattern(struct pass *x) {
+    struct pattern_scan scan;
+    size_t done = 0, begin, end;
+    pattern_scan_init(&scan, x->step->compiled, x->p, x->n);
+    while (pattern_next(&scan, &begin, &end)) {
+        keep(x, done, begin);
+        replace(x, begin, end);
+        done = end;
+    }
+    pattern_scan_fini(&scan);
+    keep(x, done, x->n);
 }
 
 /* run_char: whether the character at i is of the run's kind; its length goes to *len. */
@@ -330,6 +344,9 @@ static void run_step(struct pass *x) {
         break;
     case NORM_REPLACE_RUN:
         pass_replace_run(x);
+        break;
+    case NORM_REPLACE_PATTERN:
+        pass_replace_pattern(x);
         break;
     case NORM_PREPEND:
         pass_prepend(x);

@@ -7,6 +7,7 @@
 
 #include "common/text/charsmap.h"
 #include "common/text/nfc.h"
+#include "common/text/pattern.h"
 
 enum norm_kind {
     NORM_FORM,          /* NFC and the like: form */
@@ -16,6 +17,7 @@ enum norm_kind {
     NORM_NMT,           /* control characters and odd spaces, as SentencePiece's nmt rules */
     NORM_REPLACE,       /* every occurrence of pattern by content */
     NORM_REPLACE_RUN,   /* every run of at least run_min of a character: pattern, or any space if empty */
+    NORM_REPLACE_PATTERN, /* every match of compiled by content */
     NORM_PREPEND,       /* content before a text that is not empty */
     NORM_BYTES,         /* each byte as a character of the byte-level alphabet */
     NORM_BERT,          /* clean_text, chinese, accents, lower */
@@ -29,6 +31,7 @@ struct norm_step {
     bool clean_text, chinese, accents, lower;
     char *pattern, *content; /* owned */
     size_t n_pattern, n_content, run_min;
+    struct pattern *compiled; /* owned */
     struct charsmap map;
     uint8_t ascii[128]; /* NORM_BERT: what an ASCII character becomes; 0: nothing */
 };

@@ -1,12 +1,17 @@
 #include "common/text/pre.h"
 
+#include "common/text/bytelevel.h"
+#include "common/text/class_tab.h"
 #include "common/text/uni.h"
+#include "common/utf8.h"
 
 #include <stdlib.h>
 
 void pre_fini(struct pre *pre) {
-    for (size_t i = 0; i < pre->n_steps; i++)
+    for (size_t i = 0; i < pre->n_steps; i++) {
         free(pre->steps[i].text);
+        pattern_free(pre->steps[i].pattern);
+    }
     *pre = (struct pre){0};
 }
 
@@ -161,6 +166,52 @@ static void run_fixed(const struct at_work *w, size_t n_chars) {
     piece(w, begin, w->n);
 }
 
+/* script_of: 0 for what stands in any script. */
+static unsigned script_of(uint32_t cp) {
+    uint32_t low = 0, high = CLASS_N_CUT_RUNS; /* class_cut_runs[low] starts at or before cp */
+    while (high - low > 1) {
+        uint32_t mid = low + (high - low) / 2;
+        if (class_cut_runs[mid] >> 8 <= cp)
+            low = mid;
+        else
+            high = mid;
+    }
+    return class_cut_runs[low] & 0xFF;
+}
+
+/* run_scripts: as Hugging Face has it, what stands before the first character with a script goes. */
+static void run_scripts(const struct at_work *w) {
+    size_t begin = w->n, len;
+    unsigned last = 0;
+    for (size_t at = 0; at < w->n; at += len) {
+        unsigned script = script_of(uni_decode(w->p + at, &len));
+        if (!script || script == last)
+            continue;
+        if (last)
+            piece(w, begin, at);
+        begin = at;
+        last = script;
+    }
+    piece(w, begin, w->n);
+}
+
+static void run_bytes(const struct at_work *w) {
+    struct buf b = {0};
+    size_t front = 0;
+    for (size_t i = 0; i < w->n; i++) {
+        char letter[4];
+        buf_add(&b, letter, utf8_encode(byte_level_of((uint8_t)w->p[i]), letter));
+        if (i + 1 == w->n_front)
+            front = b.len;
+    }
+    struct at_work own = *w;
+    own.p = b.data;
+    own.n = b.len;
+    own.n_front = front;
+    piece(&own, 0, own.n);
+    buf_fini(&b);
+}
+
 /* ---- matches ---- */
 
 static bool is_match(const struct pre_step *s, uint32_t cp) {
@@ -172,6 +223,7 @@ static bool is_match(const struct pre_step *s, uint32_t cp) {
     case PRE_MATCH_NUMERIC:
         return uni_props(cp) & UNI_IS_NUMERIC;
     case PRE_MATCH_TEXT:
+    case PRE_MATCH_PATTERN:
         break;
     }
     return false;
@@ -204,12 +256,11 @@ struct growing {
     bool any;
 };
 
-/* part: [begin, end) matches or does not; joins it to the piece before it or begins another. */
+/* part: [begin, end) matches or does not; joins it to the piece before it or begins another. An empty match
+ * parts what is around it. */
 static void part(const struct at_work *w, const struct pre_step *s, struct growing *g, size_t begin,
                  size_t end, bool matched) {
     bool joins = false;
-    if (begin == end)
-        return;
     switch (s->behavior) {
     case PRE_REMOVED:
         if (!matched)
@@ -235,12 +286,36 @@ static void part(const struct at_work *w, const struct pre_step *s, struct growi
     *g = (struct growing){g->begin, end, matched, true};
 }
 
+static void run_pattern(const struct at_work *w, const struct pre_step *s) {
+    struct growing g = {0};
+    struct pattern_scan scan;
+    size_t at = 0, begin, end;
+    pattern_scan_init(&scan, s->pattern, w->p, w->n);
+    while (pattern_next(&scan, &begin, &end)) {
+        if (at < begin)
+            part(w, s, &g, at, begin, s->invert);
+        part(w, s, &g, begin, end, !s->invert);
+        at = end;
+    }
+    if (at < w->n)
+        part(w, s, &g, at, w->n, s->invert);
+    pattern_scan_fini(&scan);
+    if (g.any)
+        piece(w, g.begin, g.end);
+}
+
 static void run_match(const struct at_work *w, const struct pre_step *s) {
     struct growing g = {0};
+    if (s->match == PRE_MATCH_PATTERN) {
+        run_pattern(w, s);
+        return;
+    }
     for (size_t at = 0, begin, end; at < w->n; at = end) {
         next_match(w, s, at, &begin, &end);
-        part(w, s, &g, at, begin, s->invert);
-        part(w, s, &g, begin, end, !s->invert);
+        if (at < begin)
+            part(w, s, &g, at, begin, s->invert);
+        if (begin < end)
+            part(w, s, &g, begin, end, !s->invert);
     }
     if (g.any)
         piece(w, g.begin, g.end);
@@ -269,6 +344,12 @@ static void run_step(const struct at_work *w) {
         return;
     case PRE_FIXED:
         run_fixed(w, s->n_fixed);
+        return;
+    case PRE_SCRIPTS:
+        run_scripts(w);
+        return;
+    case PRE_BYTES:
+        run_bytes(w);
         return;
     }
 }

@@ -6,6 +6,7 @@
 #ifndef WEIR_COMMON_TEXT_PRE_H
 #define WEIR_COMMON_TEXT_PRE_H
 
+#include "common/text/pattern.h"
 #include "common/text/split.h"
 #include "common/text/tok.h"
 
@@ -19,12 +20,15 @@ enum pre_kind {
     PRE_WORDS,        /* \w+ and [^\w\s]+; spaces go */
     PRE_MATCH,        /* at what match finds, as behavior says */
     PRE_FIXED,        /* every n characters */
+    PRE_SCRIPTS,      /* where the script changes */
+    PRE_BYTES,        /* bytes become letters of the byte-level alphabet */
 };
 enum pre_match {
     PRE_MATCH_SPACE,
     PRE_MATCH_PUNCT,
     PRE_MATCH_NUMERIC,
     PRE_MATCH_TEXT, /* occurrences of `text` */
+    PRE_MATCH_PATTERN,
 };
 enum pre_behavior { /* what becomes of a match, in Hugging Face's names */
                     PRE_REMOVED,
@@ -43,7 +47,8 @@ struct pre_step {
     bool invert; /* what does not match counts as matched */
     enum pre_scheme scheme;
     bool cut;
-    char *text; /* owned */
+    char *text;              /* owned */
+    struct pattern *pattern; /* owned */
     size_t n_text, n_fixed;
 };
 struct pre {

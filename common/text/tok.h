@@ -23,6 +23,7 @@ struct tok_files {
     struct str tokenizer_model; /* SentencePiece */
     struct str vocab_json, merges_txt;
     struct str vocab_txt; /* WordPiece, a token a line */
+    struct str added_tokens_json; /* beside one of these: more tokens, with their ids */
 };
 
 /* A range of text that a client wrote: in it, the spelling of an added token marked `special` is

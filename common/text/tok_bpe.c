@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+enum { AFFIX_BYTES_MAX = 32 };
+
 struct bpe_model {
     struct bpe bpe;
     const struct tok *t;
@@ -80,16 +82,19 @@ static enum rc check_options(const json_t *model, struct err *e) {
     const json_t *dropout = json_object_get(model, "dropout");
     if (dropout && !json_is_null(dropout) && !(json_is_number(dropout) && json_number_value(dropout) == 0))
         return tok_unsupported(e, "model.dropout", "encoding at random is not supported");
-    static const char *const affixes[] = {"continuing_subword_prefix", "end_of_word_suffix"};
-    for (size_t i = 0; i < ARRAY_LEN(affixes); i++) {
-        const json_t *v = json_object_get(model, affixes[i]);
-        char path[64];
-        snprintf(path, sizeof path, "model.%s", affixes[i]);
-        if (v && !json_is_null(v) && !json_is_string(v))
-            return tok_bad(e, path, "must be a string or null");
-        if (json_string_length(v))
-            return tok_unsupported(e, path, "only the empty one is supported");
-    }
+    return RC_OK;
+}
+
+/* affix_read: a string of bounded length; null is the empty one. */
+static enum rc affix_read(const json_t *model, const char *key, struct str *out, struct err *e) {
+    const json_t *v = json_object_get(model, key);
+    char path[64];
+    snprintf(path, sizeof path, "model.%s", key);
+    *out = (struct str){json_string_value(v), json_string_length(v)};
+    if (!tok_absent(v) && !json_is_string(v))
+        return tok_bad(e, path, "must be a string or null");
+    if (out->n > AFFIX_BYTES_MAX)
+        return tok_bad(e, path, "longer than %d bytes", AFFIX_BYTES_MAX);
     return RC_OK;
 }
 
@@ -116,6 +121,7 @@ static bool merge_parts(const json_t *v, struct str *a, struct str *b) {
 
 struct merge_reader {
     const struct tok *t;
+    size_t n_within; /* bytes that go from the front of a merge's second token */
     const bool *in_vocab;
     struct buf joined;
     uint32_t unk_id; /* BPE_NONE where it cannot meet a merge */
@@ -134,7 +140,7 @@ static enum rc merge_read(struct merge_reader *r, const json_t *v, size_t i, str
         return tok_bad(e, path, "must be two tokens: \"a b\" or [\"a\", \"b\"]");
     r->joined.len = 0;
     buf_add_str(&r->joined, a);
-    buf_add_str(&r->joined, b);
+    buf_add(&r->joined, b.p + MIN(r->n_within, b.n), b.n - MIN(r->n_within, b.n));
     const struct str parts[3] = {a, b, buf_str(&r->joined)};
     uint32_t id[3];
     for (size_t k = 0; k < 3; k++) {
@@ -229,11 +235,14 @@ static void byte_ids(const struct merge_reader *r, uint32_t out[256]) {
 
 struct options {
     bool fuse_unk, ignore_merges, byte_fallback;
+    struct bpe_affixes affixes;
 };
 
 static enum rc options_read(const json_t *model, struct options *o, struct err *e) {
     enum rc rc;
     if ((rc = check_options(model, e)) ||
+        (rc = affix_read(model, "continuing_subword_prefix", &o->affixes.within, e)) ||
+        (rc = affix_read(model, "end_of_word_suffix", &o->affixes.last, e)) ||
         (rc = optional_bool(model, "fuse_unk", "model.fuse_unk", &o->fuse_unk, e)) ||
         (rc = optional_bool(model, "byte_fallback", "model.byte_fallback", &o->byte_fallback, e)))
         return rc;
@@ -248,12 +257,13 @@ enum rc tok_load_bpe(struct tok *t, const json_t *model, const bool *in_vocab, s
     enum rc rc = options_read(model, &o, e);
     if (rc)
         return rc;
+    if (o.byte_fallback || o.affixes.within.n || o.affixes.last.n) {
+        if ((rc = tok_pre_in_letters(t, e))) /* these are of characters */
+            return rc;
+        r.n_within = o.affixes.within.n;
+    }
     struct slices raw = raw_pieces(t, in_vocab);
     bool lacks = !t->byte_level || lacks_bytes(&raw);
-    if (t->byte_level && lacks && o.byte_fallback) {
-        rc = tok_unsupported(e, "model.byte_fallback", "together with ByteLevel it is not supported");
-        goto out;
-    }
     if (lacks && (rc = unk_read(&r, model, &r.unk_id, e)))
         goto out;
     if ((rc = merges_read(&r, json_object_get(model, "merges"), &merges, &n_merges, e)))
@@ -265,7 +275,7 @@ enum rc tok_load_bpe(struct tok *t, const json_t *model, const bool *in_vocab, s
         bpe_init(&m->bpe, raw, merges, n_merges, r.unk_id, o.fuse_unk, o.ignore_merges);
     else
         bpe_init_chars(&m->bpe, raw, merges, n_merges, r.unk_id, o.fuse_unk, o.ignore_merges,
-                       o.byte_fallback ? bytes : NULL);
+                       o.byte_fallback ? bytes : NULL, o.affixes);
     raw = (struct slices){0};
     t->model = m;
     t->ops = &bpe_ops;

@@ -23,9 +23,12 @@ static enum rc load_replace(struct dec *d, const json_t *m, const char *path, st
     if ((rc = tok_pattern(m, path, &pattern, &regex, e)) ||
         (rc = tok_text(m, "content", path, 0, &content, e)))
         return rc;
-    if (regex)
-        return tok_unsupported(e, path, "the pattern %.300s is not supported in a decoder", pattern.p);
-    return add_step(d, path, (struct dec_step){.kind = DEC_REPLACE}, pattern, content, e);
+    struct dec_step s = {.kind = DEC_REPLACE};
+    if (regex && (rc = tok_compile(pattern, path, &s.pattern, e)))
+        return rc;
+    if ((rc = add_step(d, path, s, pattern, content, e)))
+        pattern_free(s.pattern);
+    return rc;
 }
 
 static enum rc load_meta(struct dec *d, const json_t *m, const char *path, struct err *e) {
@@ -61,16 +64,15 @@ static enum rc load_strip(struct dec *d, const json_t *m, const char *path, bool
     if (!json_is_integer(start) || json_integer_value(start) < 0 || !json_is_integer(stop) ||
         json_integer_value(stop) < 0)
         return tok_bad(e, path, "start and stop must be numbers from 0");
-    if (json_integer_value(stop) > 0)
-        return tok_unsupported(e, path, "Strip at the end of a text is not supported");
-    size_t n = (size_t)json_integer_value(start);
+    size_t n_start = (size_t)json_integer_value(start), n_stop = (size_t)json_integer_value(stop);
     if (!fused)
-        return add_step(d, path, (struct dec_step){.kind = DEC_STRIP, .n_start = n}, text, (struct str){0},
-                        e);
-    if (d->n_strip)
+        return add_step(d, path, (struct dec_step){.kind = DEC_STRIP, .n_start = n_start, .n_stop = n_stop},
+                        text, (struct str){0}, e);
+    if (d->n_strip || d->n_strip_stop)
         return tok_unsupported(e, path, "a second Strip of the whole text is not supported");
     memcpy(d->strip, text.p, text.n);
-    d->n_strip = n;
+    d->n_strip = n_start;
+    d->n_strip_stop = n_stop;
     return RC_OK;
 }
 
@@ -81,6 +83,18 @@ static enum rc load_suffix(struct dec *d, const json_t *m, const char *path, str
         return rc;
     d->last_differs = true;
     return add_step(d, path, (struct dec_step){.kind = DEC_SUFFIX}, suffix, (struct str){0}, e);
+}
+
+static enum rc load_ctc(struct dec *d, const json_t *m, const char *path, struct err *e) {
+    struct str pad, delimiter;
+    bool cleanup;
+    enum rc rc;
+    if ((rc = tok_text(m, "pad_token", path, 1, &pad, e)) ||
+        (rc = tok_text(m, "word_delimiter_token", path, 1, &delimiter, e)) ||
+        (rc = tok_flag(m, "cleanup", path, true, &cleanup, e)))
+        return rc;
+    d->no_repeats = true;
+    return add_step(d, path, (struct dec_step){.kind = DEC_CTC, .cleanup = cleanup}, pad, delimiter, e);
 }
 
 /* load_member: pieces come first, one by one; then bytes are joined; then the text is one. */
@@ -113,12 +127,13 @@ static enum rc load_member(struct dec *d, const json_t *m, const char *path, boo
         return load_wordpiece(d, m, path, e);
     if (strcmp(type, "BPEDecoder") == 0)
         return load_suffix(d, m, path, e);
+    if (strcmp(type, "CTC") == 0)
+        return load_ctc(d, m, path, e);
     return tok_unsupported(e, path, "decoder \"%.40s\" is not supported", type);
 }
 
 enum rc tok_load_dec(struct tok *t, const json_t *part, struct err *e) {
-    char path[64];
-    const json_t *m;
+    struct tok_members list;
     struct dec *d = &t->dec;
     bool fused = false;
     if (tok_absent(part)) {
@@ -126,11 +141,13 @@ enum rc tok_load_dec(struct tok *t, const json_t *part, struct err *e) {
         return add_step(d, "decoder", (struct dec_step){.kind = DEC_SPACE_JOIN}, (struct str){0},
                         (struct str){0}, e);
     }
-    for (size_t i = 0; (m = tok_member(part, "decoder", "decoders", i, path, sizeof path)); i++) {
-        enum rc rc = load_member(d, m, path, &fused, e);
-        if (rc)
-            return rc;
-    }
+    enum rc rc = tok_members(part, "decoder", "decoders", &list, e);
+    for (size_t i = 0; i < list.n && !rc; i++)
+        rc = load_member(d, list.at[i].v, list.at[i].path, &fused, e);
+    if (rc)
+        return rc;
+    if (d->no_repeats && (d->n_steps > 1 || d->end != DEC_JOIN))
+        return tok_unsupported(e, "decoder", "CTC together with other decoders is not supported");
     if (d->last_differs && d->end != DEC_JOIN)
         return tok_unsupported(e, "decoder", "BPEDecoder together with bytes is not supported");
     return RC_OK;

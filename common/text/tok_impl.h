@@ -22,7 +22,8 @@ enum {
     TOK_JSON_NODES_MAX = 64 << 20,
     TOK_ID_MAX = (16 << 20) - 1,
     TOK_ADDED_BYTES_MAX = 16 << 20, /* contents of all added tokens together */
-    TOK_NORM_STEPS_MAX = 32,
+    TOK_MEMBERS_MAX = 32, /* of a normaliser and the like */
+    TOK_MEMBER_PATH_MAX = 96,
     TOK_TEMPLATE_IDS_MAX = 64,
     TOK_TEMPLATE_PARTS_MAX = TOK_TEMPLATE_IDS_MAX + 2,
 };
@@ -89,10 +90,18 @@ enum rc tok_unsupported(struct err *e, const char *key, const char *fmt, ...) PR
 bool tok_absent(const json_t *v);
 /* tok_type: the part's type; "(none)" if it has none. */
 const char *tok_type(const json_t *part);
-/* tok_member: the i-th of a part: of its list if it is a Sequence, else the part itself; NULL at the end.
- * path becomes "name" or "name.list[i]". A Sequence in a Sequence is refused by whoever reads it. */
-const json_t *tok_member(const json_t *part, const char *name, const char *list, size_t i, char *path,
-                         size_t size);
+/* What a part is made of: itself, or if it is a Sequence, the members of its list, and of theirs if they are
+ * Sequences. path: "name" or "name.list[i]". */
+struct tok_member {
+    const json_t *v;
+    char path[TOK_MEMBER_PATH_MAX];
+};
+struct tok_members {
+    struct tok_member at[TOK_MEMBERS_MAX];
+    size_t n;
+};
+MUST_USE enum rc tok_members(const json_t *part, const char *name, const char *list, struct tok_members *out,
+                             struct err *e);
 /* tok_flag: a boolean with a default for files that leave it out. */
 MUST_USE enum rc tok_flag(const json_t *m, const char *key, const char *path, bool fallback, bool *out,
                           struct err *e);
@@ -101,6 +110,8 @@ MUST_USE enum rc tok_text(const json_t *m, const char *key, const char *path, si
                           struct err *e);
 /* tok_pattern: a pattern that is not empty: {"String": s} or {"Regex": s}. */
 MUST_USE enum rc tok_pattern(const json_t *m, const char *path, struct str *out, bool *regex, struct err *e);
+/* tok_compile: a pattern, with its errors at path. */
+MUST_USE enum rc tok_compile(struct str re, const char *path, struct pattern **out, struct err *e);
 /* tok_scheme: prepend_scheme of Metaspace, or add_prefix_space of older files. */
 MUST_USE enum rc tok_scheme(const json_t *m, const char *path, enum pre_scheme *out, struct err *e);
 /* tok_one_char: a string of exactly one character. */
@@ -110,6 +121,9 @@ MUST_USE enum rc tok_one_char(const json_t *m, const char *key, const char *path
 /* tok_load_norm, tok_load_pre, tok_load_dec: normalizer, pre_tokenizer, decoder. */
 MUST_USE enum rc tok_load_norm(struct tok *t, const json_t *part, struct err *e);
 MUST_USE enum rc tok_load_pre(struct tok *t, const json_t *part, struct err *e);
+/* tok_pre_in_letters: after a ByteLevel at its end, bytes become letters of the byte-level alphabet in a step of
+ * their own: what comes next, a step or a model, sees characters. */
+MUST_USE enum rc tok_pre_in_letters(struct tok *t, struct err *e);
 MUST_USE enum rc tok_load_dec(struct tok *t, const json_t *part, struct err *e);
 /* tok_load_vocab: pieces, bytes, flags, by_piece and both automata, from model.vocab and added_tokens;
  * after the three above. vocab is the model's as an object from token to id, n_vocab its length (duplicates
@@ -119,6 +133,7 @@ MUST_USE enum rc tok_load_vocab(struct tok *t, json_t *vocab, size_t n_vocab, co
 /* The models, from root's model; after tok_load_vocab. */
 MUST_USE enum rc tok_load_bpe(struct tok *t, const json_t *model, const bool *in_vocab, struct err *e);
 MUST_USE enum rc tok_load_wordpiece(struct tok *t, const json_t *model, const bool *in_vocab, struct err *e);
+MUST_USE enum rc tok_load_wordlevel(struct tok *t, const json_t *model, const bool *in_vocab, struct err *e);
 MUST_USE enum rc tok_load_unigram(struct tok *t, const json_t *model, const bool *in_vocab, struct err *e);
 /* tok_load_post: post_processor; after tok_load_vocab. */
 MUST_USE enum rc tok_load_post(struct tok *t, const json_t *part, struct err *e);

@@ -86,7 +86,8 @@ static const char *model_type(const json_t *model) {
         return "BPE";
     if (json_object_get(model, "max_input_chars_per_word"))
         return "WordPiece";
-    return json_is_array(json_object_get(model, "vocab")) ? "Unigram" : "(none)";
+    const json_t *vocab = json_object_get(model, "vocab");
+    return json_is_array(vocab) ? "Unigram" : json_is_object(vocab) ? "WordLevel" : "(none)";
 }
 
 /* vocab_object: a list of [token, score] as an object from token to id; of equal tokens the last counts, and
@@ -115,6 +116,7 @@ static enum rc load_model(struct tok *t, const json_t *root, struct err *e) {
     } kinds[] = {
         {"BPE", tok_load_bpe},
         {"WordPiece", tok_load_wordpiece},
+        {"WordLevel", tok_load_wordlevel},
         {"Unigram", tok_load_unigram},
     };
     const json_t *model = json_object_get(root, "model"), *added = json_object_get(root, "added_tokens");
@@ -126,13 +128,18 @@ static enum rc load_model(struct tok *t, const json_t *root, struct err *e) {
         kind++;
     if (kind == ARRAY_LEN(kinds))
         return tok_unsupported(e, "model.type", "\"%.40s\" is not supported", type);
+    enum rc rc = RC_OK;
+    if (strcmp(type, "BPE") != 0)
+        rc = tok_pre_in_letters(t, e); /* only BPE takes bytes */
+    if (rc)
+        return rc;
     bool list = strcmp(type, "Unigram") == 0;
     if (list && (!json_is_array(vocab) || json_array_size(vocab) > TOK_ID_MAX))
         return tok_bad(e, "model.vocab", "must be an array of at most %d", TOK_ID_MAX);
     if (!(object = list ? vocab_object(vocab, e) : json_incref(vocab)))
         return list ? RC_INVALID : tok_bad(e, "model.vocab", "is missing");
     size_t n_vocab = list ? json_array_size(vocab) : json_object_size(vocab);
-    enum rc rc = tok_load_vocab(t, object, n_vocab, added, &in_vocab, e);
+    rc = tok_load_vocab(t, object, n_vocab, added, &in_vocab, e);
     json_decref(object);
     if (!rc)
         rc = kinds[kind].load(t, model, in_vocab, e);

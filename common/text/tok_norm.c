@@ -37,8 +37,11 @@ static enum rc load_replace(struct norm_step *s, const json_t *m, const char *pa
     if ((rc = tok_pattern(m, path, &pattern, &regex, e)) ||
         (rc = tok_text(m, "content", path, 0, &content, e)))
         return rc;
-    if (regex && !run_pattern(pattern, s))
-        return tok_unsupported(e, path, "the pattern %.300s is not supported in Replace", pattern.p);
+    if (regex && !run_pattern(pattern, s)) {
+        s->kind = NORM_REPLACE_PATTERN;
+        if ((rc = tok_compile(pattern, path, &s->compiled, e)))
+            return rc;
+    }
     if (!regex) {
         s->kind = NORM_REPLACE;
         s->pattern = xstrndup(pattern.p, pattern.n);
@@ -164,18 +167,14 @@ static enum rc load_step(struct norm_step *s, const json_t *m, const char *path,
 }
 
 enum rc tok_load_norm(struct tok *t, const json_t *part, struct err *e) {
-    char path[64];
-    const json_t *m;
-    if (tok_absent(part))
-        return RC_OK;
-    t->norm.steps = xcalloc(TOK_NORM_STEPS_MAX, sizeof *t->norm.steps);
-    for (size_t i = 0; (m = tok_member(part, "normalizer", "normalizers", i, path, sizeof path)); i++) {
-        if (i == TOK_NORM_STEPS_MAX)
-            return tok_bad(e, path, "more than %d steps", TOK_NORM_STEPS_MAX);
+    struct tok_members list;
+    enum rc rc = tok_members(part, "normalizer", "normalizers", &list, e);
+    if (rc || list.n == 0)
+        return rc;
+    t->norm.steps = xcalloc(list.n, sizeof *t->norm.steps);
+    for (size_t i = 0; i < list.n && !rc; i++) {
         t->norm.n_steps++; /* first: what a failed step holds is freed with the rest */
-        enum rc rc = load_step(&t->norm.steps[i], m, path, e);
-        if (rc)
-            return rc;
+        rc = load_step(&t->norm.steps[i], list.at[i].v, list.at[i].path, e);
     }
-    return RC_OK;
+    return rc;
 }

@@ -90,17 +90,17 @@ static enum rc load_bert(struct tok *t, const json_t *m, bool roberta, const cha
 }
 
 enum rc tok_load_post(struct tok *t, const json_t *part, struct err *e) {
-    const json_t *m;
-    char path[64];
+    struct tok_members list;
     bool found = false;
     t->single = (struct tok_template){{{TOK_PART_A, 0, 0}}, 1};
     t->pair = (struct tok_template){{{TOK_PART_A, 0, 0}, {TOK_PART_B, 0, 1}}, 2};
-    for (size_t i = 0;
-         !tok_absent(part) && (m = tok_member(part, "post_processor", "processors", i, path, sizeof path));
-         i++) {
-        const char *type = tok_type(m);
+    enum rc rc = tok_members(part, "post_processor", "processors", &list, e);
+    if (rc)
+        return rc;
+    for (size_t i = 0; i < list.n; i++) {
+        const json_t *m = list.at[i].v;
+        const char *type = tok_type(m), *path = list.at[i].path;
         bool roberta = strcmp(type, "RobertaProcessing") == 0;
-        enum rc rc;
         if (strcmp(type, "ByteLevel") == 0) /* moves offsets only */
             continue;
         if (found) /* Hugging Face would read the first one's parts as a pair */

@@ -35,16 +35,18 @@ static enum rc add_step(struct tok *t, const char *path, struct pre_step step, s
 }
 
 /* load_regex: a known pattern covers every text, so that Isolated, with and without invert, and Removed
- * with invert (keep what matches) all cut the same. */
+ * with invert (keep what matches) all cut the same. Else the pattern is compiled. */
 static enum rc load_regex(struct tok *t, struct str pattern, enum pre_behavior behavior, bool invert,
                           const char *path, struct err *e) {
     split_fn *split = split_by_pattern(pattern);
-    if (!split)
-        return tok_unsupported(e, path, "the split pattern %.300s is not supported", pattern.p);
-    if (behavior != PRE_ISOLATED && !(behavior == PRE_REMOVED && invert))
-        return tok_unsupported(e, path, "a split pattern with behavior \"%s\" and invert %s is not supported",
-                               behaviors[behavior].name, invert ? "true" : "false");
-    return add_step(t, path, (struct pre_step){.kind = PRE_SPLIT, .split = split}, e);
+    if (split && (behavior == PRE_ISOLATED || (behavior == PRE_REMOVED && invert)))
+        return add_step(t, path, (struct pre_step){.kind = PRE_SPLIT, .split = split}, e);
+    struct pre_step s = {
+        .kind = PRE_MATCH, .match = PRE_MATCH_PATTERN, .behavior = behavior, .invert = invert};
+    enum rc rc = tok_compile(pattern, path, &s.pattern, e);
+    if (!rc && (rc = add_step(t, path, s, e)))
+        pattern_free(s.pattern);
+    return rc;
 }
 
 static enum rc load_split(struct tok *t, const json_t *m, const char *path, struct err *e) {
@@ -173,6 +175,7 @@ static enum rc load_member(struct tok *t, const json_t *m, const char *path, str
     } plain[] = {
         {"Whitespace", {.kind = PRE_WORDS}},
         {"BertPreTokenizer", {.kind = PRE_BERT}},
+        {"UnicodeScripts", {.kind = PRE_SCRIPTS}},
         {"WhitespaceSplit", {.kind = PRE_MATCH, .match = PRE_MATCH_SPACE, .behavior = PRE_REMOVED}},
     };
     const char *type = tok_type(m);
@@ -185,17 +188,17 @@ static enum rc load_member(struct tok *t, const json_t *m, const char *path, str
     return tok_unsupported(e, path, "pre-tokenizer \"%.40s\" is not supported", type);
 }
 
+enum rc tok_pre_in_letters(struct tok *t, struct err *e) {
+    bool bytes = t->byte_level;
+    t->byte_level = false;
+    return bytes ? add_step(t, "pre_tokenizer", (struct pre_step){.kind = PRE_BYTES}, e) : RC_OK;
+}
+
 enum rc tok_load_pre(struct tok *t, const json_t *part, struct err *e) {
-    char path[64];
-    const json_t *m;
-    for (size_t i = 0;
-         !tok_absent(part) && (m = tok_member(part, "pre_tokenizer", "pretokenizers", i, path, sizeof path));
-         i++) {
-        if (t->byte_level)
-            return tok_unsupported(e, path, "\"%.40s\" behind ByteLevel is not supported", tok_type(m));
-        enum rc rc = load_member(t, m, path, e);
-        if (rc)
-            return rc;
-    }
-    return RC_OK;
+    struct tok_members list;
+    enum rc rc = tok_members(part, "pre_tokenizer", "pretokenizers", &list, e);
+    for (size_t i = 0; i < list.n && !rc; i++)
+        if (!(rc = tok_pre_in_letters(t, e)))
+            rc = load_member(t, list.at[i].v, list.at[i].path, e);
+    return rc;
 }

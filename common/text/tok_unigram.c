@@ -231,8 +231,6 @@ enum rc tok_load_unigram(struct tok *t, const json_t *model, const bool *in_voca
     enum rc rc = tok_flag(model, "byte_fallback", "model", false, &byte_fallback, e);
     if (rc)
         return rc;
-    if (t->byte_level)
-        return tok_unsupported(e, "model.type", "Unigram behind a ByteLevel pre-tokenizer is not supported");
     if (!tok_absent(unk) &&
         (!json_is_integer(unk) || json_integer_value(unk) < 0 || json_integer_value(unk) >= t->pieces.n))
         return tok_bad(e, "model.unk_id", "must be null or an id of the vocabulary");

@@ -91,9 +91,6 @@ enum rc tok_load_wordpiece(struct tok *t, const json_t *model, const bool *in_vo
     struct str unk, prefix = STR_LIT("##");
     uint32_t unk_id;
     enum rc rc;
-    if (t->byte_level)
-        return tok_unsupported(e, "model.type",
-                               "WordPiece behind a ByteLevel pre-tokenizer is not supported");
     if ((rc = tok_text(model, "unk_token", "model", 1, &unk, e)) ||
         (json_object_get(model, "continuing_subword_prefix") &&
          (rc = tok_text(model, "continuing_subword_prefix", "model", 0, &prefix, e))))

@@ -18,6 +18,7 @@ const char *const model_asset_name[N_MODEL_ASSET] = {
     [ASSET_VOCAB_TXT] = "vocab.txt",
     [ASSET_TOKENIZER_CONFIG] = "tokenizer_config.json",
     [ASSET_SPECIAL_TOKENS] = "special_tokens_map.json",
+    [ASSET_ADDED_TOKENS] = "added_tokens.json",
     [ASSET_CHAT_TEMPLATE] = "chat_template.jinja",
     [ASSET_PROCESSOR_TEMPLATE] = "chat_template.json",
     [ASSET_GENERATION] = "generation_config.json",
@@ -212,7 +213,8 @@ enum rc model_info_new(struct model_info **out, const struct model_facts *facts,
                                   .tokenizer_model = files[ASSET_TOKENIZER_MODEL],
                                   .vocab_json = files[ASSET_VOCAB_JSON],
                                   .merges_txt = files[ASSET_MERGES],
-                                  .vocab_txt = files[ASSET_VOCAB_TXT]};
+                                  .vocab_txt = files[ASSET_VOCAB_TXT],
+                                  .added_tokens_json = files[ASSET_ADDED_TOKENS]};
     enum rc rc = tok_load(&m->tok, &tok_files, e);
     if (!rc)
         rc = parse_asset(files, ASSET_TOKENIZER_CONFIG, &config, e);

@@ -22,6 +22,7 @@ enum model_asset {
     ASSET_VOCAB_TXT,          /* vocab.txt */
     ASSET_TOKENIZER_CONFIG,   /* tokenizer_config.json */
     ASSET_SPECIAL_TOKENS,     /* special_tokens_map.json */
+    ASSET_ADDED_TOKENS,       /* added_tokens.json */
     ASSET_CHAT_TEMPLATE,      /* chat_template.jinja */
     ASSET_PROCESSOR_TEMPLATE, /* chat_template.json */
     ASSET_GENERATION,         /* generation_config.json */

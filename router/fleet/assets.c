@@ -14,7 +14,7 @@ static const size_t asset_bytes_max[N_MODEL_ASSET] = {
     [ASSET_TOKENIZER] = 64 << 20,      [ASSET_TOKENIZER_MODEL] = 48 << 20,  [ASSET_VOCAB_JSON] = 48 << 20,
     [ASSET_MERGES] = 48 << 20,         [ASSET_VOCAB_TXT] = 48 << 20,        [ASSET_TOKENIZER_CONFIG] = 16 << 20,
     [ASSET_SPECIAL_TOKENS] = 1 << 20,  [ASSET_CHAT_TEMPLATE] = 4 << 20,     [ASSET_PROCESSOR_TEMPLATE] = 4 << 20,
-    [ASSET_GENERATION] = 1 << 20,      [ASSET_POOLING] = 1 << 20,
+    [ASSET_GENERATION] = 1 << 20,      [ASSET_POOLING] = 1 << 20,           [ASSET_ADDED_TOKENS] = 4 << 20,
 };
 
 /* asset_fetch: one model's files on their way. First the connection's callbacks own it, then the job that

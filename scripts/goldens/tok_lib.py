@@ -17,7 +17,7 @@ class Str(ctypes.Structure):
 
 class Files(ctypes.Structure):
     _fields_ = [(name, Str) for name in ("tokenizer_json", "tokenizer_config_json", "special_tokens_map_json",
-                                         "tokenizer_model", "vocab_json", "merges_txt", "vocab_txt")]
+                                         "tokenizer_model", "vocab_json", "merges_txt", "vocab_txt", "added_tokens_json")]
 
 
 class Mark(ctypes.Structure):

@@ -103,6 +103,7 @@ static void test_names_agree(void **state UNUSED) {
                                                "vocab.txt",
                                                "tokenizer_config.json",
                                                "special_tokens_map.json",
+                                               "added_tokens.json",
                                                "chat_template.jinja",
                                                "chat_template.json",
                                                "generation_config.json",

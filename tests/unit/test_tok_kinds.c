@@ -26,7 +26,6 @@ static void refused(enum rc want, const char *param, const char *json) {
 }
 #define WORDPIECE(options, vocab) "{\"model\":{\"type\":\"WordPiece\"," options ",\"vocab\":" vocab "}}"
 #define UNIGRAM(options, vocab) "{\"model\":{\"type\":\"Unigram\"," options ",\"vocab\":" vocab "}}"
-#define BYTE_LEVEL "\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false}"
 #define NORMALIZER(part)                                                                                     \
     "{\"normalizer\":" part ",\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]}}"
 
@@ -38,8 +37,6 @@ static void test_wordpiece_files(void **state UNUSED) {
     refused(RC_INVALID, "model.max_input_chars_per_word",
             WORDPIECE("\"unk_token\":\"a\",\"max_input_chars_per_word\":-1", "{\"a\":0}"));
     refused(RC_INVALID, "model.vocab", WORDPIECE("\"unk_token\":\"a\"", "[[\"a\",0]]"));
-    refused(RC_UNSUPPORTED, "model.type",
-            "{" BYTE_LEVEL ",\"model\":{\"type\":\"WordPiece\",\"unk_token\":\"a\",\"vocab\":{\"a\":0}}}");
 }
 
 static void test_unigram_files(void **state UNUSED) {
@@ -53,11 +50,6 @@ static void test_unigram_files(void **state UNUSED) {
     refused(RC_INVALID, "model.unk_id", UNIGRAM("\"unk_id\":\"a\"", "[[\"a\",-1.0]]"));
     refused(RC_INVALID, "model.unk_id", UNIGRAM("\"unk_id\":1", "[[\"a\",-1.0],[\"\",-1.0]]"));
     refused(RC_INVALID, "model", UNIGRAM("\"unk_id\":0,\"byte_fallback\":1", "[[\"a\",-1.0]]"));
-    refused(RC_UNSUPPORTED, "model.type",
-            "{" BYTE_LEVEL ",\"model\":{\"type\":\"Unigram\",\"unk_id\":0,\"vocab\":[[\"a\",0]]}}");
-    refused(RC_UNSUPPORTED, "model.byte_fallback",
-            "{" BYTE_LEVEL
-            ",\"model\":{\"type\":\"BPE\",\"byte_fallback\":true,\"vocab\":{\"a\":0},\"merges\":[]}}");
 }
 
 /* A character map is a trie that may lie: sizes, offsets and values are checked. */

@@ -118,20 +118,24 @@ static void test_bad_added(void **state UNUSED) {
 static void test_unsupported(void **state UNUSED) {
     LACKS("model.type", .model = "\"type\":\"Markov\"");
     LACKS("model.dropout", .model = "\"type\":\"BPE\",\"dropout\":0.1");
-    LACKS("model.continuing_subword_prefix",
-          .model = "\"type\":\"BPE\",\"continuing_subword_prefix\":\"##\"");
-    LACKS("model.end_of_word_suffix", .model = "\"type\":\"BPE\",\"end_of_word_suffix\":\"</w>\"");
+    BAD("model.continuing_subword_prefix", .model = "\"type\":\"BPE\",\"continuing_subword_prefix\":7");
+    BAD("model.end_of_word_suffix",
+        .model = "\"type\":\"BPE\",\"end_of_word_suffix\":\"012345678901234567890123456789012\"");
     LACKS("normalizer", .norm = "{\"type\":\"Rot13\"}");
-    LACKS("normalizer", .norm = "{\"type\":\"Replace\",\"pattern\":{\"Regex\":\"a|b\"},\"content\":\"\"}");
-    LACKS("normalizer.normalizers[1]",
-          .norm = "{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"NFC\"},{\"type\":\"Sequence\"}]}");
-    LACKS("pre_tokenizer", .pre = "{\"type\":\"UnicodeScripts\"}");
-    LACKS("pre_tokenizer", .pre = "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"\\\\w+\"},\"behavior\":"
+    LACKS("normalizer", .norm = "{\"type\":\"Replace\",\"pattern\":{\"Regex\":\"(a)\\\\1\"},\"content\":\"\"}");
+    BAD("normalizer.normalizers[1]",
+        .norm = "{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"NFC\"},{\"type\":\"Sequence\"}]}");
+    LACKS("normalizer.normalizers[1].normalizers[0]",
+          .norm = "{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"NFC\"},{\"type\":\"Sequence\","
+                  "\"normalizers\":[{\"type\":\"Rot13\"}]}]}");
+    LACKS("pre_tokenizer", .pre = "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"\\\\X+\"},\"behavior\":"
                                   "\"Isolated\",\"invert\":false}");
-    LACKS("pre_tokenizer.pretokenizers[1]",
-          .pre =
-              "{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"ByteLevel\"},{\"type\":\"Digits\"}]}");
-    LACKS("decoder", .dec = "{\"type\":\"CTC\"}");
+    BAD("pre_tokenizer", .pre = "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"(a\"},\"behavior\":"
+                                "\"Isolated\",\"invert\":false}");
+    BAD("decoder", .dec = "{\"type\":\"CTC\"}");
+    LACKS("decoder",
+          .dec = "{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"CTC\",\"pad_token\":\"<p>\","
+                 "\"word_delimiter_token\":\"|\",\"cleanup\":true},{\"type\":\"Metaspace\",\"replacement\":\"_\"}]}");
     LACKS("decoder.decoders[1]",
           .dec = "{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Fuse\"},{\"type\":\"ByteFallback\"}]}");
     LACKS("post_processor", .post = "{\"type\":\"Sandwich\"}");
@@ -140,11 +144,11 @@ static void test_unsupported(void **state UNUSED) {
     assert_int_equal(
         load(&t,
              &(struct parts){.pre =
-                                 "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"\\\\p{Han}+\"},\"behavior\":"
+                                 "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"\\\\p{Han}\\\\K+\"},\"behavior\":"
                                  "\"Isolated\",\"invert\":false}"},
              &e),
         RC_UNSUPPORTED);
-    assert_non_null(strstr(e.msg, "\\p{Han}+")); /* the pattern is named */
+    assert_non_null(strstr(e.msg, "\\p{Han}\\K+")); /* the pattern is named */
 }
 
 #define TEMPLATE(single, special)                                                                            \
@@ -312,6 +316,72 @@ static void test_steps(void **state UNUSED) {
             "a a", IDS(2, 0));
 }
 
+#define SPLIT(re, behavior)                                                                                  \
+    "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"" re "\"},\"behavior\":\"" behavior "\",\"invert\":false}"
+
+static void test_patterns(void **state UNUSED) {
+    encodes((struct parts){.pre = SPLIT("b(?=c)|a+?", "MergedWithNext")}, "abcab", IDS(0, 5, 3));
+    encodes((struct parts){.pre = SPLIT("b(?=c)|a+?", "MergedWithNext")}, "bcbcab", IDS(5, 5, 3));
+    encodes((struct parts){.pre = SPLIT("b(?=c)|a+?", "MergedWithNext")}, "cabc", IDS(2, 0, 5));
+    encodes((struct parts){.pre = "{\"type\":\"UnicodeScripts\"}"}, "  abc\xCE\xB1" "abc a", IDS(4, 4, 0));
+    encodes((struct parts){.pre = "{\"type\":\"UnicodeScripts\"}"}, "abc1abc", IDS(4, 4));
+    /* behind ByteLevel, steps see its letters */
+    const struct parts bytes = {
+        .pre = "{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"ByteLevel\",\"add_prefix_space\":false},"
+               "{\"type\":\"Sequence\",\"pretokenizers\":[" SPLIT("b", "Removed") "]}]}"};
+    encodes(bytes, "abc ab", IDS(0, 2, 6, 0));
+    encodes(bytes, "a bc", IDS(0, 6, 2));
+    const struct parts merged = {
+        .norm = "{\"type\":\"Replace\",\"pattern\":{\"Regex\":\"(?<=a)x|y+(?=c)\"},\"content\":\"b\"}"};
+    encodes(merged, "axyyc", IDS(3, 5));
+}
+
+static void test_models(void **state UNUSED) {
+    encodes((struct parts){.model = "\"type\":\"WordLevel\",\"unk_token\":\"[U]\"",
+                           .vocab = "{\"abc\":0,\"ab\":1,\"[U]\":2}",
+                           .pre = "{\"type\":\"Whitespace\"}"},
+            "abc ab x abc", IDS(0, 1, 2, 0));
+    BAD("model.unk_token", .model = "\"type\":\"WordLevel\",\"unk_token\":\"[U]\"");
+    BAD("model", .model = "\"type\":\"WordLevel\"");
+    encodes((struct parts){.model = "\"type\":\"BPE\",\"unk_token\":\"?\",\"continuing_subword_prefix\":\"##\","
+                                    "\"end_of_word_suffix\":\"</w>\"",
+                           .vocab = "{\"a\":0,\"b\":1,\"##b\":2,\"c</w>\":3,\"##c</w>\":4,\"##bc</w>\":5,\"abc</w>\":6,"
+                                    "\"?\":7,\"a</w>\":8}",
+                           .merges = "[\"##b ##c</w>\",\"a ##bc</w>\"]",
+                           .pre = "{\"type\":\"Whitespace\"}"},
+            "abc ab a abb c bc", IDS(6, 0, 7, 8, 0, 2, 7, 3, 1, 4));
+}
+
+/* decodes: the pieces of a WordLevel vocabulary, by a decoder. */
+static void decodes(const char *dec, const char *vocab, size_t n, const uint32_t *ids, const char *want) {
+    struct tok *t;
+    struct err e;
+    struct buf out = {0};
+    const struct parts p = {.model = "\"type\":\"WordLevel\",\"unk_token\":\"?\"", .vocab = vocab, .dec = dec};
+    if (load(&t, &p, &e))
+        fail_msg("%s", e.msg);
+    detok_all(t, ids, n, false, &out);
+    assert_string_equal(buf_cstr(&out), want);
+    buf_fini(&out);
+    tok_free(t);
+}
+
+static void test_decoders(void **state UNUSED) {
+    decodes("{\"type\":\"CTC\",\"pad_token\":\"<p>\",\"word_delimiter_token\":\"|\",\"cleanup\":true}",
+            "{\"?\":0,\"h\":1,\"<p>\":2,\"e\":3,\"l\":4,\"o\":5,\"|\":6,\"w\":7,\".\":8}",
+            IDS(1, 1, 2, 3, 4, 4, 2, 4, 5, 6, 6, 7, 8), "hello w.");
+    static const char fused[] = "{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Fuse\"},{\"type\":\"Strip\","
+                                "\"content\":\"_\",\"start\":1,\"stop\":1}]}";
+    static const char vocab[] = "{\"?\":0,\"__a_\":1,\"_b__\":2,\"__\":3,\"_\":4,\"a\":5,\"c_\":6,\"__a__\":7,\"_b\":8}";
+    decodes(fused, vocab, IDS(1, 2, 3), "_a__b___");
+    decodes(fused, vocab, IDS(4, 3), "_");
+    decodes(fused, vocab, IDS(5, 4), "a");
+    decodes("{\"type\":\"Strip\",\"content\":\"_\",\"start\":1,\"stop\":1}", vocab, IDS(7, 8, 6), "_a_bc");
+    decodes("{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Replace\",\"pattern\":{\"Regex\":\"[a-c]+$\"},"
+            "\"content\":\"X\"},{\"type\":\"Fuse\"}]}",
+            "{\"?\":0,\"dabc\":1,\"ad\":2,\"c\":3}", IDS(1, 2, 3), "dXadX");
+}
+
 /* 200,000 added tokens load and match in reasonable time. */
 static void test_many_added(void **state UNUSED) {
     struct buf added = {0}, text = {0};
@@ -343,7 +413,8 @@ int main(void) {
         cmocka_unit_test(test_template),    cmocka_unit_test(test_bad_json),
         cmocka_unit_test(test_names),       cmocka_unit_test(test_model),
         cmocka_unit_test(test_added_flags), cmocka_unit_test(test_steps),
-        cmocka_unit_test(test_many_added),
+        cmocka_unit_test(test_many_added),  cmocka_unit_test(test_patterns),
+        cmocka_unit_test(test_models),      cmocka_unit_test(test_decoders),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
