@@ -17,10 +17,12 @@
 
 const struct conf_flag apart_flag_rows[] = {
     /* 22.2, in its order: not in this version */
-    REFUSED("http2", CONF_BOOL, "this version speaks HTTP/1.1; put a proxy that speaks HTTP/2 in front of it"),
+    REFUSED("http2", CONF_BOOL,
+            "this version speaks HTTP/1.1; put a proxy that speaks HTTP/2 in front of it"),
     ONLY("stream-interval", NULL, CONF_INT, "1", "every step is an event of its own in this version"),
-    REFUSED("structured-outputs-config", CONF_JSON,
-            "take --guided-decoding-disable-any-whitespace and --guided-decoding-disable-additional-properties"),
+    REFUSED(
+        "structured-outputs-config", CONF_JSON,
+        "take --guided-decoding-disable-any-whitespace and --guided-decoding-disable-additional-properties"),
     REFUSED("allowed-local-media-path", CONF_STR, NO_MEDIA),
     REFUSED("allowed-media-domains", CONF_LIST, NO_MEDIA),
     REFUSED("allowed-media-cidr", CONF_LIST, NO_MEDIA),
@@ -33,7 +35,7 @@ const struct conf_flag apart_flag_rows[] = {
     IGNORED("gpu-memory-utilization", CONF_FLOAT,
             "there is no GPU; --kv-cache-memory-bytes sets the memory of the KV cache"),
     ONLY("data-parallel-size", "-dp", CONF_INT, "1", "weir serve --workers N starts several workers"),
-    IGNORED("disable-custom-all-reduce", CONF_BOOL, "a worker has one rank, which reduces nothing"),
+    IGNORED("disable-custom-all-reduce", CONF_BOOL, "ranks on CPUs reduce in shared memory"),
     REFUSED("quantization", CONF_STR, "no scheme is in this version"),
     REFUSED("otlp-traces-endpoint", CONF_STR, "traces are not exported in this version"),
     REFUSED("kv-transfer-config", CONF_JSON, NO_KV_TRANSFER),
@@ -79,7 +81,7 @@ const struct conf_flag apart_flag_rows[] = {
     IGNORED("disable-frontend-multiprocessing", CONF_BOOL,
             "the router is one process; --threads sets its loops"),
     IGNORED("api-server-count", CONF_INT, "the router is one process; --threads sets its loops"),
-    IGNORED("distributed-executor-backend", CONF_STR, "a worker has one rank"),
+    IGNORED("distributed-executor-backend", CONF_STR, "a worker starts its ranks itself"),
     IGNORED("swap-space", CONF_FLOAT, "preempted requests are computed again, not swapped"),
     ONLY("cpu-offload-gb", NULL, CONF_FLOAT, "0|0.0", "weights are not offloaded"),
     IGNORED("prefix-caching-hash-algo", CONF_STR, "blocks are always named by SHA-256"),
@@ -108,7 +110,7 @@ const struct conf_flag apart_flag_rows[] = {
     REFUSED("middleware", CONF_LIST, "the router runs no Python"),
     REFUSED("tool-parser-plugin", CONF_STR, "the router runs no Python"),
     REFUSED("skip-tokenizer-init", CONF_BOOL, "the router always tokenises"),
-    REFUSED("enable-expert-parallel", CONF_BOOL, "a worker has one rank"),
+    REFUSED("enable-expert-parallel", CONF_BOOL, "the ranks of a worker share every expert"),
     REFUSED("headless", CONF_BOOL, "start weir-worker for an engine without HTTP"),
     REFUSED("kv-events-config", CONF_JSON, "KV events go to Weir's routers only"),
 };

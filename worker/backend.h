@@ -24,7 +24,7 @@
 #include "common/base.h"
 
 #define BE_ABI 1u
-enum { KV_BLOCK_TOKENS = 16, BE_GROUPS_MAX = 4, BE_AXES_MAX = 4, BE_ERR_BYTES = 256 };
+enum { KV_BLOCK_TOKENS = 16, BE_GROUPS_MAX = 4, BE_AXES_MAX = 4, BE_ERR_BYTES = 256, BE_RANKS_MAX = 32 };
 
 enum dtype {
     DT_NONE = 0,
@@ -47,11 +47,23 @@ struct be_kv;  /* the block pool of one cache group */
 
 /* ---- start-up --------------------------------------------------------------------------------- */
 
+/* be_group: heads the memory that the ranks of a group share on a host. The worker makes it, zero, maps it in
+ * every rank, and keeps it until the last handle is closed; what follows the head is the backend's. Whoever
+ * watches over the ranks and finds one gone writes `why`, then sets `failed`, once: a backend that waits for
+ * other ranks then gives up, and `wait` says why. Words are accessed by __atomic operations: processes share
+ * them. */
+struct be_group {
+    uint32_t failed;
+    char why[BE_ERR_BYTES];
+    /* [rank] times that it has come to where it waits for others: tells who holds up the rest */
+    uint32_t reached[BE_RANKS_MAX];
+};
+
 struct be_config {
     int device_index;
     int n_threads;          /* CPU compute threads; 0: cores that this process may use */
     int rank, n_ranks;      /* of the tensor-parallel group */
-    const char *group_name; /* names the group's shared memory; NULL when n_ranks is 1 */
+    struct be_group *group; /* shared memory of group_bytes(); NULL when n_ranks is 1, or for group_uid */
     const void *group_uid;  /* NCCL's unique id, n_ranks > 1 on GPUs */
     size_t group_uid_bytes;
     enum dtype compute;    /* type of activations on a GPU; a CPU always uses f32 */
@@ -61,6 +73,7 @@ struct be_config {
     uint32_t n_vocab;    /* columns of logits */
     bool deterministic;  /* a GPU too keeps the order of sums independent of the batch */
     bool eager;          /* no captured graphs */
+    uint32_t n_reduce_cols; /* n_ranks > 1: columns of the widest result with reduce, or of a sharded table */
 };
 
 struct be_info {
@@ -152,6 +165,10 @@ struct op_embed {
     float scale; /* 0 means 1 */
     struct be_norm norm;
     uint32_t cols;
+    /* sharded: tokens holds rows row0 .. of the vocabulary, and each id's row comes from the rank that has
+     * it. Without positions, types and norm. */
+    bool sharded;
+    uint32_t row0;
 };
 
 enum rope_kind { ROPE_NONE = 0, ROPE_NEOX, ROPE_INTERLEAVED };
@@ -238,6 +255,10 @@ struct op_logits {
     const struct be_w *bias;
     float scale;   /* 0 means 1 */
     float softcap; /* 0: none */
+    /* sharded: w gives columns col0 .. of the logits, the other ranks' weights the others. The rows may then
+     * lie in memory that the ranks share: logits_put is seen by all. */
+    bool sharded;
+    uint32_t col0;
 };
 
 /* ---- sampling --------------------------------------------------------------------------------- */
@@ -368,6 +389,10 @@ struct be_ops {
     /* wait: until everything enqueued so far is done. 0, or nonzero with err filled: the device failed or
      * a rank of the group is gone, and the handle is only good for close. */
     int (*wait)(struct be *b, char err[BE_ERR_BYTES]);
+
+    /* group_bytes: of the memory that the ranks of a group opened with cfg share, struct be_group included.
+     * NULL: the backend's ranks do not meet in memory. */
+    size_t (*group_bytes)(const struct be_config *cfg);
 };
 
 /* The CPU's tables, and the loader of a shared object's. */

@@ -242,6 +242,8 @@ static void copy_blocks(struct engine *e, const struct step_plan *p) {
         uint32_t g = p->copies[i].group;
         for (n = 0; i + n < p->n_copies && p->copies[i + n].group == g; n++)
             e->copies[n] = (struct be_copy){.src = p->copies[i + n].src, .dst = p->copies[i + n].dst};
+        if (e->opts.model.copies)
+            e->opts.model.copies(e->opts.model.arg, g, e->copies, n);
         e->opts.ops->kv_copy(e->opts.be, e->kv[g], e->copies, n);
     }
 }

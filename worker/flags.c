@@ -27,6 +27,12 @@ static const struct conf_flag own_rows[] = {
      .max = 1e9,
      .offset = offsetof(struct worker_opts, drain_timeout_s),
      .help = "seconds that running requests have after SIGTERM; routers then take them elsewhere [30]"},
+    {.name = "rank",
+     .kind = CONF_INT,
+     .min = 0,
+     .max = 31,
+     .offset = offsetof(struct worker_opts, rank),
+     .help = "this process is that rank of a worker with several; weir-worker uses it [0]"},
 };
 
 void worker_opts_init(struct worker_opts *o) {

@@ -77,7 +77,7 @@ static void send_info(struct io *io, struct link_conn *c) {
         FACT(max_batched_tokens, f->max_batched_tokens);
         FACT(priority_scheduling, f->priority_scheduling);
         FACT(prefix_caching, f->prefix_caching);
-        FACT(tensor_parallel, 1);
+        FACT(tensor_parallel, MAX(f->n_ranks, 1u));
         FACT(ready_ms, f->ready_ms);
         FACT(max_logprobs, f->max_logprobs);
 #undef FACT

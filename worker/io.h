@@ -42,6 +42,7 @@ struct io_facts {
     uint32_t eos[16];
     uint32_t n_eos;
     uint32_t ready_ms;
+    uint32_t n_ranks;            /* 0: as 1 */
     const struct pooler *pooler; /* NULL: the model generates */
     const struct plugins *plugins; /* logits processors; NULL: none */
     uint32_t n_token_types;      /* token types are below it; 0: there are none */

@@ -13,6 +13,7 @@
 #include "worker/cpu/team.h"
 #include "worker/device.h"
 #include "worker/file.h"
+#include "worker/load_impl.h"
 #include "worker/procs.h"
 
 enum { MASK_THREADS_MAX = 8 };
@@ -205,7 +206,7 @@ enum rc load_files(struct load *l, const char *model, const struct worker_flags 
     const char *task = NULL;
     enum pool_task pools = 0;
     enum rc rc = worker_flags_task(f, &task, e);
-    if (rc == RC_OK)
+    if (rc == RC_OK && !l->rank)
         rc = plugins_load(&l->plugins, &f->plugins, e);
     l->facts.plugins = l->plugins;
     if (rc == RC_OK)
@@ -275,10 +276,9 @@ static enum rc check_memory(const struct load *l, enum dtype dt, struct err *e) 
                    dt == DT_F32 ? ", or --dtype bfloat16" : "");
 }
 
-/* kv_budget: bytes for the KV pool: as asked, else a quarter of what is free after loading, shared with the
- * workers that start beside this one, and never more
- * than the sequences that may run at once could fill. Pages are taken from the system when they are first
- * written. */
+/* kv_budget: bytes for the KV pool of a rank: as asked, else a quarter of what is free after loading, shared
+ * with the workers that start beside this one and with this one's ranks, and never more than the sequences
+ * that may run at once could fill. Pages are taken from the system when they are first written. */
 static uint64_t kv_budget(const struct load *l, const struct worker_flags *f, uint64_t block_bytes,
                           uint32_t n_seqs) {
     if (f->kv_cache_memory_bytes)
@@ -287,7 +287,8 @@ static uint64_t kv_budget(const struct load *l, const struct worker_flags *f, ui
     l->ops->info(l->be, &now);
     uint64_t blocks =
         (uint64_t)n_seqs * ((l->facts.max_model_len + KV_BLOCK_TOKENS - 1) / KV_BLOCK_TOKENS + 1);
-    return MIN(now.memory_free_bytes / 4 / MAX(l->n_sharing, 1), blocks * block_bytes);
+    return MIN(now.memory_free_bytes / 4 / MAX(l->n_sharing, 1) / (uint64_t)f->tensor_parallel,
+               blocks * block_bytes);
 }
 
 /* check_kv_memory: pages come when they are first written, so the system would grant any size and kill the
@@ -296,12 +297,12 @@ static enum rc check_kv_memory(const struct load *l, const struct worker_flags *
     struct be_info now;
     l->ops->info(l->be, &now);
     uint64_t most = f->n_blocks_override ? now.memory_total_bytes : now.memory_free_bytes;
-    if (l->kv_bytes <= most)
+    uint64_t all = l->kv_bytes * (uint64_t)f->tensor_parallel;
+    if (all <= most)
         return RC_OK;
     return err_set(e, RC_INVALID, "kv_cache_memory_bytes",
                    "the KV cache would take %.1f GiB and the machine has %.1f GiB%s: lower %s",
-                   (double)l->kv_bytes / (double)GIB, (double)most / (double)GIB,
-                   f->n_blocks_override ? "" : " free",
+                   (double)all / (double)GIB, (double)most / (double)GIB, f->n_blocks_override ? "" : " free",
                    f->n_blocks_override ? "--num-gpu-blocks-override" : "--kv-cache-memory-bytes");
 }
 
@@ -333,25 +334,93 @@ static uint32_t logprobs_mode(const char *word) {
     return BE_RAW_LOGPROBS;
 }
 
-static enum rc open_device(struct load *l, const struct worker_flags *f, enum dtype dt, uint32_t n_tokens,
-                           uint32_t n_seqs, struct err *e) {
+struct load_sizes load_sizes_of(const struct load *l, const struct worker_flags *f) {
+    struct load_sizes z = {.dt = parse_dtype(f->dtype, l->config.dtype),
+                           .n_ranks = (uint32_t)f->tensor_parallel};
+    z.kv = strcmp(f->kv_cache_dtype, "auto") ? parse_dtype(f->kv_cache_dtype, l->config.dtype) : z.dt;
+    z.n_seqs = f->max_num_seqs ? (uint32_t)f->max_num_seqs : SEQS_DEFAULT;
+    z.n_tokens = f->max_num_batched_tokens ? (uint32_t)f->max_num_batched_tokens : TOKENS_MAX_CPU;
+    z.n_tokens = MAX(z.n_tokens, z.n_seqs); /* a step of decodes alone must fit */
+    if (hf_is_encoder(&l->config) && !f->max_num_batched_tokens)
+        z.n_tokens = MAX(z.n_tokens, l->facts.max_model_len); /* a text is computed in one step */
+    z.n_rows = MIN(MAX(z.n_seqs, z.n_tokens), ROWS_MAX);
+    int cores = team_cores(), threads = f->threads ? (int)f->threads : cores;
+    z.n_threads = MAX(1, threads / (int)z.n_ranks);
+    z.may_spin = z.n_threads * (int)z.n_ranks <= cores;
+    return z;
+}
+
+struct be_config load_device_config(const struct load *l, const struct worker_flags *f,
+                                    const struct load_sizes *z, uint32_t rank) {
+    return (struct be_config){.n_threads = z->n_threads,
+                              .rank = (int)rank,
+                              .n_ranks = (int)z->n_ranks,
+                              .compute = l->ops == &cpu_ops ? DT_F32 : z->dt,
+                              .n_tokens_max = z->n_tokens,
+                              .n_seqs_max = z->n_seqs,
+                              .n_rows_max = z->n_rows,
+                              .n_vocab = l->config.vocab,
+                              .deterministic = f->deterministic,
+                              .eager = f->eager,
+                              .n_reduce_cols = l->config.hidden};
+}
+
+enum rc load_device_open(struct load *l, const struct be_config *cfg, struct err *e) {
     char why[BE_ERR_BYTES] = "";
-    enum rc rc = device_ops(f->device, &l->ops, e);
-    if (rc != RC_OK)
-        return rc;
-    struct be_config cfg = {.n_threads = (int)f->threads,
-                            .n_ranks = 1,
-                            .compute = l->ops == &cpu_ops ? DT_F32 : dt,
-                            .n_tokens_max = n_tokens,
-                            .n_seqs_max = n_seqs,
-                            .n_rows_max = MIN(MAX(n_seqs, n_tokens), ROWS_MAX),
-                            .n_vocab = l->config.vocab,
-                            .deterministic = f->deterministic,
-                            .eager = f->eager};
-    if (l->ops->open(&l->be, &cfg, why))
+    if (l->ops->open(&l->be, cfg, why))
         return err_set(e, RC_UNAVAILABLE, "device", "%s: %s", l->ops->name, why);
     l->ops->info(l->be, &l->device);
     return RC_OK;
+}
+
+struct model_opts load_model_opts(const struct load *l, const struct load_sizes *z, uint32_t rank) {
+    return (struct model_opts){.ops = l->ops,
+                               .be = l->be,
+                               .rank = rank,
+                               .n_ranks = z->n_ranks,
+                               .weights = z->dt,
+                               .kv = z->kv,
+                               .max_len = l->facts.max_model_len,
+                               .n_tokens_max = z->n_tokens,
+                               .pools = l->pooler != NULL,
+                               .dummy = !l->weights};
+}
+
+struct tp_limits load_limits(const struct load *l, const struct load_sizes *z, uint32_t n_groups) {
+    return (struct tp_limits){.n_tokens_max = z->n_tokens,
+                              .n_seqs_max = z->n_seqs,
+                              .n_rows_max = z->n_rows,
+                              .n_vocab = l->config.vocab,
+                              .max_len = l->facts.max_model_len,
+                              .n_groups = n_groups};
+}
+
+/* start_ranks: of a group, before this rank loads, so that all load at once. */
+static enum rc start_ranks(struct load *l, const struct worker_flags *f, const struct load_sizes *z,
+                           struct be_config *cfg, uint32_t n_groups, struct err *e) {
+    struct conf_list argv = {0};
+    if (!l->ops->group_bytes)
+        return err_set(e, RC_UNSUPPORTED, "tensor-parallel-size", "the %s backend runs on one rank",
+                       l->ops->name);
+    argv.v = xcalloc(2, sizeof *argv.v);
+    argv.v[argv.n++] = xstrdup("weir-worker");
+    argv.v[argv.n++] = xstrdup(l->dir);
+    worker_flags_argv(f, &argv);
+    struct tp_opts o = {.n_ranks = z->n_ranks,
+                        .argc = (int)argv.n,
+                        .argv = argv.v,
+                        .group_bytes = l->ops->group_bytes(cfg),
+                        .limits = load_limits(l, z, n_groups),
+                        .may_spin = z->may_spin,
+                        .on_gone = l->on_gone,
+                        .arg = l->on_gone_arg};
+    enum rc rc = tp_lead(&l->tp, &o, e);
+    for (size_t i = 0; i < argv.n; i++)
+        free(argv.v[i]);
+    free(argv.v);
+    if (rc == RC_OK)
+        cfg->group = tp_group(l->tp);
+    return rc;
 }
 
 static void forward(void *arg, const struct batch *b) {
@@ -360,6 +429,22 @@ static void forward(void *arg, const struct batch *b) {
 
 static void hidden(void *arg, uint32_t row0, uint32_t n, float *dst) {
     model_hidden(arg, row0, n, dst);
+}
+
+/* Of a group's rank 0: the others are told first. */
+static void forward_all(void *arg, const struct batch *b) {
+    struct load *l = arg;
+    tp_step(l->tp, b);
+    model_forward(l->model, b);
+    tp_settle(l->tp);
+}
+
+static void hidden_all(void *arg, uint32_t row0, uint32_t n, float *dst) {
+    model_hidden(((struct load *)arg)->model, row0, n, dst);
+}
+
+static void copies_all(void *arg, uint32_t group, const struct be_copy *copies, uint32_t n) {
+    tp_copies(((struct load *)arg)->tp, group, copies, n);
 }
 
 static void open_constraints(struct load *l, const struct grammar_flags *f, struct engine_opts *o) {
@@ -381,51 +466,52 @@ static void open_constraints(struct load *l, const struct grammar_flags *f, stru
 enum rc load_model(struct load *l, const struct worker_flags *f, struct engine_opts *o,
                    void (*progress)(void *arg, uint64_t done, uint64_t total), void *progress_arg,
                    struct err *e) {
-    enum dtype dt = parse_dtype(f->dtype, l->config.dtype);
-    enum dtype kv = strcmp(f->kv_cache_dtype, "auto") ? parse_dtype(f->kv_cache_dtype, l->config.dtype) : dt;
-    uint32_t n_seqs = f->max_num_seqs ? (uint32_t)f->max_num_seqs : SEQS_DEFAULT;
-    uint32_t n_tokens = f->max_num_batched_tokens ? (uint32_t)f->max_num_batched_tokens : TOKENS_MAX_CPU;
-    n_tokens = MAX(n_tokens, n_seqs); /* a step of decodes alone must fit */
-    if (hf_is_encoder(&l->config) && !f->max_num_batched_tokens)
-        n_tokens = MAX(n_tokens, l->facts.max_model_len); /* a text is computed in one step */
-    enum rc rc = open_device(l, f, dt, n_tokens, n_seqs, e);
-    if (rc == RC_OK)
-        rc = check_memory(l, dt, e);
-    if (rc != RC_OK)
-        return rc;
-    struct model_opts mo = {.ops = l->ops,
-                            .be = l->be,
-                            .n_ranks = 1,
-                            .weights = dt,
-                            .kv = kv,
-                            .max_len = l->facts.max_model_len,
-                            .n_tokens_max = n_tokens,
-                            .pools = l->pooler != NULL,
-                            .dummy = !l->weights,
-                            .progress = progress,
-                            .progress_arg = progress_arg};
-    rc = model_load(&l->model, &l->config, l->weights, &mo, e);
-    if (rc != RC_OK)
-        return rc;
+    struct load_sizes z = load_sizes_of(l, f);
     struct cache_group_spec groups[BE_GROUPS_MAX];
+    enum rc rc = device_ops(f->device, &l->ops, e);
+    if (rc != RC_OK)
+        return rc;
+    struct model_opts mo = load_model_opts(l, &z, 0);
+    struct be_config cfg = load_device_config(l, f, &z, 0);
+    mo.progress = progress;
+    mo.progress_arg = progress_arg;
+    o->n_groups = model_groups(&l->config, &mo, groups);
+    if (z.n_ranks > 1)
+        rc = model_check(&l->config, &mo, e);
+    if (rc == RC_OK && z.n_ranks > 1)
+        rc = start_ranks(l, f, &z, &cfg, o->n_groups, e);
+    if (rc == RC_OK)
+        rc = load_device_open(l, &cfg, e);
+    if (rc == RC_OK)
+        rc = check_memory(l, z.dt, e);
+    mo.be = l->be;
+    if (rc == RC_OK)
+        rc = model_load(&l->model, &l->config, l->weights, &mo, e);
+    if (rc == RC_OK && l->tp)
+        rc = tp_await_loaded(l->tp, e);
+    if (rc != RC_OK)
+        return rc;
     o->ops = l->ops;
     o->be = l->be;
     o->model =
         (struct engine_model){.forward = forward, .arg = l->model, .hidden = l->pooler ? hidden : NULL};
+    if (l->tp)
+        o->model = (struct engine_model){
+            .forward = forward_all, .arg = l, .hidden = l->pooler ? hidden_all : NULL, .copies = copies_all};
     o->pooler = l->pooler;
     o->hidden = l->config.hidden;
     o->bidirectional = hf_is_encoder(&l->config);
-    o->n_groups = model_groups(&l->config, &mo, groups);
     o->groups = groups;
     o->n_vocab = l->config.vocab;
     o->max_len = l->facts.max_model_len;
-    o->n_tokens_max = n_tokens;
-    o->n_rows_max = MIN(MAX(n_seqs, n_tokens), ROWS_MAX);
-    o->n_seqs_max = n_seqs;
+    o->n_tokens_max = z.n_tokens;
+    o->n_rows_max = z.n_rows;
+    o->n_seqs_max = z.n_seqs;
     o->token_budget = (uint32_t)f->max_num_batched_tokens;
-    o->n_cpu_threads = l->ops != &cpu_ops ? 0 : f->threads ? (uint32_t)f->threads : (uint32_t)team_cores();
+    /* Ranks that share cores wait for each other: then only the clock tells how long a step takes. */
+    o->n_cpu_threads = l->ops != &cpu_ops || (l->tp && !z.may_spin) ? 0 : (uint32_t)z.n_threads;
     o->long_prefill_tokens = (uint32_t)f->long_prefill_threshold;
-    o->n_requests_max = 8 * n_seqs + 4096;
+    o->n_requests_max = 8 * z.n_seqs + 4096;
     o->n_routers_max = IO_ROUTERS_MAX;
     o->policy = strcmp(f->scheduling_policy, "priority") ? SCHED_FCFS : SCHED_PRIORITY;
     o->prefix_cache = f->prefix_caching && !o->bidirectional;
@@ -436,13 +522,20 @@ enum rc load_model(struct load *l, const struct worker_flags *f, struct engine_o
     if (!l->pooler)
         open_constraints(l, &f->grammar, o);
     rc = size_pools(l, f, o, e);
+    if (rc == RC_OK && l->tp)
+        tp_pools(l->tp, o->n_blocks, o->n_groups);
     if (rc == RC_OK)
         rc = engine_new(&l->engine, o, e);
     o->groups = NULL;
     if (rc != RC_OK)
         return rc;
-    snprintf(l->dtype_name, sizeof l->dtype_name, "%s", dtype_word(dt));
-    snprintf(l->kv_dtype_name, sizeof l->kv_dtype_name, "%s", dtype_word(kv));
+    snprintf(l->dtype_name, sizeof l->dtype_name, "%s", dtype_word(z.dt));
+    snprintf(l->kv_dtype_name, sizeof l->kv_dtype_name, "%s", dtype_word(z.kv));
+    if (l->tp) {
+        size_t n = strlen(l->device.name);
+        snprintf(l->device.name + n, sizeof l->device.name - n, ", %u ranks", z.n_ranks);
+    }
+    l->facts.n_ranks = z.n_ranks;
     l->facts.device = l->device.name;
     l->facts.dtype = l->dtype_name;
     l->facts.kv_dtype = l->kv_dtype_name;
@@ -456,6 +549,7 @@ enum rc load_model(struct load *l, const struct worker_flags *f, struct engine_o
 
 void load_free(struct load *l) {
     engine_free(l->engine);
+    tp_end(l->tp);            /* the engine was freed: it tells them nothing any more */
     plugins_free(l->plugins); /* no state is left: the engine was freed */
     constraints_free(l->constraints);
     pooler_free(l->pooler);

@@ -30,6 +30,11 @@ struct load {
     char dtype_name[16], kv_dtype_name[16];
     struct be_info device;
     uint64_t kv_bytes;
+    struct tp *tp; /* the other ranks; NULL: there are none */
+    uint32_t rank; /* of this process; only 0 has an engine */
+    /* on_gone: see tp_opts; set by the caller before load_model. */
+    void (*on_gone)(void *arg, const char *why);
+    void *on_gone_arg;
     uint32_t n_sharing; /* workers that share the machine's memory, this one included; 0: alone */
 };
 
@@ -43,6 +48,9 @@ MUST_USE enum rc load_files(struct load *l, const char *model, const struct work
 MUST_USE enum rc load_model(struct load *l, const struct worker_flags *f, struct engine_opts *engine,
                             void (*progress)(void *arg, uint64_t done, uint64_t total), void *progress_arg,
                             struct err *e);
+/* load_follow: what a rank above 0 does: loads its shard, follows rank 0, and returns the exit status of the
+ * process when rank 0 says that it is over. l is zero but for rank. */
+int load_follow(struct load *l, const char *model, const struct worker_flags *f);
 /* load_free: frees everything, the engine (stopped) included; assets not taken by io too. */
 void load_free(struct load *l);
 

@@ -82,6 +82,17 @@ static void on_progress(void *arg, uint64_t done, uint64_t total) {
     io_progress(w->io, done, total);
 }
 
+/* on_gone: a rank of the group is gone, and the model with it. The end is that of a worker that dies:
+ * connections close, routers replay or report, and the supervisor starts another. On the thread that watches
+ * the ranks, while others may wait for ever. */
+static void on_gone(void *arg, const char *why) {
+    struct worker *w = arg;
+    LOG(LOG_ERROR, "a rank is gone", F_STR("reason", why));
+    io_failed(w->io, why);
+    io_flush(w->io, FLUSH_MS / 5);
+    _exit(1);
+}
+
 /* on_sigbus: a mapped file lost its pages. Nothing can be saved: one line, and the end. */
 static void on_sigbus(int sig) {
     static const char line[] = "weir-worker: a model file was cut short or could not be read while mapped\n";
@@ -122,6 +133,8 @@ static enum rc start_engine(struct worker *w, struct err *e) {
                             .on_control = on_control,
                             .on_drained = on_drained,
                             .on_failed = on_failed};
+    w->load.on_gone = on_gone;
+    w->load.on_gone_arg = w;
     enum rc rc = load_model(&w->load, &w->o.w, &o, on_progress, w, e);
     if (rc == RC_OK)
         rc = engine_start(w->load.engine, e);
@@ -193,6 +206,8 @@ static enum rc check_flags(const struct worker_opts *o, struct err *e) {
     if (!o->w.chunked_prefill)
         return err_set(e, RC_UNSUPPORTED, "enable-chunked-prefill",
                        "--no-enable-chunked-prefill: prompts may always span steps");
+    if (o->w.mock && o->w.tensor_parallel > 1)
+        return err_set(e, RC_INVALID, "tensor-parallel-size", "--mock has no ranks");
     for (size_t i = 0; i < o->listen.n; i++) {
         enum rc rc = link_check_url(o->listen.v[i], e);
         if (rc != RC_OK)
@@ -349,6 +364,15 @@ static int run(struct worker *w, const char *model) {
     w->load.n_sharing = (uint32_t)w->o.n_sharing;
     if (w->o.w.threads == 0 && w->o.n_sharing > 1)
         w->o.w.threads = MAX(sysconf(_SC_NPROCESSORS_ONLN) / w->o.n_sharing, 1);
+    w->load.rank = (uint32_t)w->o.rank;
+    if (w->o.rank) {
+        static char name[24]; /* the log keeps it */
+        snprintf(name, sizeof name, "rank %u", w->load.rank);
+        log_set_name(name);
+        close(w->events); /* rank 0 decides about signals; they stay blocked */
+        close(w->signals);
+        return load_follow(&w->load, model, &w->o.w);
+    }
     if ((!w->o.listen.n && default_listen(&w->o.listen, &e) != RC_OK) || start(w, model, &e) != RC_OK) {
         fprintf(stderr, "weir-worker: %s\n", e.msg);
         rc = 1;

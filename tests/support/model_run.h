@@ -1,4 +1,5 @@
-/* model_run.h: a model without an engine, for tests: one sequence, its cache, and the logits of each position. */
+/* model_run.h: a model without an engine, for tests: one sequence, its cache, and the logits of each
+ * position. */
 #ifndef WEIR_TESTS_SUPPORT_MODEL_RUN_H
 #define WEIR_TESTS_SUPPORT_MODEL_RUN_H
 
@@ -15,8 +16,8 @@ struct model_run {
     float *logits; /* [MODEL_RUN_LEN][vocab], by position */
 };
 
-/* model_run_open: set NULL: dummy weights. bc: rank, n_ranks, group and threads are read. Aborts on failure, with
- * the reason. */
+/* model_run_open: set NULL: dummy weights. bc: rank, n_ranks, group and threads are read. Aborts on failure,
+ * with the reason. */
 void model_run_open(struct model_run *r, const struct hf_config *cfg, const struct st_set *set,
                     const struct be_ops *ops, const struct be_config *bc);
 void model_run_close(struct model_run *r);

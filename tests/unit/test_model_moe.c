@@ -1,5 +1,6 @@
-/* Mixtures of experts against Hugging Face transformers: tests/golden/moe, made by scripts/goldens/moe.py. The
- * weights are those of --load-format dummy, and the same ones out of a checkpoint with published names. */
+/* Mixtures of experts against Hugging Face transformers: tests/golden/moe, made by scripts/goldens/moe.py.
+ * The weights are those of --load-format dummy, and the same ones out of a checkpoint with published names.
+ */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -70,8 +71,8 @@ static double check_rows(const struct model_run *r, const json_t *p, uint32_t st
     return worst;
 }
 
-static void check(const json_t *g, const struct hf_config *cfg, const struct st_set *set, const struct be_ops *ops,
-                  const char *name) {
+static void check(const json_t *g, const struct hf_config *cfg, const struct st_set *set,
+                  const struct be_ops *ops, const char *name) {
     struct model_run r;
     double worst = 0;
     const json_t *p;
@@ -172,7 +173,8 @@ static void put_layer(struct file *f, const struct hf_config *c, uint32_t i) {
     }
 }
 
-/* file_open: the model of `c` as model.safetensors in a folder of its own; extra: one more tensor, or NULL. */
+/* file_open: the model of `c` as model.safetensors in a folder of its own; extra: one more tensor, or NULL.
+ */
 static void file_open(struct file *f, const struct hf_config *c, const char *extra) {
     *f = (struct file){.dir = "/tmp/weir-moe-XXXXXX"};
     assert_non_null(mkdtemp(f->dir));
@@ -221,13 +223,18 @@ static void test_checkpoint(void **state) {
 }
 
 /* load_fails: why a model does not load. */
-static void load_fails(const struct hf_config *cfg, const struct st_set *set, uint32_t n_ranks, const char *want) {
+static void load_fails(const struct hf_config *cfg, const struct st_set *set, uint32_t n_ranks,
+                       const char *want) {
     char why[BE_ERR_BYTES] = "";
     struct model *m;
     struct err e = {0};
     struct be *be;
-    struct be_config bc = {
-        .n_threads = 1, .n_ranks = 1, .n_tokens_max = 4, .n_seqs_max = 1, .n_rows_max = 4, .n_vocab = cfg->vocab};
+    struct be_config bc = {.n_threads = 1,
+                           .n_ranks = 1,
+                           .n_tokens_max = 4,
+                           .n_seqs_max = 1,
+                           .n_rows_max = 4,
+                           .n_vocab = cfg->vocab};
     assert_int_equal(cpu_ops.open(&be, &bc, why), 0);
     struct model_opts o = {.ops = &cpu_ops, .be = be, .n_ranks = n_ranks, .n_tokens_max = 4, .dummy = !set};
     assert_int_not_equal(model_load(&m, cfg, set, &o, &e), RC_OK);

@@ -13,6 +13,7 @@
 #define WEIR_WORKER_CPU_BE_H
 
 #include "worker/backend.h"
+#include "worker/cpu/group.h"
 #include "worker/cpu/team.h"
 
 enum { PANEL_COLS = 16 }; /* output columns of a weight that lie together */
@@ -119,10 +120,11 @@ struct be {
     bool avx2;          /* runs AVX2 operations on panels */
     const char *flavor; /* "plain C", "avx2" */
     struct team *team;
+    struct group *group; /* NULL: alone */
     int n_threads;
     uint32_t n_tokens_max, n_seqs_max, n_rows_max, n_vocab, n_vocab_padded;
     struct plan plan;
-    float *logits;      /* [n_rows_max][n_vocab_padded] */
+    float *logits;      /* [n_rows_max][n_vocab_padded]; a group's ranks share them */
     uint32_t n_logits;  /* rows of the last op_logits */
     uint32_t *last_ids; /* [n_rows_max] of the last sample */
     uint32_t n_last_ids;
@@ -151,6 +153,8 @@ void cpu_mem_get(struct be *b, const struct be_mem *m, uint64_t row0, uint64_t n
 void cpu_logits_get(struct be *b, uint32_t row, float *dst);
 void cpu_logits_put(struct be *b, uint32_t row, const float *src);
 int cpu_wait(struct be *b, char err[BE_ERR_BYTES]);
+size_t cpu_group_bytes(const struct be_config *cfg);
+uint32_t cpu_vocab_padded(uint32_t n_vocab);
 
 /* memory.c. cpu_alloc: big, aligned to 64 bytes, on huge pages where the system has them. NULL: no memory. */
 void *cpu_alloc(size_t bytes);

@@ -73,4 +73,5 @@ const struct be_ops cpu_ops = {
     .sample = sample,
     .row_logprobs = row_logprobs,
     .wait = cpu_wait,
+    .group_bytes = cpu_group_bytes,
 };

@@ -324,6 +324,10 @@ void product_run(struct be *b, struct product *p) {
 }
 
 void avx2_gemm(struct be *b, const struct op_gemm *op) {
+    if (op->reduce && b->group) {
+        group_gemm(b, op, avx2_gemm);
+        return;
+    }
     uint32_t n = op->n_rows ? op->n_rows : b->plan.n_tokens;
     uint32_t cols = w_gated(op->w) ? op->w->n_out / 2 : op->w->n_out;
     CHECK(op->y != op->x && op->w->n_experts == 1);
@@ -350,20 +354,26 @@ void avx2_gemm(struct be *b, const struct op_gemm *op) {
 
 void avx2_logits(struct be *b, const struct op_logits *op) {
     const struct plan *plan = &b->plan;
-    CHECK(op->w->n_out == b->n_vocab && !w_gated(op->w) && op->w->n_experts == 1);
+    bool shared = op->sharded && b->group;
+    CHECK(op->col0 <= b->n_vocab && op->w->n_out <= b->n_vocab - op->col0);
+    CHECK((shared || op->w->n_out == b->n_vocab) && !w_gated(op->w) && op->w->n_experts == 1);
+    if (shared)
+        group_meet(b->group); /* nobody reads the last rows any more */
     struct product p = {
         .w = op->w,
         .x = cpu_f32(op->x, plan->n_tokens, op->w->n_in),
         .rows = plan->rows,
         .norm = row_norm_of(&op->norm, op->w->n_in),
-        .y = b->logits,
+        .y = b->logits + op->col0,
         .stride = b->n_vocab_padded,
-        .cols = b->n_vocab,
+        .cols = op->w->n_out,
         .bias = cpu_vector(op->bias, op->w->n_out),
         .scale = op->scale == 0 ? 1.0f : op->scale,
         .softcap = op->softcap,
         .n_rows = plan->n_rows,
     };
     product_run(b, &p);
+    if (shared)
+        group_meet(b->group);
     b->n_logits = plan->n_rows;
 }

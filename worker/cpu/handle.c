@@ -16,9 +16,10 @@ int cpu_err(char err[BE_ERR_BYTES], const char *fmt, ...) {
 }
 
 static int config_check(const struct be_config *cfg, char err[BE_ERR_BYTES]) {
-    if (cfg->n_ranks > 1)
-        return cpu_err(err, "tensor parallel is not in this build: %d ranks asked for, the CPU backend has 1",
-                       cfg->n_ranks);
+    if (cfg->n_ranks > 1 && (!cfg->group || cfg->n_ranks > BE_RANKS_MAX || cfg->rank < 0 ||
+                             cfg->rank >= cfg->n_ranks || cfg->n_reduce_cols == 0))
+        return cpu_err(err, "rank %d of %d: the CPU backend takes 1 to %d ranks that share memory", cfg->rank,
+                       cfg->n_ranks, BE_RANKS_MAX);
     if (cfg->n_threads < 0 || cfg->n_threads > TEAM_THREADS_MAX)
         return cpu_err(err, "%d compute threads asked for; the CPU backend takes 0 (all cores) to %d",
                        cfg->n_threads, TEAM_THREADS_MAX);
@@ -40,9 +41,11 @@ int cpu_open(struct be **out, const struct be_config *cfg, bool avx2, char err[B
     b->n_seqs_max = cfg->n_seqs_max;
     b->n_rows_max = cfg->n_rows_max;
     b->n_vocab = cfg->n_vocab;
-    b->n_vocab_padded = (cfg->n_vocab + PANEL_COLS - 1) / PANEL_COLS * PANEL_COLS;
+    b->n_vocab_padded = cpu_vocab_padded(cfg->n_vocab);
     b->n_threads = cfg->n_threads ? cfg->n_threads : team_cores();
-    b->logits = cpu_alloc((size_t)b->n_rows_max * b->n_vocab_padded * sizeof(float));
+    b->group = cfg->n_ranks > 1 ? group_open(cfg, b->n_threads) : NULL;
+    b->logits = b->group ? group_logits(b->group)
+                         : cpu_alloc((size_t)b->n_rows_max * b->n_vocab_padded * sizeof(float));
     b->last_ids = calloc(MAX(b->n_rows_max, 1u), sizeof *b->last_ids);
     if (!b->logits || !b->last_ids || !plan_init(b)) {
         cpu_close(b);
@@ -68,7 +71,9 @@ void cpu_close(struct be *b) {
     slab_drop(b->slab);
     for (int i = 0; i < N_SCRATCH; i++)
         free(b->scratch[i].data);
-    free(b->logits);
+    if (!b->group)
+        free(b->logits);
+    group_close(b->group);
     free(b->last_ids);
     free(b);
 }
@@ -180,7 +185,13 @@ void cpu_logits_put(struct be *b, uint32_t row, const float *src) {
 }
 
 int cpu_wait(struct be *b, char err[BE_ERR_BYTES]) {
-    (void)b;
-    (void)err;
-    return 0;
+    return b->group && group_why(b->group, err) ? -1 : 0;
+}
+
+uint32_t cpu_vocab_padded(uint32_t n_vocab) {
+    return (n_vocab + PANEL_COLS - 1) / PANEL_COLS * PANEL_COLS;
+}
+
+size_t cpu_group_bytes(const struct be_config *cfg) {
+    return group_bytes(cfg);
 }

@@ -120,7 +120,9 @@ static void group_run(struct be *b, struct moe *m) {
 #define TAKE(at, ptr, n) ((ptr) = (void *)(at), (at) += ((size_t)(n) * sizeof *(ptr) + 63) / 64 * 64)
 
 void avx2_moe(struct be *b, const struct op_moe *op) {
-    uint32_t n = b->plan.n_tokens, cols = op->down->n_out, inner = op->down->n_in, most = MIN(n, ROWS_MAX);
+    bool shared = op->reduce && b->group;
+    uint32_t n = b->plan.n_tokens, cols = op->down->n_out, inner = op->down->n_in;
+    uint32_t most = MIN(n, shared ? GROUP_ROWS : ROWS_MAX);
     moe_check(op, cols);
     const float *x = cpu_f32(op->x, n, cols), *add = op->add ? cpu_f32(op->add, n, cols) : NULL;
     float *y = cpu_f32(op->y, n, cols);
@@ -143,8 +145,13 @@ void avx2_moe(struct be *b, const struct op_moe *op) {
         m.n_rows = MIN(most, n - t);
         m.n_pairs = m.n_rows * op->top_k;
         m.x = x + (size_t)t * cols;
-        m.add = add ? add + (size_t)t * cols : NULL;
-        m.y = y + (size_t)t * cols;
+        m.add = add && !shared ? add + (size_t)t * cols : NULL;
+        m.y = shared ? group_slot(b->group) : y + (size_t)t * cols;
         group_run(b, &m);
+        if (shared)
+            group_sum(b, &(struct group_sum){.y = y + (size_t)t * cols,
+                                             .add = add ? add + (size_t)t * cols : NULL,
+                                             .n_rows = m.n_rows,
+                                             .cols = cols});
     }
 }

@@ -42,4 +42,5 @@ const struct be_ops ref_ops = {
     .sample = ref_sample,
     .row_logprobs = ref_row_logprobs,
     .wait = cpu_wait,
+    .group_bytes = cpu_group_bytes,
 };

@@ -51,8 +51,12 @@ float ref_act(enum act_kind kind, float x) {
 void ref_embed(struct be *b, const struct op_embed *op) {
     const struct plan *p = &b->plan;
     float *y = cpu_f32(op->y, p->n_tokens, op->cols), scale = op->scale == 0 ? 1.0f : op->scale;
-    float *row = cpu_scratch(b, SCRATCH_THREAD, op->cols * sizeof *row);
     CHECK(op->tokens && op->tokens->n_in == op->cols);
+    if (op->sharded && b->group) {
+        group_embed(b, op);
+        return;
+    }
+    float *row = cpu_scratch(b, SCRATCH_THREAD, op->cols * sizeof *row);
     CHECK((!op->positions || op->positions->n_in == op->cols) && (!op->types || op->types->n_in == op->cols));
     for (uint32_t t = 0; t < p->n_tokens; t++, y += op->cols) {
         if (p->embed_row[t]) {
@@ -204,6 +208,10 @@ void ref_rope_row(struct be *b, const struct rope_store *rope, uint32_t t, float
 }
 
 void ref_gemm(struct be *b, const struct op_gemm *op) {
+    if (op->reduce && b->group) {
+        group_gemm(b, op, ref_gemm);
+        return;
+    }
     uint32_t n = op->n_rows ? op->n_rows : b->plan.n_tokens, n_in = op->w->n_in;
     uint32_t cols = w_gated(op->w) ? op->w->n_out / 2 : op->w->n_out;
     CHECK(op->y != op->x && !op->w->panels && op->w->n_experts == 1);
@@ -231,13 +239,18 @@ void ref_logits(struct be *b, const struct op_logits *op) {
     uint32_t n_in = op->w->n_in, n = plan->n_rows;
     const float *x = cpu_f32(op->x, plan->n_tokens, n_in);
     float *rows = cpu_scratch(b, SCRATCH_ROWS, (size_t)n * n_in * sizeof *rows);
-    CHECK(op->w->n_out == b->n_vocab && !w_gated(op->w) && !op->w->panels && op->w->n_experts == 1);
+    bool shared = op->sharded && b->group;
+    CHECK(op->col0 <= b->n_vocab && op->w->n_out <= b->n_vocab - op->col0);
+    CHECK((shared || op->w->n_out == b->n_vocab) && !w_gated(op->w) && !op->w->panels &&
+          op->w->n_experts == 1);
+    if (shared)
+        group_meet(b->group); /* nobody reads the last rows any more */
     for (uint32_t r = 0; r < n; r++)
         ref_norm_row(rows + (size_t)r * n_in, x + (size_t)plan->rows[r] * n_in, n_in, &op->norm);
     struct product p = {
         .w = op->w,
         .x = rows,
-        .y = b->logits,
+        .y = b->logits + op->col0,
         .stride = b->n_vocab_padded,
         .bias = cpu_vector(op->bias, op->w->n_out),
         .n_rows = n,
@@ -245,5 +258,7 @@ void ref_logits(struct be *b, const struct op_logits *op) {
         .softcap = op->softcap,
     };
     product(b, &p);
+    if (shared)
+        group_meet(b->group);
     b->n_logits = n;
 }

@@ -42,6 +42,7 @@ struct moe {
     struct team_queue queue;
 };
 
+/* row_run: row t of x, add and y. */
 static void row_run(const struct moe *m, uint32_t t, float *room) {
     const struct op_moe *op = m->op;
     uint32_t inner = op->down->n_in;
@@ -86,6 +87,18 @@ void ref_moe(struct be *b, const struct op_moe *op) {
         .room_floats = 2 * cols + op->down->n_in + op->n_experts + 2 * op->top_k,
     };
     m.room = cpu_scratch(b, SCRATCH_THREAD, (size_t)b->n_threads * m.room_floats * sizeof *m.room);
-    queue_init(&m.queue, n, 1);
-    team_run(b->team, moe_run, &m);
+    if (!op->reduce || !b->group) {
+        queue_init(&m.queue, n, 1);
+        team_run(b->team, moe_run, &m);
+        return;
+    }
+    struct group_sum s = {.y = m.y, .add = m.add, .cols = cols};
+    for (m.add = NULL; n > 0; n -= s.n_rows, m.x += (size_t)s.n_rows * cols, s.y += (size_t)s.n_rows * cols) {
+        s.n_rows = MIN(n, GROUP_ROWS);
+        m.y = group_slot(b->group);
+        queue_init(&m.queue, s.n_rows, 1);
+        team_run(b->team, moe_run, &m);
+        group_sum(b, &s);
+        s.add += s.add ? (size_t)s.n_rows * cols : 0;
+    }
 }

@@ -181,6 +181,10 @@ static void rows_start(struct be *b, struct rows *a, uint32_t n) {
 
 void avx2_embed(struct be *b, const struct op_embed *op) {
     CHECK(op->tokens && op->tokens->n_in == op->cols);
+    if (op->sharded && b->group) {
+        group_embed(b, op);
+        return;
+    }
     CHECK((!op->positions || op->positions->n_in == op->cols) && (!op->types || op->types->n_in == op->cols));
     struct rows a = {
         .embed = op,

@@ -81,13 +81,21 @@ void moe_block_run(struct model *m, const struct moe_block *b) {
 }
 
 void embed_run(struct model *m) {
-    m->ops->embed(
-        m->be, &(struct op_embed){.y = m->x, .tokens = m->embed, .scale = m->embed_scale, .cols = m->hidden});
+    m->ops->embed(m->be, &(struct op_embed){.y = m->x,
+                                            .tokens = m->embed,
+                                            .scale = m->embed_scale,
+                                            .cols = m->hidden,
+                                            .sharded = m->n_ranks > 1,
+                                            .row0 = m->vocab0});
 }
 
 void head_run(struct model *m) {
-    m->ops->logits(m->be, &(struct op_logits){
-                              .x = m->x, .norm = rms(m, m->norm), .w = m->head, .softcap = m->final_softcap});
+    m->ops->logits(m->be, &(struct op_logits){.x = m->x,
+                                              .norm = rms(m, m->norm),
+                                              .w = m->head,
+                                              .softcap = m->final_softcap,
+                                              .sharded = m->n_ranks > 1,
+                                              .col0 = m->vocab0});
 }
 
 void last_run(struct model *m) {

@@ -6,8 +6,8 @@
  *
  * Tensor parallelism: a rank holds n_heads / n_ranks query heads and the KV heads they use, and mlp / n_ranks
  * columns of the MLP. q, k, v, gate and up are cut by rows, o and down by columns, whose products are summed
- * over the ranks
- * (`reduce`). Embedding, norms and head are whole on every rank.
+ * over the ranks (`reduce`). Of the embedding and the head a rank holds the rows [vocab0, vocab0 + n_vocab),
+ * which need not be as many on all. Norms are whole on every rank.
  */
 #ifndef WEIR_WORKER_MODEL_FAMILY_H
 #define WEIR_WORKER_MODEL_FAMILY_H
@@ -106,6 +106,7 @@ struct model {
     const struct model_family *family;
     uint32_t rank, n_ranks;
     uint32_t hidden, head_dim, mlp; /* mlp: of this rank */
+    uint32_t vocab0, n_vocab;       /* of this rank */
     struct heads heads;
     float rms_eps, attn_scale, rope_scale;
     float norm_offset, embed_scale, attn_softcap, final_softcap; /* Gemma; else 0 */
@@ -118,7 +119,7 @@ struct model {
     struct group_plan groups;
 
     const struct be_w *embed, *norm,
-        *head;                   /* [vocab][hidden], [hidden], [vocab][hidden] (embed itself where tied) */
+        *head; /* [n_vocab][hidden], [hidden], [n_vocab][hidden] (embed itself where tied) */
     const struct be_w *inv_freq; /* [head_dim / 2] */
     struct layer *layers;        /* [n_layers] */
     uint32_t n_layers;

@@ -119,9 +119,10 @@ static enum rc load_mlp(const struct model *m, const struct hf_config *c, struct
 }
 
 static enum rc llama_load(struct model *m, const struct hf_config *c, struct weights *w, struct err *e) {
-    struct tensor embed = end("model.embed_tokens.weight", c->vocab, c->hidden);
+    struct tensor embed =
+        cut_rows(end("model.embed_tokens.weight", c->vocab, c->hidden), m->vocab0, m->n_vocab);
     struct tensor last = norm(end("model.norm.weight", c->hidden, 0));
-    struct tensor head = end("lm_head.weight", c->vocab, c->hidden);
+    struct tensor head = cut_rows(end("lm_head.weight", c->vocab, c->hidden), m->vocab0, m->n_vocab);
     enum rc rc = weights_pack(w, BE_W_EMBED, &embed, 1, &m->embed, e);
     for (uint32_t i = 0; i < c->n_layers && !rc; i++) {
         rc = load_attn(m, c, w, i, &m->layers[i].attn, e);

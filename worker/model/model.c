@@ -99,7 +99,7 @@ static bool has_mlp(const struct hf_config *c) {
     return !c->moe.n_experts;
 }
 
-static enum rc check_opts(const struct hf_config *c, const struct model_opts *o, struct err *e) {
+enum rc model_check(const struct hf_config *c, const struct model_opts *o, struct err *e) {
     uint32_t n = MAX(o->n_ranks, 1u), len = max_len(c, o);
     CHECK(o->rank < n && o->n_tokens_max > 0);
     if (!o->ops->embed || !o->ops->gemm || !o->ops->attn || !o->ops->logits || (c->moe.n_experts && !o->ops->moe))
@@ -114,6 +114,9 @@ static enum rc check_opts(const struct hf_config *c, const struct model_opts *o,
         return err_set(e, RC_INVALID, "tensor-parallel-size",
                        "%u heads, %u KV heads and %u MLP columns cannot be shared by %u ranks evenly",
                        c->n_heads, c->n_kv_heads, c->mlp, n);
+    if (c->vocab < n)
+        return err_set(e, RC_INVALID, "tensor-parallel-size",
+                       "a vocabulary of %u cannot be shared by %u ranks", c->vocab, n);
     if (c->rope.kind == HF_ROPE_DYNAMIC && len > c->max_positions)
         return err_set(e, RC_UNSUPPORTED, "max-model-len",
                        "dynamic rope scaling is supported up to max_position_embeddings, %u",
@@ -138,6 +141,8 @@ static void set_shape(struct model *m, const struct hf_config *c, const struct m
     m->moe.mlp = c->moe.mlp / m->n_ranks;
     m->moe.renorm = c->moe.renorm;
     m->heads = heads_of(c, m->rank, m->n_ranks);
+    m->vocab0 = (uint32_t)((uint64_t)c->vocab * m->rank / m->n_ranks);
+    m->n_vocab = (uint32_t)((uint64_t)c->vocab * (m->rank + 1) / m->n_ranks) - m->vocab0;
     m->rms_eps = c->rms_eps;
     m->attn_scale = c->attn_scale > 0 ? c->attn_scale : 1.0f / sqrtf((float)c->head_dim);
     m->norm_offset = c->norm_offset;
@@ -214,7 +219,7 @@ static enum rc load_rope(struct model *m, const struct hf_config *c, const struc
 enum rc model_load(struct model **out, const struct hf_config *cfg, const struct st_set *set,
                    const struct model_opts *o, struct err *e) {
     CHECK(o->dummy == !set);
-    enum rc rc = check_opts(cfg, o, e);
+    enum rc rc = model_check(cfg, o, e);
     if (rc)
         return rc;
     struct model *m = xcalloc(1, sizeof *m);

@@ -29,6 +29,9 @@ struct model_opts {
     void *progress_arg;
 };
 
+/* model_check: what model_load would refuse of cfg and opts before it reads a tensor: sizes that the ranks
+ * cannot share evenly, a context that is too long, an operation that the backend lacks. */
+MUST_USE enum rc model_check(const struct hf_config *cfg, const struct model_opts *o, struct err *e);
 /* model_load: RC_INVALID names a missing tensor or a wrong shape, or options that do not go with the config;
  * RC_UNSUPPORTED a type, or a tensor of the layers that this graph would leave unused; RC_IO no memory. */
 MUST_USE enum rc model_load(struct model **out, const struct hf_config *cfg, const struct st_set *set,

@@ -1,8 +1,8 @@
 /* moe.c: the experts of Mixtral and Qwen3-MoE: names of tensors, and their shards.
  *
- * Published checkpoints hold each expert's matrices apart. A rank takes moe.mlp rows of every gate and up and as
- * many columns of every down, so the ranks of a token's experts always have the same work. The router stays f32
- * and whole: every rank chooses the same experts.
+ * Published checkpoints hold each expert's matrices apart. A rank takes moe.mlp rows of every gate and up and
+ * as many columns of every down, so the ranks of a token's experts always have the same work. The router
+ * stays f32 and whole: every rank chooses the same experts.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,7 +13,8 @@
 struct names {
     const char *router, *expert, *gate, *up, *down;
 };
-static const struct names mixtral = {"block_sparse_moe.gate.weight", "block_sparse_moe.experts", "w1", "w3", "w2"};
+static const struct names mixtral = {"block_sparse_moe.gate.weight", "block_sparse_moe.experts", "w1", "w3",
+                                     "w2"};
 static const struct names qwen = {"mlp.gate.weight", "mlp.experts", "gate_proj", "up_proj", "down_proj"};
 
 static struct tensor at(uint32_t layer, const char *suffix, uint32_t rows, uint32_t cols) {
