@@ -77,9 +77,18 @@ NORMALIZERS = [
     normalizers.NFC, normalizers.NFD, normalizers.NFKC, normalizers.NFKD, normalizers.Lowercase, normalizers.StripAccents, normalizers.Nmt,
     lambda: normalizers.Strip(left=True, right=False), lambda: normalizers.Strip(left=False, right=True), normalizers.Strip,
     lambda: normalizers.Prepend("\u2581"), lambda: normalizers.Replace(" ", "\u2581"), lambda: normalizers.Replace(Regex(" {2,}"), " "),
-    lambda: normalizers.Replace(Regex("\\s+"), " "), lambda: normalizers.Replace("th", ""), lambda: normalizers.Replace("e", "\u00e9e"),
+    lambda: normalizers.Replace(Regex("\\s+"), " "), lambda: normalizers.Replace(Regex("(?<=e)r|x+(?=a)"), "<>"), lambda: normalizers.Replace("th", ""), lambda: normalizers.Replace("e", "\u00e9e"),
     normalizers.BertNormalizer, lambda: normalizers.BertNormalizer(lowercase=False), normalizers.ByteLevel,
     lambda: normalizers.BertNormalizer(clean_text=False, strip_accents=True), lambda: normalizers.BertNormalizer(handle_chinese_chars=False),
+]
+# Patterns of published models, and some that try one thing each.
+PATTERNS = [
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+",
+    r"[\p{Han}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lo}\p{M}&&[^\p{Han}]]*[\p{Ll}\p{Lm}\p{M}&&[^\p{Han}]]+|\p{N}{1,3}|\s+(?!\S)|\s+",
+    "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+", r" ?[^(\s|[.,!?])]+", r"[0-9][0-9][0-9]", r"\w+|[^\w\s]+", r"(?<=\p{Ll})(?=\p{Lu})",
+    r"\d{1,3}(?=(?:\d{3})*\b)", r".*?\n", r"(?<!\d)\d+(?!\d)", r"(?i:the|[a-f]+\b)", r"x*", r"\b", r"[[:punct:]]|[[:^alpha:]]+?$", r"(?>\p{M}|\p{S}+)\s?",
 ]
 BEHAVIORS = ["removed", "isolated", "merged_with_previous", "merged_with_next", "contiguous"]
 
@@ -93,6 +102,8 @@ def pre_tokenizer(rng):
         lambda: pre_tokenizers.Split(rng.choice([" ", "e", "th", "\u2581", "\u00e9", "  "]), behavior, flag),
         lambda: pre_tokenizers.Metaspace(prepend_scheme=rng.choice(["always", "first", "never"]), split=flag),
         lambda: pre_tokenizers.Split(Regex(rng.choice([tok.GPT2, tok.LLAMA3, tok.QWEN2])), "isolated", flag),
+        lambda: pre_tokenizers.Split(Regex(rng.choice(PATTERNS)), behavior, flag), lambda: pre_tokenizers.Split(Regex(rng.choice(PATTERNS)), behavior, flag),
+        lambda: pre_tokenizers.UnicodeScripts(), lambda: pre_tokenizers.ByteLevel(add_prefix_space=flag, use_regex=rng.random() < 0.5),
     ])()
 
 
