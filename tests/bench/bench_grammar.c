@@ -5,8 +5,9 @@
  * left out. grammar.first_mask_*_ms: from the schema's text to the first mask. Everything in one process and
  * one thread; what schemas share through the vocabulary is cold at the start.
  *
- * Usage: bench_grammar [number of schemas] [file]. With a file, schemas and instances are written to it, one
- * JSON object {"schema", "instance"} a line, for other engines to read. */
+ * Usage: bench_grammar [number of schemas] [file]. With a file, what was measured is written to it for other
+ * engines (scripts/bench_grammar_peers.py): a line {"vocab": tokens in hex, "eos"}, then for each schema one
+ * {"schema", "tokens"}, tokens being the instance's ids. */
 #include "common/gram/front.h"
 #include "common/gram/vocab.h"
 #include "tests/support/bench.h"
@@ -262,15 +263,35 @@ static void measure(const struct make *m, const struct gram_vocab *v, uint32_t *
     gram_drop(g);
 }
 
-static void write_line(FILE *f, const struct make *m) {
+static void write_out(FILE *f, struct buf *line) {
+    buf_addc(line, '\n');
+    CHECK(fwrite(line->data, 1, line->len, f) == line->len);
+    buf_fini(line);
+}
+
+static void write_vocab(FILE *f, const struct str *tokens, uint32_t eos) {
     struct buf line = {0};
+    buf_addf(&line, "{\"eos\":%u,\"vocab\":[", eos);
+    for (uint32_t i = 0; i < N_VOCAB; i++) {
+        buf_addz(&line, i ? ",\"" : "\"");
+        for (size_t k = 0; k < tokens[i].n; k++)
+            buf_addf(&line, "%02x", (uint8_t)tokens[i].p[k]);
+        buf_addc(&line, '"');
+    }
+    buf_addz(&line, "]}");
+    write_out(f, &line);
+}
+
+static void write_case(FILE *f, const struct make *m, const struct gram_vocab *v) {
+    struct buf line = {0};
+    struct str text = buf_str(&m->instance);
     buf_addz(&line, "{\"schema\":");
     buf_add_str(&line, buf_str(&m->schema));
-    buf_addz(&line, ",\"instance\":");
-    buf_add_str(&line, buf_str(&m->instance));
-    buf_addz(&line, "}\n");
-    CHECK(fwrite(line.data, 1, line.len, f) == line.len);
-    buf_fini(&line);
+    buf_addz(&line, ",\"tokens\":[");
+    for (size_t at = 0, n; at < text.n; at += n)
+        buf_addf(&line, at ? ",%u" : "%u", longest(v, (struct str){text.p + at, text.n - at}, &n));
+    buf_addz(&line, "]}");
+    write_out(f, &line);
 }
 
 int main(int argc, char **argv) {
@@ -283,13 +304,15 @@ int main(int argc, char **argv) {
     double vocab_s = bench_now_s() - start;
     uint32_t *mask = xcalloc(gram_mask_words(N_VOCAB), sizeof *mask);
     struct make m = {.seed = 5};
+    if (f)
+        write_vocab(f, tokens, eos);
     struct result res = {0};
     size_t schema_bytes = 0;
     for (uint32_t i = 0; i < n; i++) {
         make_schema(&m, i);
         schema_bytes += m.schema.len;
         if (f)
-            write_line(f, &m);
+            write_case(f, &m, v);
         measure(&m, v, mask, &res);
     }
     if (f)
