@@ -32,13 +32,22 @@ class LLGuidance:
         import llguidance.numpy
         import numpy
 
+        ids = {t: i for i, t in enumerate(tokens) if t}
+        longest = max(map(len, ids))
+
         class Tokenizer:
             eos_token_id = eos
             bos_token_id = None
             special_token_ids = [eos]
 
             def __call__(self, text):
-                return []
+                """By longest match; asked for what the grammar forces."""
+                text, out = text if isinstance(text, bytes) else text.encode(), []
+                while text:
+                    n = next(n for n in range(min(len(text), longest), 0, -1) if text[:n] in ids)
+                    out.append(ids[text[:n]])
+                    text = text[n:]
+                return out
 
         Tokenizer.tokens = [t or f"<hole {i}>".encode() for i, t in enumerate(tokens)]
         Tokenizer.special_token_ids += [i for i, t in enumerate(tokens) if not t and i != eos]
@@ -93,7 +102,7 @@ def allowed(bits, token):
 
 def quantile(values, q):
     values = sorted(values)
-    return values[min(int(q * len(values)), len(values) - 1)]
+    return values[min(int(q * len(values)), len(values) - 1)] if values else 0
 
 
 def measure(engine, cases, limit_s):
@@ -139,7 +148,7 @@ def main():
         name = params["engine"].split()[0]
         for what, value, unit in (("mask_p50_us", quantile(masks, 0.5) * 1e6, "us"),
                                   ("mask_p99_us", quantile(masks, 0.99) * 1e6, "us"),
-                                  ("mask_max_us", max(masks) * 1e6, "us"),
+                                  ("mask_max_us", quantile(masks, 1) * 1e6, "us"),
                                   ("first_mask_p50_ms", quantile(first, 0.5) * 1e3, "ms"),
                                   ("first_mask_p99_ms", quantile(first, 0.99) * 1e3, "ms")):
             print(json.dumps({"case": f"grammar.{name}.{what}", "value": round(value, 3), "unit": unit, "params": params,
