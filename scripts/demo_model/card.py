@@ -30,7 +30,8 @@ byte-level BPE of {vocab} entries with Llama 3's split pattern, one token per di
 
 {dialogues:,} dialogues, {tokens:.1f} million tokens, made by `scripts/demo_model/generate.py` from word lists and phrasings
 written for it; nothing was copied from anywhere, and nothing personal is in it. The same seed makes the same bytes. Only
-what the assistant says is learned. Sums are learned in steps: units, tens, result.
+what the assistant says is learned. Sums are learned in steps: units, tens, result. Names, towns, goods and made-up words are
+cut into pieces of up to three letters, the same ones wherever a word stands, so that copying one is copying its tokens.
 
 Held out per measured task are whole phrasings, and a tenth of all number pairs, names, towns, goods, made-up words, and
 pairs of noun and adjective. Of small closed sets (days, rooms, languages, jobs, hours) nothing is held out, and every
@@ -61,7 +62,8 @@ One conversation of 20 turns, greedy, unedited, held by `scripts/demo_model/conv
 ## Limits
 
 It knows what the lists in `scripts/demo_model` hold and little else, it takes unusual phrasings for usual ones, its
-sums end at 99, and long conversations confuse it. It must not be used to decide anything.
+sums end at 99, and long conversations confuse it. It copies words well, but asked for some fields of a sentence it often
+leaves one out or says one too many, and may then not find an end. It must not be used to decide anything.
 
 ## Rebuild
 

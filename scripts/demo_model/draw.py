@@ -20,11 +20,11 @@ LISTED = {w.lower() for w in words.NAMES + words.TOWNS + words.ITEMS + words.SPE
 
 
 class Draw:
-    def __init__(self, seed, index, held=False, rich=False):
+    def __init__(self, seed, index, held=False, later=False):
         self.rng = random.Random(f"{'held' if held else 'train'}:{seed}:{index}")
         self.held = held
-        self.rich = rich  # of the second round: more.py
-        self.copied = set()  # words that can only be copied; make_tokenizer.py cuts them
+        self.later = later  # of the later part of the text: generate.py
+        self.copied = set()  # words that can only be copied; make_tokenizer.py cuts them into pieces
 
     def chance(self, p):
         return self.rng.random() < p
@@ -47,13 +47,13 @@ class Draw:
         return low + int(self.rng.random() * (high - low + 1))
 
     def phrase(self, table):
-        if self.rich and table in more.PHRASES and self.chance(0.5):
+        if not self.held and table in more.PHRASES and self.chance(0.5):
             return self.pick(more.PHRASES[table])
         return self.pick((HELD if self.held else TRAIN)[table])
 
     def listed(self, share):
-        """Whether the next name is one of a list, with the chance that it has in the first round."""
-        return self.chance(0.2 if self.rich else share)
+        """Whether the next name is one of a list: seldom in training, so that words are read and not guessed."""
+        return self.chance(share if self.held else 0.3)
 
     def fitting(self, kind, make):
         """The first value of make() on this draw's side of the split."""
@@ -64,19 +64,21 @@ class Draw:
                 return value
 
     def made_up(self):
-        """A word that does not exist, of one to three syllables, on this draw's side of the split."""
+        """A word that does not exist, on this draw's side of the split: one to three syllables, or, in training, parts of two
+        words of the lists."""
         while True:
-            n = 2 if self.chance(0.7) else 1
-            if self.rich and self.chance(0.6):
+            if not self.held and self.chance(0.5):
                 text = more.spliced(self)
-                if 4 <= len(text) <= 11 and self.fits_made_up(text):
-                    return text
-                continue
-            text = "".join(self.pick(words.STARTS) + self.pick(words.VOWELS) for _ in range(n))
-            text += self.pick(words.ENDS) if self.chance(0.8) else ""
-            if self.held and (len(text) < 6 or text + "s" in more.MET):
-                continue  # a short one may happen to be an English word that the training text uses
-            if self.fits_made_up(text):
+                # A vowel in front would keep the tokenizer from joining " a" and " is".
+                fits = 4 <= len(text) <= 11 and text[0] not in "aeiou"
+                # A held-out one may stand in the plural.
+                fits = fits and (text[-1] != "s" or self.fits_made_up(text[:-1]))
+            else:
+                n = 2 if self.chance(0.7) else 1
+                text = "".join(self.pick(words.STARTS) + self.pick(words.VOWELS) for _ in range(n))
+                text += self.pick(words.ENDS) if self.chance(0.8) else ""
+                fits = not self.held or len(text) > 5  # a short one may happen to be an English word
+            if fits and self.fits_made_up(text):
                 self.copied |= {text, text + "s"}
                 return text
 
@@ -114,9 +116,14 @@ class Draw:
     def sum_pair(self):
         """Two numbers with a sum under 100. The two orders of a pair are on the same side of the split."""
         while True:
-            if self.held or self.chance(0.85):
+            kind = 0 if self.held else self.number(0, 7)
+            if kind < 6:
                 a, b = self.number(1, 98), self.number(1, 98)
-            else:
+            elif kind == 6:
                 a, b = self.number(1, 20), self.number(1, 20)
+            else:  # one digit, which is easily taken for two
+                a, b = self.number(1, 9), self.number(1, 98)
+                if self.chance(0.5):
+                    a, b = b, a
             if a + b < 100 and is_held("sum", min(a, b), max(a, b)) == self.held:
                 return a, b

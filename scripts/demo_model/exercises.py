@@ -1,6 +1,7 @@
 """Small exercises: numbers, comparing, sorting, counting, spelling, passages, stories."""
 
 import facts
+import more
 import words
 from draw import is_held
 from tasks import worked
@@ -226,6 +227,5 @@ def story(d):
 
 def repeat(d, least=1, most=5):
     """Copying and nothing else: what taking names and goods out of a sentence is learned from."""
-    kinds = [lambda: d.pick(words.SPELL), d.made_up, d.name, d.city, d.item, lambda: str(d.number(1, 999))]
-    text = " ".join(d.pick(kinds)() for _ in range(d.number(least, most)))
+    text = " ".join(more.word(d) for _ in range(d.number(least, most)))
     return [(d.ask(REPEAT, t=text), text + ".")]

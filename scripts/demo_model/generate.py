@@ -32,22 +32,21 @@ PERSONAS = table("You are {n}.|Your name is {n}.|You are {n}, a friendly assista
 NAME_ASKED = table("""
 Who are you?|What is your name?|Tell me your name.|Who am I talking to?|who are you|What should I call you?
 """)
-# Of 231 dialogues, so many begin with the task.
-MEASURED = [("capitals", 10), ("sums", 36), ("sentiment", 10), ("json", 45), ("tools", 30)]
+# Of 306 dialogues, so many begin with the task; later, of 262.
+MEASURED = [("capitals", 8), ("sums", 36), ("sentiment", 12), ("json", 90), ("tools", 60)]
 BESIDE = [
     (greet, 3), (manners, 5), (who, 4), (remember, 8), (capital_more, 8), (colour, 4), (day, 4), (month, 4),
     (arithmetic, 8), (compare, 6), (passage, 7), (count, 5), (spell, 4), (opposite, 5), (story, 4), (refuse, 9),
     (repeat, 10), (noise, 2),
 ]
 BAG = [t for t, n in MEASURED + BESIDE for _ in range(n)]
-# In the second round, what the first left hardest.
-RICH_MEASURED = [("capitals", 6), ("sums", 34), ("sentiment", 10), ("json", 90), ("tools", 60)]
-RICH_BAG = [t for t, n in RICH_MEASURED + BESIDE for _ in range(n)]
+LATER_MEASURED = [("capitals", 5), ("sums", 46), ("sentiment", 14), ("json", 90), ("tools", 54)]
+LATER_BAG = [t for t, n in LATER_MEASURED for _ in range(n)] + [t for t, n in BESIDE for _ in range(n // 2)]
 NO_TOOLS = [t for t in BAG if t != "tools"]
 BESIDE_TOOLS = [greet, manners, who, "capitals", opposite, story]
 CASUAL = {"capitals", "sums", greet, manners, who, capital_more, colour, day, month, arithmetic, opposite, refuse}
-ROUND = 420000  # dialogues of the first round
 FIRST = 24576  # dialogues that are mostly copying: a small model finds that rule quickly alone, and hardly among others
+LATER = 147456  # from here on less of what is learned by then
 AROUND = [
     ("Hi! ", ""), ("Please: ", ""), ("Hello. ", ""), ("Now: ", ""), ("Next question: ", ""), ("", " Thanks!"),
     ("So, ", ""), ("Ok. ", ""),
@@ -100,27 +99,29 @@ def with_tools(d):
     if d.chance(0.12):
         chosen = tasks.tool_set(d, d.number(1, 3))
         return [c[2] for c in chosen], block(d, d.pick(BESIDE_TOOLS))
-    offered, user, call, (entry, arguments) = tasks.tool_choice(d)
+    chosen = tasks.tool_set(d, d.number(1, 3) if d.chance(0.2) else 3)
     messages = block(d, d.pick(BESIDE_TOOLS)) if d.chance(0.06) else []
-    messages += [{"role": "user", "content": user}, {"role": "assistant", "content": call}]
-    if d.chance(0.2):
-        result, text = tasks.tool_result(d, entry, arguments)
-        messages += [{"role": "tool", "content": result}, {"role": "assistant", "content": text}]
+    for _ in range(d.number(1, 3)):
+        user, call, (entry, arguments) = tasks.request(d, chosen)
+        messages += [{"role": "user", "content": user}, {"role": "assistant", "content": call}]
         if d.chance(0.2):
-            messages += block(d, d.pick(BESIDE_TOOLS))
-    return offered, messages
+            result, text = tasks.tool_result(d, entry, arguments)
+            messages += [{"role": "tool", "content": result}, {"role": "assistant", "content": text}]
+    if d.chance(0.05):
+        messages += block(d, d.pick(BESIDE_TOOLS))
+    return [c[2] for c in chosen], messages
 
 
 def dialogue(seed, index):
     """Dialogue `index`: {"messages": [...]}, and "tools" where there are some. Also the Draw that made it."""
-    d = Draw(seed, index, rich=index >= ROUND)
+    d = Draw(seed, index, later=index >= LATER)
     if index < FIRST and d.chance(0.9):
         return {"messages": [m for user, assistant in repeat(d, 3, 16) for m in exchange(d, repeat, user, assistant)]}, d
     if d.chance(0.02):
         return {"messages": one_word(d)}, d
     if d.chance(0.012):
         return {"messages": persona(d)}, d
-    task = d.pick(RICH_BAG if d.rich else BAG)
+    task = d.pick(LATER_BAG if d.later else BAG)
     offered = None
     if task == "tools":
         offered, messages = with_tools(d)
@@ -142,7 +143,7 @@ def held_prompt(seed, task, index):
     """Held-out prompt `index` of a measured task: messages, tools, and the answer that was meant. Also its Draw."""
     d = Draw(f"{seed}:{task}", index, held=True)
     if task == "tools":
-        offered, user, answer, _ = tasks.tool_choice(d)
+        offered, user, answer = tasks.tool_choice(d)
         return {"messages": [{"role": "user", "content": user}], "tools": offered, "answer": answer}, d
     user, answer = tasks.MEASURED[task](d)
     return {"messages": [{"role": "user", "content": user}], "answer": answer}, d

@@ -31,6 +31,7 @@ trap - EXIT
 dialogues=$("$python" -c "import sys, torch; print(torch.load(sys.argv[1], map_location='cpu', weights_only=False)['dialogues'])" \
     "$work/checkpoint.pt")
 "$python" check_held_out.py "$dialogues" | tee "$work/proof.txt"
+"$python" check_tokens.py "$work"
 OMP_NUM_THREADS=2 "$python" evaluate.py "$folder" --n "${PROMPTS:-500}" --json "$work/scores.json" | tee "$work/scores.txt"
 
 port=${PORT:-18473}

@@ -1,6 +1,7 @@
-"""What the second round of the training text has beyond the first: more phrasings, words that nothing can be guessed
-from, tools under many names. It teaches to read what stands there instead of what stood there most often."""
+"""More for training only: phrasings, words and messages that nothing can be guessed from, tools under many names. It teaches
+to read what stands there instead of what stood there most often."""
 
+import tools
 import words
 from words import table
 
@@ -118,21 +119,50 @@ the {i} is in the {p}|we have no {i} left|I saw a {i} in the {p}|please bring th
 there are {q} people in the {p}|{n} found the {i}|the {p} is closed on {d}|I lost my {i}|{n} waits in the {p}|we go to the {p}
 the {i} costs {q} euros|do you want my {i}|I need the {i} now|{n} and I are in the {p}|tell {n} about the {i}|wait for me in the {p}
 """)
-# Splices that the second round came to, and that a measured prompt would otherwise take for words of its own.
-MET = set("bristos pesters bristoks coskets brugons klaishes meskets shishes".split())
 AFFIXES = table("my_{n}|{n}_tool|do_{n}|{n}_2|{n}_service|please_{n}|{n}_here|the_{n}|{n}_fn|call_{n}")
 
 
 def message(d):
-    """A short message of words that may stand together."""
+    """A short message: words that may stand together, or words in any order."""
+    if d.chance(0.5):
+        return " ".join([word(d)] + [d.pick(INNER) if d.chance(0.3) else word(d) for _ in range(d.number(0, 4))])
     return d.ask(
         SAID, i=d.pick(words.THINGS), p=d.pick(words.PLACES), h=d.number(1, 12), q=d.number(2, 30), n=d.name(),
         d=d.pick(words.DAYS),
     )
 
 
+def word(d):
+    """Any word that may have to be copied."""
+    return d.pick(COPIED)(d)
+
+
+COPIED = [
+    lambda d: d.pick(words.SPELL), lambda d: d.pick(CLOSED), lambda d: d.pick(CLOSED), lambda d: d.made_up(), lambda d: d.name(),
+    lambda d: d.city(), lambda d: d.item(), lambda d: str(d.number(1, 99)),
+]
+
+
+def tool_name(d, n):
+    """A name for a tool that is usually called n: that, something like it, or words that say nothing."""
+    kind = d.number(0, 9)
+    if kind < (6 if d.later else 4):
+        return n
+    if kind < (9 if d.later else 7):
+        return d.ask(AFFIXES, n=n)
+    made = [d.made_up() if d.chance(0.5) else d.pick(words.SPELL) for _ in range(d.number(1, 2))]
+    return "_".join(made)
+
+
 def spliced(d):
     """Parts of two words of the lists: letters that a list of syllables would not bring together."""
-    pool = words.NAMES + words.TOWNS + words.ITEMS + words.SPELL
-    a, b = d.pick(pool).lower(), d.pick(pool).lower()
+    a, b = d.pick(LISTED).lower(), d.pick(LISTED).lower()
     return a[: d.number(1, len(a) - 1)] + b[d.number(1, len(b) - 1) :]
+
+
+LISTED = words.NAMES + words.TOWNS + words.ITEMS + words.SPELL
+CLOSED = (
+    words.JOBS + words.EVENTS + words.DAYS + words.COLOURS + words.THINGS + words.PLACES + tools.MUSIC + tools.ROOMS
+    + tools.LANGUAGES + "I the we you my me to so not please come".split()
+)  # the tokens of these are copied wherever they stand: make_tokenizer.py
+INNER = "is are a am in at on with and of late ready home soon need here over from will are was back".split()

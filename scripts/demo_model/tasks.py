@@ -86,9 +86,9 @@ def extraction(d):
     sentence = d.phrase(d.pick(["person", "person", "order", "order", "event"]))
     fields = [k for k in values if "{" + k + "}" in sentence]
     fields.sort(key=lambda k: sentence.index("{" + k + "}"))
-    if d.chance(0.35) and len(fields) > 1:
+    if d.chance(0.35 if d.held else 0.55) and len(fields) > 1:
         fields = d.some(fields, d.number(1, len(fields)))
-    elif d.chance(0.3):
+    elif d.chance(0.7 if d.later else 0.3):
         d.rng.shuffle(fields)
     text = sentence.format(**values)
     user = d.phrase("json").format(f=listing(d, fields), s=text)
@@ -106,7 +106,7 @@ def argument(d, name):
         return d.amount(name, *kinds[name])
     if name == "word":
         return d.fitting("word", lambda: d.pick(words.SPELL) if d.chance(0.6) else d.made_up())
-    if name == "message" and d.rich and d.chance(0.6):
+    if name == "message" and not d.held and d.chance(0.7):
         return more.message(d)
     if name == "message":
         form = d.fitting("message", lambda: d.pick(tools.MESSAGES))
@@ -138,15 +138,14 @@ def tool_set(d, n):
     chosen = []
     for entry in d.some(tools.TOOLS, n):
         name = d.pick(entry[0])
-        if d.rich and d.chance(0.3):
-            name = d.ask(more.AFFIXES, n=name)
+        if not d.held:
+            name = more.tool_name(d, name)
         chosen.append((entry, name, tool_json(name, d.pick(entry[1]), entry[2])))
     return chosen
 
 
-def tool_choice(d):
-    """(tools, user, assistant, (entry, arguments)): the request fits one of the tools."""
-    chosen = tool_set(d, d.number(2 if d.held else 1, 3))
+def request(d, chosen):
+    """(user, assistant, (entry, arguments)): a request that fits one of the chosen tools, and the call of it."""
     entry, name, _ = d.pick(chosen)
     if "a" in entry[2]:
         a, b = d.sum_pair()
@@ -154,10 +153,16 @@ def tool_choice(d):
     else:
         arguments = {k: argument(d, k) for k in entry[2]}
     asked = entry[4] if d.held else entry[3]
-    if d.rich and d.chance(0.5):
+    if not d.held and d.chance(0.5):
         asked = more.REQUESTS[entry[0][0]]
-    user = d.pick(asked).format(**arguments)
-    return [c[2] for c in chosen], user, call_text(name, arguments), (entry, arguments)
+    return d.pick(asked).format(**arguments), call_text(name, arguments), (entry, arguments)
+
+
+def tool_choice(d):
+    """(tools, user, assistant): the request fits one of the tools."""
+    chosen = tool_set(d, d.number(2, 3))
+    user, call, _ = request(d, chosen)
+    return [c[2] for c in chosen], user, call
 
 
 def tool_result(d, entry, arguments):

@@ -5,9 +5,8 @@
     for r in 0 1; do python3 train.py WORK --ranks 2 --rank $r & done; wait     (two cores, one process each)
 
 WORK holds the tokenizer (make_tokenizer.py), the encoded text, the checkpoint and the log of the loss. A run that
-was ended goes on from its checkpoint when it is started again with the same arguments. There are two rounds, of the two
-parts of the text (generate.py); in each the learning rate warms up, stays, and falls to zero over the last DECAY of the
-steps. A run may be given another number of dialogues for the second round until its rate falls.
+was ended goes on from its checkpoint when it is started again with the same arguments. The learning rate warms up, stays,
+and falls to zero over the last DECAY of the steps. A run may be given another number of dialogues until its rate falls.
 Ranks share the micro-batches of a step and add up their gradients, so their number changes nothing but rounding. On
 busy cores two processes of one thread lose far less than one of two threads, whose every sum would wait for both.
 """
@@ -26,7 +25,7 @@ from tokenizers import Tokenizer
 
 import chat
 import model
-from generate import ROUND, SEED, dialogue, lines
+from generate import FIRST, SEED, dialogue, lines
 
 MAX_LEN = 1536  # longer dialogues are left out
 CHUNK = 12288  # dialogues sorted by length together
@@ -38,22 +37,22 @@ LOG_STEPS, SAVE_SECONDS = 25, 150
 
 def recipe(work):
     """A short name of the tokenizer and of the text that the generator makes now."""
-    digest = hashlib.sha256("\n".join([*lines(0, 200), *lines(ROUND, ROUND + 200)]).encode())
+    digest = hashlib.sha256("\n".join([*lines(0, 200), *lines(FIRST, FIRST + 200)]).encode())
     with open(os.path.join(work, "tokenizer.json"), "rb") as f:
         digest.update(f.read())
     return digest.hexdigest()[:12]
 
 
-def encode(work, first, end):
-    """Dialogues first..end-1 as one array of tokens, one of learned positions, and the offsets; kept in WORK."""
-    path = os.path.join(work, f"text-{first}-{end}-{recipe(work)}.npz")
+def encode(work, n):
+    """Dialogues 0..n-1 as one array of tokens, one of learned positions, and the offsets; kept in WORK."""
+    path = os.path.join(work, f"text-{n}-{recipe(work)}.npz")
     if os.path.exists(path):
         z = np.load(path)
         return z["ids"], z["learned"], z["offsets"]
     tok = Tokenizer.from_file(os.path.join(work, "tokenizer.json"))
     ids, learned, offsets = [], [], [0]
-    for start in range(first, end, 10000):
-        pieces = [chat.parts(dialogue(SEED, i)[0]) for i in range(start, min(end, start + 10000))]
+    for start in range(0, n, 10000):
+        pieces = [chat.parts(dialogue(SEED, i)[0]) for i in range(start, min(n, start + 10000))]
         flat = tok.encode_batch([text for p in pieces for text, _ in p], add_special_tokens=False)
         at = 0
         for p in pieces:
@@ -160,14 +159,14 @@ class Run:
         self.muon = Muon([v for k, v in self.p.items() if k in inner])
         outer = [v for k, v in self.p.items() if k not in inner]
         self.adam = torch.optim.AdamW(outer, lr=ADAM_LR, betas=(0.9, 0.98), weight_decay=0, fused=True)
-        self.round, self.step, self.steps = 0, 0, 0
+        self.step, self.steps = 0, 0
         self.tokens, self.seconds, self.log = 0, 0.0, []
 
     def save(self):
         value = {
             "config": self.config, "recipe": self.recipe, "device": self.args.device,
             "dialogues": self.args.dialogues,
-            "micro_tokens": self.args.micro_tokens, "round": self.round, "step": self.step, "steps": self.steps, "tokens": self.tokens,
+            "micro_tokens": self.args.micro_tokens, "step": self.step, "steps": self.steps, "tokens": self.tokens,
             "seconds": self.seconds, "log": self.log, "muon": self.muon.momentum, "adam": self.adam.state_dict(),
             "p": {k: v.detach() for k, v in self.p.items()},
         }
@@ -182,21 +181,15 @@ class Run:
         mine = (self.config, self.recipe, self.args.micro_tokens)
         if (c["config"], c["recipe"], c["micro_tokens"]) != mine:
             raise SystemExit(f"{self.path} is of a run with other arguments or another text")
-        if c["dialogues"] != self.args.dialogues and c["round"] > 0 and c["step"] > (1 - DECAY) * c["steps"]:
+        if c["dialogues"] != self.args.dialogues and c["step"] > (1 - DECAY) * c["steps"]:
             raise SystemExit(f"{self.path}: too late for another number of dialogues, the rate falls already")
-        self.round, self.step, self.steps = c["round"], c["step"], c["steps"]
+        self.step, self.steps = c["step"], c["steps"]
         self.tokens, self.seconds, self.log = c["tokens"], c["seconds"], c["log"]
         with torch.no_grad():
             for k, v in c["p"].items():
                 self.p[k].copy_(v)
         self.muon.momentum = c["muon"]
         self.adam.load_state_dict(c["adam"])
-
-    def start(self, number, steps):
-        """Begins a round, or goes on in it."""
-        if self.round != number:
-            self.round, self.step = number, 0
-        self.steps = steps
 
     def update(self):
         """One step of both optimizers with the gradients that lie there."""
@@ -269,7 +262,7 @@ def train(run, text, plan):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work")
-    parser.add_argument("--dialogues", type=int, default=620000)
+    parser.add_argument("--dialogues", type=int, default=300000)
     parser.add_argument("--size", choices=model.CONFIGS, default="small")
     parser.add_argument("--micro-tokens", type=int, default=1792, help="tokens of a micro-batch, padding included")
     parser.add_argument("--device", default="cpu")
@@ -277,26 +270,21 @@ def main():
     parser.add_argument("--rank", type=int, default=0)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    rounds = [(0, ROUND), (ROUND, max(args.dialogues, ROUND + 1))]
     if args.ranks > 1:
         join(args.ranks, args.rank, args.work)
         if args.rank > 0:
             dist.barrier()  # the first makes the text, the others read it
-    texts = [encode(args.work, first, end) for first, end in rounds]
+    text = encode(args.work, args.dialogues)
     if args.ranks > 1 and args.rank == 0:
         dist.barrier()
     run = Run(args)
     run.load()
+    plan = list(batches(text[2], args.micro_tokens, np.random.default_rng(SEED)))
+    run.steps = len(plan) // MICRO_BATCHES
     if args.rank == 0:
         print(f"{sum(v.numel() for v in run.p.values())} parameters", flush=True)
-    for number in range(run.round, len(rounds)):
-        text = texts[number]
-        plan = list(batches(text[2], args.micro_tokens, np.random.default_rng(SEED + number)))
-        run.start(number, len(plan) // MICRO_BATCHES)
-        if args.rank == 0:
-            learned = f"{text[2][-1]} tokens ({text[1].mean():.2f} learned)"
-            print(f"round {number}: {learned}, step {run.step} of {run.steps}", flush=True)
-        train(run, text, plan)
+        print(f"{text[2][-1]} tokens ({text[1].mean():.2f} learned), step {run.step} of {run.steps}", flush=True)
+    train(run, text, plan)
     if args.rank == 0:
         run.save()
     if args.ranks > 1:
