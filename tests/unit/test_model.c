@@ -485,8 +485,12 @@ static void check_rank(const struct be *whole, const struct be *part, uint32_t r
     expect_cols(part->w[W_O], whole->w[W_O], rank * nq);
     assert_int_equal(part->w[W_DOWN]->cols, mlp);
     expect_cols(part->w[W_DOWN], whole->w[W_DOWN], rank * mlp);
-    static const uint32_t same[] = {0, 1, 2, W_O_BIAS, W_MLP_NORM, W_DOWN_BIAS};
-    for (size_t i = 0; i < ARRAY_LEN(same); i++) { /* frequencies, embedding, norms, biases behind the sum */
+    uint32_t vocab = 32 / n_ranks, head = whole->n_w - 1; /* the embedding's rows, and those of the head */
+    assert_true(part->w[1]->rows == vocab && part->w[head]->rows == vocab);
+    expect_rows(part->w[1], 0, whole->w[1], rank * vocab, vocab);
+    expect_rows(part->w[head], 0, whole->w[head], rank * vocab, vocab);
+    static const uint32_t same[] = {0, 2, W_O_BIAS, W_MLP_NORM, W_DOWN_BIAS};
+    for (size_t i = 0; i < ARRAY_LEN(same); i++) { /* frequencies, norms, biases behind the sum */
         assert_int_equal(part->w[same[i]]->rows, whole->w[same[i]]->rows);
         expect_rows(part->w[same[i]], 0, whole->w[same[i]], 0, whole->w[same[i]]->rows);
     }
