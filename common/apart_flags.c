@@ -42,7 +42,6 @@ const struct conf_flag apart_flag_rows[] = {
     REFUSED("kv-lease-seconds", CONF_FLOAT, NO_KV_TRANSFER),
     REFUSED("kv-load-failure-policy", CONF_STR, NO_KV_TRANSFER),
     REFUSED("kv-peer-allow", CONF_LIST, NO_KV_TRANSFER),
-    ONLY("policy", NULL, CONF_STR, "least-load", "requests go to the least loaded worker in this version"),
     ONLY("role", NULL, CONF_STR, "both", NO_KV_TRANSFER),
 
     /* 18: limits of what is not in this version */

@@ -9,7 +9,7 @@
 void leg_prefilled(struct leg *g) {
     if (g->credit_tokens == 0)
         return;
-    fleet_release(g->s->loop->router->fleet, g->worker, 0, g->credit_tokens);
+    fleet_release(g->s->loop->router->fleet, g->worker, 0, g->credit_tokens, g->n_cached);
     g->credit_tokens = 0;
 }
 
@@ -29,7 +29,7 @@ void leg_close(struct leg *g, bool abort) {
     CHECK(g->state == LEG_SUBMITTED);
     if (abort)
         tell_abort(g, true, 0);
-    fleet_release(l->router->fleet, g->worker, g->n_live, g->credit_tokens);
+    fleet_release(l->router->fleet, g->worker, g->n_live, g->credit_tokens, g->credit_tokens ? g->n_cached : 0);
     g->n_live = g->credit_tokens = 0;
     slots_del(&l->slots, g->handle);
     worker_drop(g->worker);
@@ -45,7 +45,7 @@ void leg_choice_over(struct leg *g, uint32_t k) {
         leg_close(g, false);
     } else {
         g->n_live--;
-        fleet_release(g->s->loop->router->fleet, g->worker, 1, 0);
+        fleet_release(g->s->loop->router->fleet, g->worker, 1, 0, 0);
     }
 }
 
@@ -97,7 +97,7 @@ static enum rc submit(struct leg *g, struct worker *w) {
             link_cut(w->conn, "it does not read its requests");
         if (rc == RC_AGAIN || rc == RC_CLOSED)
             fleet_unusable(f, w);
-        fleet_release(f, w, s->ticket.n_seqs, s->ticket.n_tokens);
+        fleet_release(f, w, s->ticket.n_seqs, s->ticket.n_tokens, s->ticket.n_cached);
         worker_drop(w);
         return rc == RC_AGAIN ? RC_CLOSED : rc;
     }
@@ -106,6 +106,8 @@ static enum rc submit(struct leg *g, struct worker *w) {
     g->avoid = w;
     g->n_live = s->ticket.n_seqs;
     g->credit_tokens = s->ticket.n_tokens;
+    g->n_cached = s->ticket.n_cached;
+    g->predicted = s->ticket.predicted && !g->touched; /* what a lost worker's tokens add is not in it */
     s->n_new--;
     if (g->n_live < s->req->n_samples)
         drop_finished(g);
@@ -157,6 +159,10 @@ static bool next_leg(struct session *s) {
     s->ticket.model = s->req->model;
     s->ticket.n_seqs = leg_seqs(g);
     s->ticket.n_tokens = leg_tokens(g);
+    s->ticket.blocks = s->req->prompts[g->prompt].blocks;
+    s->ticket.n_blocks = s->req->prompts[g->prompt].n_blocks;
+    s->ticket.has_key = s->has_key || s->req->session_key;
+    s->ticket.key = s->has_key ? s->key : s->req->session_key;
     s->ticket.avoid = g->avoid;
     s->ticket.until_ns = g->n_replays ? g->until_ns : s->begin_ns + (uint64_t)(wait_s * (double)NS_PER_S);
     switch (fleet_acquire(s->loop->router->fleet, &s->ticket, s->metrics != NULL)) {
@@ -198,7 +204,7 @@ static bool on_ticket(struct loop *l, struct loop_msg *m) {
     s->ticket_out = false;
     if (s->over) {
         if (w) {
-            fleet_release(l->router->fleet, w, s->ticket.n_seqs, s->ticket.n_tokens);
+            fleet_release(l->router->fleet, w, s->ticket.n_seqs, s->ticket.n_tokens, s->ticket.n_cached);
             worker_drop(w);
         }
         session_maybe_free(s);

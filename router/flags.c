@@ -4,6 +4,7 @@
 
 #include "common/apart_flags.h"
 #include "common/log.h"
+#include "router/fleet/policy.h"
 #include "router/launch.h"
 #include "router/parse/parse.h"
 
@@ -180,6 +181,23 @@ const struct conf_flag router_flag_rows[] = {
      AT(no_additional_properties),
      .help = "objects of structured JSON have the properties of their schema only [off]"},
     GRAMMAR_FLAG_ROWS(offsetof(struct router_opts, grammar)),
+    {.name = "policy",
+     .kind = CONF_ENUM,
+     .choices = POLICY_CHOICES,
+     AT(policy),
+     .help = "which worker gets a request: by cached prefix and load, by load, the better of two, in turn, or by a "
+             "key [prefix]"},
+    {.name = "hash-header",
+     .kind = CONF_STR,
+     AT(hash_header),
+     .help = "header with the key of --policy consistent-hash; without it the conversation's beginning is the key "
+             "[X-Session-Id]"},
+    {.name = "prefix-index-mb",
+     .kind = CONF_INT,
+     .min = 1,
+     .max = 1 << 16,
+     AT(prefix_index_mb),
+     .help = "memory for what workers' prefix caches hold, with --policy prefix; 1 MiB is some 240,000 tokens [64]"},
     SECONDS("http-keep-alive", keep_alive_s, "idle connections close after so many seconds [65]"),
     SECONDS("sse-keepalive", sse_keepalive_s,
             "comment lines in silent streams, every so many seconds [0: none]"),
@@ -314,6 +332,9 @@ void router_opts_init(struct router_opts *o) {
         .response_role = xstrdup("assistant"),
         .special_tokens_in_content = xstrdup("text"),
         .generation_config = xstrdup("auto"),
+        .policy = xstrdup("prefix"),
+        .hash_header = xstrdup("X-Session-Id"),
+        .prefix_index_mb = 64,
         .guided_backend = xstrdup("auto"),
         .log_level = xstrdup("info"),
         .max_log_len = 512,

@@ -82,7 +82,9 @@ struct rmetrics {
     struct metric_family *http_requests, *http_seconds, *http_in, *http_out;
     struct metric_family *workers, *queue_depth, *queue_wait, *rejected, *decisions, *retries, *failovers,
         *ready_seconds;
-    struct metric *plain[N_PM], *decision[2], *masks[MASK_KINDS];
+    struct metric *plain[N_PM], *masks[MASK_KINDS], *index_blocks, *index_evicted;
+    struct metric_family *prefix_predicted, *prefix_actual, *prefix_drift;
+    _Atomic(struct metric *) decision[N_POLICY][N_ROUTED];
     struct http_series *http; /* [n_routes + 1][N_METHOD][N_STATUS], filled on first use */
 };
 
@@ -106,8 +108,7 @@ static struct metric *plain(struct rmetrics *m, enum metric_type type, const cha
 static void reserved(struct rmetrics *m) {
     static const char *const lora[] = {"model_name", "engine", "max_lora", "running_lora_adapters",
                                        "waiting_lora_adapters"};
-    static const char *const kind[] = {"kind"}, *const reason[] = {"reason"}, *const outcome[] = {"outcome"},
-                             *const model[] = {"model"};
+    static const char *const kind[] = {"kind"}, *const reason[] = {"reason"}, *const outcome[] = {"outcome"};
     static const char *const grammars[] = {"json", "regex", "grammar", "choice", "structural_tag"};
     struct str none[5] = {STR_LIT(""), STR_LIT("0"), STR_LIT("0"), STR_LIT(""), STR_LIT("")};
     metric_at(labelled(m, METRIC_GAUGE, "vllm:lora_requests_info", NULL,
@@ -136,12 +137,6 @@ static void reserved(struct rmetrics *m) {
     m->failovers = labelled(m, METRIC_COUNTER, "weir_failovers_total", NULL,
                             "Streams carried on by another worker.", outcome, 1);
     metric_at(m->failovers, &failed);
-    metric_at(labelled(m, METRIC_COUNTER, "weir_prefix_predicted_tokens_total", NULL,
-                       "Cached tokens the router expected.", model, 1),
-              &empty);
-    metric_at(labelled(m, METRIC_COUNTER, "weir_prefix_actual_tokens_total", NULL,
-                       "Cached tokens workers reported.", model, 1),
-              &empty);
 }
 
 static void register_http(struct rmetrics *m) {
@@ -171,6 +166,15 @@ static void register_own(struct rmetrics *m) {
         labelled(m, METRIC_COUNTER, "weir_rejected_total", NULL, "Requests refused.", reason_status, 2);
     m->decisions = labelled(m, METRIC_COUNTER, "weir_route_decisions_total", NULL, "Choices of a worker.",
                             policy_reason, 2);
+    m->prefix_predicted = labelled(m, METRIC_COUNTER, "weir_prefix_predicted_tokens_total", NULL,
+                                   "Cached tokens the router expected.", model, 1);
+    m->prefix_actual = labelled(m, METRIC_COUNTER, "weir_prefix_actual_tokens_total", NULL,
+                                "Cached tokens workers reported.", model, 1);
+    m->prefix_drift = labelled(m, METRIC_COUNTER, "weir_prefix_drift_tokens_total", NULL,
+                               "Tokens by which the router was wrong, either way.", model, 1);
+    m->index_blocks = plain(m, METRIC_GAUGE, "weir_prefix_index_blocks", "Blocks in the index of prefixes.");
+    m->index_evicted = plain(m, METRIC_COUNTER, "weir_prefix_index_evicted_total",
+                             "Blocks that left the index for want of room.");
     m->retries = labelled(m, METRIC_COUNTER, "weir_retries_total", NULL, "Requests given to a second worker.",
                           outcome, 1);
     m->ready_seconds = labelled(m, METRIC_GAUGE, "weir_ready_seconds", NULL, "A worker's start to ready.",
@@ -200,8 +204,6 @@ static void register_own(struct rmetrics *m) {
     for (int i = 0; i < 2; i++) {
         struct str v = i ? STR_LIT("ok") : STR_LIT("failed");
         metric_at(m->retries, &v);
-        struct str d[2] = {STR_LIT("least-load"), i ? STR_LIT("least_load") : STR_LIT("only")};
-        m->decision[i] = metric_at(m->decisions, d);
     }
 }
 
@@ -256,6 +258,9 @@ void rmetrics_engine(struct rmetrics *m, struct str model, unsigned engine, stru
     out->iteration_tokens = metric_at(m->iteration, v);
     out->queue_depth = metric_at(m->queue_depth, &model);
     out->queue_wait = metric_at(m->queue_wait, &model);
+    out->prefix_predicted = metric_at(m->prefix_predicted, &model);
+    out->prefix_actual = metric_at(m->prefix_actual, &model);
+    out->prefix_drift = metric_at(m->prefix_drift, &model);
     static const char *const states[] = {"loading", "ready", "draining", "stalled", "dead"};
     for (size_t i = 0; i < ARRAY_LEN(states); i++) {
         struct str w[2] = {model, str_of(states[i])};
@@ -325,10 +330,6 @@ void rmetrics_reject(struct rmetrics *m, enum reject_reason reason, int status) 
     metric_add(metric_at(m->rejected, v), 1);
 }
 
-void rmetrics_decision(struct rmetrics *m, bool had_choice) {
-    metric_add(m->decision[had_choice], 1);
-}
-
 void rmetrics_retry(struct rmetrics *m, bool ok) {
     struct str v = ok ? STR_LIT("ok") : STR_LIT("failed");
     metric_add(metric_at(m->retries, &v), 1);
@@ -354,6 +355,16 @@ static struct metric *series(_Atomic(struct metric *) *at, struct metric_family 
         atomic_store_explicit(at, s, memory_order_release);
     }
     return s;
+}
+
+void rmetrics_decision(struct rmetrics *m, enum policy_kind policy, enum policy_reason why) {
+    struct str labels[2] = {str_of(policy_names[policy]), str_of(policy_reasons[why])};
+    metric_add(series(&m->decision[policy][why], m->decisions, labels), 1);
+}
+
+void rmetrics_index(struct rmetrics *m, uint32_t n_blocks, double n_evicted) {
+    metric_set(m->index_blocks, n_blocks);
+    metric_set(m->index_evicted, n_evicted);
 }
 
 void rmetrics_http(struct rmetrics *m, const struct route *route, struct str method, int status,

@@ -8,6 +8,7 @@
 
 #include "common/metric.h"
 #include "proto/weir.pb-c.h"
+#include "router/fleet/policy.h"
 #include "router/route.h"
 
 enum finished { FINISHED_STOP = 0, FINISHED_LENGTH, FINISHED_ABORT, FINISHED_ERROR, N_FINISHED };
@@ -46,6 +47,7 @@ struct engine_metrics {
     struct metric *hist[N_EH], *stat[N_ES], *finished[N_FINISHED];
     struct metric *iteration_tokens;
     struct metric *queue_depth, *queue_wait; /* of the model */
+    struct metric *prefix_predicted, *prefix_actual, *prefix_drift; /* likewise; tokens */
 };
 
 enum reject_reason {
@@ -98,7 +100,10 @@ enum plain_metric {
 };
 void rmetrics_count(struct rmetrics *m, enum plain_metric which,
                     double v);                               /* adds, or observes a histogram */
-void rmetrics_decision(struct rmetrics *m, bool had_choice); /* weir_route_decisions_total */
+/* rmetrics_decision: weir_route_decisions_total. */
+void rmetrics_decision(struct rmetrics *m, enum policy_kind policy, enum policy_reason why);
+/* rmetrics_index: how many blocks the index of prefixes holds, and how many had to go for want of room so far. */
+void rmetrics_index(struct rmetrics *m, uint32_t n_blocks, double n_evicted);
 void rmetrics_retry(struct rmetrics *m, bool ok);            /* weir_retries_total */
 void rmetrics_failover(struct rmetrics *m, bool ok);         /* weir_failovers_total */
 /* rmetrics_write: the whole exposition. model names engine 0 if no worker has come yet. */

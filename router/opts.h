@@ -60,6 +60,9 @@ struct router_opts {
     char *generation_config;                   /* auto, vllm, or a folder */
     char *override_generation_config;          /* JSON object or NULL */
     char *logits_processor_pattern;            /* of names that requests may use; NULL: none */
+    char *policy;      /* POLICY_CHOICES (fleet/policy.h) */
+    char *hash_header; /* of consistent-hash */
+    int64_t prefix_index_mb;
     struct conf_list workers;           /* --worker: addresses to dial */
     char *worker_file;                  /* more of them, a line each; NULL: none */
     struct conf_list worker_dns;        /* names of headless services */

@@ -15,6 +15,10 @@ static void on_first(struct leg *g, uint32_t k, const struct batch_entry *t) {
     if (g->choices[k].begun)
         return; /* it goes on where another worker had begun: usage tells what that one found cached */
     g->choices[k].begun = true;
+    if (g->predicted) {
+        g->predicted = false; /* the other samples share what the first has found */
+        fleet_cached(s->loop->router->fleet, g->worker, g->n_cached, t->cached_tokens);
+    }
     s->wait_us = MAX(s->wait_us, t->queue_us);
     s->prefill_us = MAX(s->prefill_us, t->prefill_us);
     gen_on_first(s->run, g->prompt * s->req->n_samples + k,

@@ -3,9 +3,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "common/hash.h"
 #include "common/log.h"
 #include "router/api/error.h"
 #include "router/conn.h"
+#include "router/fleet/policy.h"
 #include "router/offload.h"
 #include "router/reply.h"
 #include "router/reqlog.h"
@@ -397,6 +399,20 @@ static bool prepare_step(struct loop *l, struct loop_msg *m) {
     return true;
 }
 
+/* set_key: what consistent hashing goes by, if the client says it. */
+static void set_key(struct session *s, const h2o_req_t *req) {
+    const struct router_opts *o = s->loop->router->opts;
+    if (policy_of(o->policy) != POLICY_CONSISTENT_HASH)
+        return;
+    struct str name = str_of(o->hash_header);
+    for (size_t i = 0; i < req->headers.size && !s->has_key; i++) {
+        const h2o_header_t *h = &req->headers.entries[i];
+        s->has_key = h->value.len && h->name->len == name.n && !strncasecmp(h->name->base, name.p, name.n);
+        if (s->has_key)
+            s->key = hash_fast(h->value.base, h->value.len, 0);
+    }
+}
+
 void session_begin(h2o_req_t *req, enum gen_route route, struct str suffix) {
     struct loop *l = loop_of(req);
     struct router *r = l->router;
@@ -413,6 +429,7 @@ void session_begin(h2o_req_t *req, enum gen_route route, struct str suffix) {
         s->next->prev = s;
     l->sessions = s;
     s->stream = stream_new(req, true, s, on_gone);
+    set_key(s, req);
     if (r->opts->queue_timeout_s > 0)
         h2o_timeout_link(l->ctx.loop, &l->queue_timeout, &s->queue_entry);
     if (r->opts->request_timeout_s > 0)

@@ -29,6 +29,8 @@ struct leg {
     struct worker *worker;  /* held while submitted */
     uint32_t n_live;        /* samples not finished */
     uint32_t credit_tokens; /* tokens to be prefilled, while that is not known to be over */
+    uint32_t n_cached;      /* of these, expected in the worker's prefix cache */
+    bool predicted;         /* n_cached says something */
     uint32_t n_refusals;    /* by workers that had no room after all */
     uint32_t n_replays;     /* workers lost */
     const struct worker *avoid; /* the last one that it was with; not held, only compared */
@@ -47,6 +49,8 @@ struct session {
     uint32_t n_legs, n_new;    /* legs still to be submitted */
     struct tok_ids *logged;    /* [n_prompts * n] tokens for the log; NULL without --enable-log-outputs */
     enum gen_route route;
+    uint64_t key; /* of the --hash-header; has_key: it came */
+    bool has_key;
     bool over;
     bool abort_asked; /* while it was being prepared */
     uint64_t round;   /* of the last round that visited it (admin.c) */

@@ -57,6 +57,8 @@ struct gen_prompt {
     uint32_t max_tokens;   /* resolved: api.md 5.3; 0: a pooling request, or an echo alone */
     struct str echo;       /* what the choices of an echoing request begin with */
     uint32_t n_front;      /* leading ids that the tokenizer added and that echo does not show */
+    const struct id128 *blocks; /* [n_blocks] names of blocks that may be cached (routing.h) */
+    uint32_t n_blocks;
 };
 
 /* gen_req: immutable after gen_prepare; everything lives in its arena. */
@@ -92,6 +94,7 @@ struct gen_req {
     struct str chat_echo; /* what its content begins with */
     int32_t priority;
     struct id128 domain; /* of the prefix cache: revision and salt */
+    uint64_t session_key; /* routing.h */
     struct {             /* sampling, resolved */
         float temperature, top_p, min_p, repetition_penalty, frequency_penalty, presence_penalty;
         uint32_t top_k;

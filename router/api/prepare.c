@@ -7,6 +7,7 @@
 #include "router/api/pool.h"
 #include "router/api/processors.h"
 #include "router/api/request.h"
+#include "router/api/routing.h"
 
 enum { SALT_BYTES_MAX = 256 };
 
@@ -250,6 +251,10 @@ static enum rc prepare(struct gen_env *env, json_t *root, struct str id_suffix, 
         rc = check_entries(&o->limit, r, e);
     if (!rc)
         rc = constraint_check(env, r, e);
+    if (!rc) {
+        routing_blocks(o, r);
+        routing_session(o, r->route == GEN_CHAT ? chat.messages : NULL, r);
+    }
     if (rc || r->route != GEN_CHAT)
         return rc;
     parsing_set(&v, o, r);

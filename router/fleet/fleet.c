@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "common/clock.h"
+#include "common/hash.h"
 #include "common/log.h"
 #include "router/fleet/fleet_private.h"
 
@@ -32,6 +33,7 @@ struct fleet *fleet_new(const struct fleet_opts *o) {
     struct fleet *f = xcalloc(1, sizeof *f);
     f->o = *o;
     pthread_mutex_init(&f->lock, NULL);
+    fleet_kv_init(f);
     f->link = fleet_link_new(f);
     return f;
 }
@@ -56,6 +58,7 @@ void fleet_free(struct fleet *f) {
         free(f->models[i]);
     }
     fleet_addresses_free(f);
+    fleet_kv_fini(f);
     pthread_mutex_destroy(&f->lock);
     free(f);
 }
@@ -131,32 +134,54 @@ void fleet_first_name(struct fleet *f, struct buf *out) {
 
 /* ---- choice and line --------------------------------------------------------------------------------- */
 
+/* candidates: ready workers of a model. Those that have been silent for a second are a last resort, as is one to be
+ * avoided. */
+static size_t candidates(const struct fleet *f, const struct model_info *info, const struct fleet_ticket *t,
+                         bool last, struct policy_worker *w, struct worker_state **of) {
+    size_t n = 0;
+    for (unsigned i = 0; i < f->n_workers_end; i++) {
+        struct worker_state *s = f->workers[i];
+        if (!s || !worker_is_ready(s) || s->model->info != info || (s->suspect || &s->w == t->avoid) != last)
+            continue;
+        w[n] = (struct policy_worker){.load = &s->load, .id = s->id};
+        of[n++] = s;
+    }
+    return n;
+}
+
 /* take: a worker with credit for the prompt, its credit taken and held; NULL: none. *any: some ready worker
- * serves the model. */
-static struct worker *take(struct fleet *f, struct model_info *info, const struct fleet_ticket *t, bool *any) {
-    const struct pick_load *loads[FLEET_WORKERS_MAX];
+ * serves the model. match: fleet_kv_match's; NULL: asked here, once it is of use. */
+static struct worker *take(struct fleet *f, struct model_info *info, struct fleet_ticket *t, const uint32_t *match,
+                           bool *any) {
+    struct policy_worker w[FLEET_WORKERS_MAX];
     struct worker_state *of[FLEET_WORKERS_MAX];
-    const uint32_t n_seqs = t->n_seqs, n_tokens = t->n_tokens;
+    const struct policy_ask ask = {t->n_seqs, t->n_tokens, t->key, t->has_key};
+    uint32_t own[INDEX_SLOTS];
+    enum policy_reason why;
     *any = false;
-    /* Workers that have been silent for a second are a last resort, as is one to be avoided. */
     for (int last = 0; last < 2; last++) {
-        size_t n = 0;
-        for (unsigned i = 0; i < f->n_workers_end; i++) {
-            struct worker_state *s = f->workers[i];
-            if (s && worker_is_ready(s) && s->model->info == info &&
-                (s->suspect || &s->w == t->avoid) == last) {
-                loads[n] = &s->load;
-                of[n++] = s;
-            }
-        }
+        size_t n = candidates(f, info, t, last, w, of);
+        bool fits = false;
+        for (size_t i = 0; i < n && !fits; i++)
+            fits = pick_fits(w[i].load, t->n_seqs, t->n_tokens);
         *any |= n > 0;
-        int i = n ? pick_least(loads, n, f->turn++ % n, n_seqs, n_tokens) : -1;
-        if (i >= 0) {
-            of[i]->load.n_seqs += n_seqs;
-            of[i]->load.n_tokens += n_tokens;
-            rmetrics_decision(f->o.metrics, n > 1);
-            return worker_hold(&of[i]->w);
-        }
+        if (!fits)
+            continue;
+        if (!match && fleet_kv_match(f, t, own))
+            match = own;
+        for (size_t i = 0; i < n && match; i++)
+            if (of[i]->feed.slot != INDEX_NO_SLOT)
+                w[i].n_cached = match[of[i]->feed.slot] * HASH_BLOCK_TOKENS;
+        int i = policy_choose(&f->policy, w, n, &ask, &why);
+        CHECK(i >= 0);
+        struct worker_state *s = of[i];
+        t->n_cached = w[i].n_cached;
+        t->predicted = match && s->feed.slot != INDEX_NO_SLOT;
+        s->load.n_seqs += t->n_seqs;
+        s->load.n_tokens += t->n_tokens;
+        s->load.n_cached += t->n_cached;
+        rmetrics_decision(f->o.metrics, f->policy.kind, why);
+        return worker_hold(&s->w);
     }
     return NULL;
 }
@@ -192,7 +217,7 @@ static void answer(struct fleet *f, struct fleet_ticket *t, struct worker *w) {
 void fleet_pump(struct fleet *f, struct fleet_model *m) {
     while (m->first) {
         bool any;
-        struct worker *w = take(f, m->info, m->first, &any);
+        struct worker *w = take(f, m->info, m->first, NULL, &any);
         if (!w && any)
             return;
         if (!w)
@@ -235,6 +260,8 @@ enum rc fleet_acquire(struct fleet *f, struct fleet_ticket *t, bool front) {
     enum rc rc = RC_OK;
     bool any = false;
     const uint64_t now = clock_ns();
+    uint32_t match[INDEX_SLOTS];
+    const bool known = fleet_kv_match(f, t, match);
     t->worker = NULL;
     t->queue = NULL;
     pthread_mutex_lock(&f->lock);
@@ -246,7 +273,7 @@ enum rc fleet_acquire(struct fleet *f, struct fleet_ticket *t, bool front) {
     CHECK(m); /* models are never removed */
     bool full = !front && n_waiting(f) >= (uint64_t)f->o.opts->limit.queued_requests;
     if (front || (!m->first && (!full || runs_at_once(f, t->model, t->n_seqs))))
-        t->worker = take(f, t->model, t, &any);
+        t->worker = take(f, t->model, t, known ? match : NULL, &any);
     else
         any = is_served(f, t->model);
     if (t->worker) {
@@ -275,12 +302,13 @@ bool fleet_cancel(struct fleet *f, struct fleet_ticket *t) {
     return m != NULL;
 }
 
-void fleet_release(struct fleet *f, struct worker *w, uint32_t n_seqs, uint32_t n_tokens) {
+void fleet_release(struct fleet *f, struct worker *w, uint32_t n_seqs, uint32_t n_tokens, uint32_t n_cached) {
     struct worker_state *s = w->state;
     pthread_mutex_lock(&f->lock);
-    CHECK(s->load.n_seqs >= n_seqs && s->load.n_tokens >= n_tokens);
+    CHECK(s->load.n_seqs >= n_seqs && s->load.n_tokens >= n_tokens && s->load.n_cached >= n_cached);
     s->load.n_seqs -= n_seqs;
     s->load.n_tokens -= n_tokens;
+    s->load.n_cached -= n_cached;
     if (s->up && s->model)
         fleet_pump(f, s->model);
     pthread_mutex_unlock(&f->lock);
@@ -469,6 +497,7 @@ void fleet_tick(struct fleet *f) {
     f->n_done_ticked = f->n_done;
     pthread_mutex_unlock(&f->lock);
     fleet_reset_expire(f, false);
+    fleet_kv_tick(f);
 }
 
 static bool is_there(struct fleet *f, const char *url, bool ready) {
@@ -515,6 +544,7 @@ void fleet_cut_silent(struct fleet *f) {
         const char *why;
     } cut[FLEET_WORKERS_MAX];
     size_t n_cut = 0;
+    fleet_kv_sweep(f);
     pthread_mutex_lock(&f->lock);
     uint64_t now = clock_ns();
     for (unsigned i = 0; i < f->n_workers_end; i++) {

@@ -43,8 +43,14 @@ struct fleet_ticket {
     uint32_t n_seqs, n_tokens;
     const struct worker *avoid; /* taken only if there is no other; only compared. NULL: none */
     uint64_t until_ns;          /* while no worker serves the model it waits until then; past: not at all */
+    const struct id128 *blocks; /* [n_blocks] names of the prompt's blocks that may be cached; none: not known */
+    uint32_t n_blocks;
+    uint64_t key; /* for --policy consistent-hash */
+    bool has_key;
     /* the answer */
     struct worker *worker; /* held, its credit taken; NULL after a post: no worker is left */
+    uint32_t n_cached;     /* tokens of the prompt that are expected in its prefix cache */
+    bool predicted;        /* n_cached says something */
     /* the fleet's */
     struct fleet_ticket *prev, *next;
     struct fleet_model *queue; /* NULL: not queued */
@@ -126,9 +132,12 @@ size_t fleet_models(struct fleet *f, struct model_info **out, size_t max);
 MUST_USE enum rc fleet_acquire(struct fleet *f, struct fleet_ticket *t, bool front);
 /* fleet_cancel: true: t was taken out of the line. False: it was not in it, so its answer has been posted. */
 bool fleet_cancel(struct fleet *f, struct fleet_ticket *t);
-/* fleet_release: gives credit back: sequences that ended, prompt tokens that were prefilled. May let the line
- * move. */
-void fleet_release(struct fleet *f, struct worker *w, uint32_t n_seqs, uint32_t n_tokens);
+/* fleet_release: gives credit back: sequences that ended, prompt tokens that were prefilled, and of these n_cached,
+ * as the ticket said. May let the line move. */
+void fleet_release(struct fleet *f, struct worker *w, uint32_t n_seqs, uint32_t n_tokens, uint32_t n_cached);
+/* fleet_cached: of a prompt whose prefill is over: the tokens that were expected in the prefix cache, and those that
+ * were there. */
+void fleet_cached(struct fleet *f, const struct worker *w, uint32_t n_predicted, uint32_t n_actual);
 /* fleet_unusable: w's connection took no Submit: it is not offered again. */
 void fleet_unusable(struct fleet *f, struct worker *w);
 /* fleet_has_other: whether another ready worker serves w's model. */

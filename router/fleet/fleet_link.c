@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "common/clock.h"
+#include "common/hash.h"
 #include "common/log.h"
 #include "common/utf8.h"
 #include "router/fleet/fleet_private.h"
@@ -29,6 +30,8 @@ static void on_up(void *arg, struct link_conn *c, const struct link_peer *peer) 
     s->w.state = s;
     atomic_init(&s->w.n_refs, 1);
     s->up = true;
+    s->id = hash_fast(peer->address, strlen(peer->address), 0);
+    kv_feed_init(&s->feed);
     snprintf(s->address, sizeof s->address, "%s", peer->address);
     copy_text(s->version, sizeof s->version, peer->version);
     s->state = WEIR__WORKER_STATE__LOADING;
@@ -72,6 +75,7 @@ static void on_down(void *arg, struct link_conn *c, const char *reason) {
     pthread_mutex_lock(&f->lock);
     s->up = false;
     fleet_reset_gone(f, s);
+    fleet_kv_gone(f, s);
     f->workers[s->w.engine] = NULL;
     if (s->w.metrics.stat[ES_RUNNING]) {
         metric_set(s->w.metrics.stat[ES_RUNNING], 0);
@@ -134,11 +138,13 @@ static void on_info(struct fleet *f, struct worker_state *s, struct link_conn *c
     s->load_total_bytes = m->load_total_bytes;
     s->ready_ms = m->ready_ms;
     s->max_seqs = m->max_seqs;
+    s->prefix_caching = ready && m->prefix_caching;
     if (s->model)
         fleet_pump(f, s->model);
     pthread_mutex_unlock(&f->lock);
     if (m->state == WEIR__WORKER_STATE__FAILED)
         LOG(LOG_ERROR, "worker failed", F_U64("engine", s->w.engine), F_STR("reason", s->detail));
+    fleet_kv_want(f, s);
     changed(f);
 }
 
@@ -273,6 +279,7 @@ static void on_message(void *arg, struct link_conn *c, const Weir__Envelope *m) 
         break;
     case WEIR__ENVELOPE__BODY_LOAD:
         on_load(f, s, m->load);
+        fleet_kv_want(f, s);
         if (!assets_retry(s, &why))
             link_cut(c, why);
         break;
@@ -282,6 +289,9 @@ static void on_message(void *arg, struct link_conn *c, const Weir__Envelope *m) 
         break;
     case WEIR__ENVELOPE__BODY_CONTROL_REPLY:
         fleet_reset_answer(f, s, m->control_reply);
+        break;
+    case WEIR__ENVELOPE__BODY_KV_EVENTS:
+        fleet_kv_on_events(f, s, c, m->kv_events);
         break;
     case WEIR__ENVELOPE__BODY_FAULT:
         LOG(LOG_WARN, "worker reports", F_U64("engine", s->w.engine),

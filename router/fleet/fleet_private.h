@@ -6,6 +6,8 @@
 #include <pthread.h>
 
 #include "router/fleet/fleet.h"
+#include "router/fleet/kvfeed.h"
+#include "router/fleet/policy.h"
 
 struct asset_fetch;
 
@@ -42,6 +44,10 @@ struct worker_state {
     struct fleet_model *model;
     uint64_t fetch_ns; /* when it was first asked for its files; 0: it is not being asked */
     struct pick_load load;
+    uint64_t id;         /* of its address (policy.h) */
+    bool prefix_caching; /* of its last WorkerInfo */
+    struct kv_feed feed; /* its slot changes under fleet.lock and index_lock, the rest in the callbacks */
+    uint64_t kv_asked_ns; /* the last time a snapshot was asked for; the callbacks' */
     uint32_t n_waiting, n_running, kv_used_blocks, kv_total_blocks; /* of its last Load */
     bool resetting;    /* it was told to reset its cache, and has not answered */
     uint32_t max_seqs; /* that run at a time; what it has beyond them waits there. 0: not told */
@@ -67,7 +73,13 @@ struct fleet {
     uint32_t n_waiting;       /* of all models */
     struct fleet_address addresses[FLEET_WORKERS_MAX];
     unsigned n_dialled;
-    unsigned turn;            /* round robin among equals */
+    struct policy policy;
+    pthread_mutex_t index_lock; /* taken last, under fleet.lock or without it */
+    struct prefix_index *index; /* under index_lock; NULL: the policy needs none */
+    struct {
+        _Atomic uint64_t predicted, actual, off; /* tokens, since since_ns */
+        uint64_t since_ns;                       /* fleet_kv_tick's own */
+    } drift;
     uint64_t n_done, n_done_ticked;
     double done_per_s;
     bool stopped;
@@ -88,6 +100,20 @@ const char *worker_state_name(const struct fleet *f, const struct worker_state *
 const char *worker_health_name(const struct fleet *f, const struct worker_state *s, uint64_t now);
 /* fleet_dial.c */
 void fleet_addresses_free(struct fleet *f);
+/* fleet_kv.c */
+void fleet_kv_init(struct fleet *f);
+void fleet_kv_fini(struct fleet *f);
+/* fleet_kv_on_events: a worker's message; in its callback, without the lock. */
+void fleet_kv_on_events(struct fleet *f, struct worker_state *s, struct link_conn *c, const Weir__KvEvents *m);
+/* fleet_kv_want: asks for a snapshot if nothing is known of the worker's cache; likewise. Any number of times. */
+void fleet_kv_want(struct fleet *f, struct worker_state *s);
+/* fleet_kv_gone: under the lock. */
+void fleet_kv_gone(struct fleet *f, struct worker_state *s);
+/* fleet_kv_match: what of the ticket's prompt is where, by slot. With or without the lock. False: not known. */
+bool fleet_kv_match(struct fleet *f, const struct fleet_ticket *t, uint32_t out[INDEX_SLOTS]);
+/* fleet_kv_sweep: several times a second; fleet_kv_tick: once a second. Without the lock. */
+void fleet_kv_sweep(struct fleet *f);
+void fleet_kv_tick(struct fleet *f);
 
 /* fleet_admin.c */
 /* fleet_reset_answer: takes the lock; a reply that nobody waits for is dropped. fleet_reset_gone: under the

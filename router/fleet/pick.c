@@ -9,7 +9,7 @@ bool pick_fits(const struct pick_load *w, uint32_t n_seqs, uint32_t n_tokens) {
 }
 
 uint64_t pick_cost(const struct pick_load *w) {
-    return w->n_tokens + (uint64_t)PICK_SEQ_TOKENS * w->n_seqs;
+    return w->n_tokens - w->n_cached + (uint64_t)PICK_SEQ_TOKENS * w->n_seqs;
 }
 
 int pick_least(const struct pick_load *const *w, size_t n, size_t start, uint32_t n_seqs, uint32_t n_tokens) {
