@@ -40,6 +40,7 @@ struct worker_flags {
     bool mock;
     double mock_step_ms, mock_seq_us, mock_prefill_us_per_token;
     char *mock_text;   /* NULL: none */
+    int64_t mock_cache_blocks; /* 0: no prefix cache */
     char *mock_faults; /* worker/mock_script.h; NULL: none */
 };
 

@@ -128,7 +128,8 @@ static void do_abort(struct engine *e, const struct cmd *c) {
 
 static void do_control(struct engine *e, const struct cmd *c) {
     if (c->control == ENGINE_KV_SNAPSHOT) {
-        kv_walk_begin(e, c->router, c->router_epoch);
+        if (e->opts.kv_events)
+            kv_walk_begin(&e->kv_walks, c->router, c->router_epoch);
         return;
     }
     bool ok = c->control == ENGINE_RESET_PREFIX_CACHE;
@@ -178,7 +179,7 @@ static void do_drops(struct engine *e) {
     for (uint32_t i = 0; i < e->opts.n_routers_max; i++)
         if (e->drop_below[i]) {
             out_forget(e, i, e->drop_below[i]);
-            kv_walks_forget(e, i, e->drop_below[i]);
+            kv_walks_forget(&e->kv_walks, i, e->drop_below[i]);
         }
 }
 
@@ -212,7 +213,7 @@ static bool take_commands(struct engine *e) {
         check_idle(e);
         tell_drained(e);
     }
-    uint32_t n = inbox_take(b, idle && e->n_kv_walks == 0, e->drop_below, e->opts.n_routers_max, &dropped);
+    uint32_t n = inbox_take(b, idle && e->kv_walks.n == 0, e->drop_below, e->opts.n_routers_max, &dropped);
     if (idle) /* from now on a step is due */
         e->stats.step_done_ns = clock_ns();
     for (uint32_t i = 0; i < n; i++) {

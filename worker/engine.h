@@ -20,6 +20,7 @@
 #include "common/err.h"
 #include "worker/backend.h"
 #include "worker/constraint.h"
+#include "worker/kv_walk.h"
 #include "worker/sched.h"
 #include "worker/seq.h"
 
@@ -81,17 +82,10 @@ struct step_out {
     const struct prefix_event *kv_events;
     uint32_t n_kv_events;
     uint64_t first_kv_event; /* number of the first; a gap to the last one's means that some were lost */
-    /* a piece of a snapshot that a router asked for, behind the events above; NULL: none */
+    /* a piece of a snapshot that a router asked for (worker/kv_walk.h), behind the events above; NULL: none */
     const struct kv_piece *kv_piece;
 };
-/* kv_piece: names of blocks that can be found. The pieces of a snapshot come a step apart, with the events
- * between them; what was stored or removed since it began is in those. */
-struct kv_piece {
-    uint32_t router, router_epoch;
-    bool begins; /* the first one */
-    const struct id128 *names;
-    uint32_t n_names;
-};
+
 
 enum { ENGINE_ITER_BUCKETS = 14, ENGINE_MASK_KINDS = 5, ENGINE_MASK_BUCKETS = 12 };
 extern const uint32_t engine_iter_bounds[ENGINE_ITER_BUCKETS - 1]; /* 1, 8, 16, 32 ... 16384; then infinity */

@@ -108,18 +108,13 @@ struct engine {
     struct router_out *routers;     /* [n_routers_max] */
     uint32_t *router_counts;        /* [n_routers_max] */
     struct prefix_event *kv_events; /* [ENGINE_KV_EVENTS] */
-    struct kv_walk {                /* snapshots under way, [n_routers_max], the oldest first */
-        uint32_t router, router_epoch, at;
-    } *kv_walks;
-    uint32_t n_kv_walks;
-    struct id128 *kv_names; /* [ENGINE_KV_PIECE] */
-    struct kv_piece kv_piece;
+    struct kv_walks kv_walks;       /* for no routers without kv_events */
 
     struct engine_stats stats; /* the engine's own copy */
     pthread_mutex_t stats_lock;
     struct engine_stats stats_out; /* under stats_lock */
 };
-enum { ENGINE_KV_EVENTS = 4096, ENGINE_KV_PIECE = 4096 /* blocks that a piece of a snapshot covers */ };
+enum { ENGINE_KV_EVENTS = 4096 };
 
 /* ---- events and statistics
  * ------------------------------------------------------------------------------------ */
@@ -147,17 +142,6 @@ void stats_iteration(struct engine_stats *s, uint32_t n_tokens);
 void procs_before(struct engine *e, const struct step_plan *p);
 MUST_USE bool procs_after(struct engine *e, const struct step_plan *p, char *why);
 const char *procs_failed(const struct engine *e, uint32_t row, uint32_t *status);
-
-/* ---- snapshots of the prefix cache (engine_kv.c) */
-
-void kv_walks_init(struct engine *e);
-void kv_walks_fini(struct engine *e);
-/* kv_walk_begin: a router's snapshot; one that it asked for before begins anew. */
-void kv_walk_begin(struct engine *e, uint32_t router, uint32_t router_epoch);
-/* kv_walk_step: the next piece of the oldest one; NULL: there is none. */
-const struct kv_piece *kv_walk_step(struct engine *e);
-/* kv_walks_forget: of a router's connections below that epoch. */
-void kv_walks_forget(struct engine *e, uint32_t router, uint32_t epoch);
 
 /* ---- beam searches (engine_beam.c) */
 

@@ -275,7 +275,8 @@ static void make_buffers(struct engine *e) {
     e->router_counts = xcalloc(o->n_routers_max, sizeof *e->router_counts);
     e->drop_below = xcalloc(o->n_routers_max, sizeof *e->drop_below);
     e->kv_events = o->kv_events ? xcalloc(ENGINE_KV_EVENTS, sizeof *e->kv_events) : NULL;
-    kv_walks_init(e);
+    if (o->kv_events)
+        kv_walks_init(&e->kv_walks, o->n_routers_max);
     for (e->n_buckets = 64; e->n_buckets < o->n_requests_max; e->n_buckets *= 2)
         ;
     e->buckets = xcalloc(e->n_buckets, sizeof(struct req *));
@@ -396,7 +397,7 @@ void engine_free(struct engine *e) {
     free(e->router_counts);
     free(e->drop_below);
     free(e->kv_events);
-    kv_walks_fini(e);
+    kv_walks_fini(&e->kv_walks);
     free(e->buckets);
     free(e->eos_ids);
     free(e);

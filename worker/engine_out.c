@@ -99,7 +99,7 @@ void out_flush(struct engine *e) {
     if (e->opts.kv_events)
         out.n_kv_events =
             prefix_events_take(&e->sched.prefix, e->kv_events, ENGINE_KV_EVENTS, &out.first_kv_event);
-    out.kv_piece = kv_walk_step(e);
+    out.kv_piece = kv_walk_step(&e->kv_walks, &e->sched.prefix);
     if (e->n_events > 0 || out.n_kv_events > 0 || out.kv_piece) {
         out.n_routers = sort_events(e);
         e->opts.on_step(e->opts.arg, &out);

@@ -2,53 +2,55 @@
  * thread; costs nothing but a look at the table of routers while none of them follows. */
 #include "worker/io_private.h"
 
-enum { NAMES_MAX = 4096, NAME_BYTES = sizeof(struct id128) }; /* of one message: 64 KiB each way */
-_Static_assert(2 * NAMES_MAX * NAME_BYTES < LINK_FRAME_BYTES_MAX, "a message is a frame");
+enum { NAME_BYTES = sizeof(struct id128) };
+_Static_assert(2 * IO_KV_NAMES_MAX * NAME_BYTES < LINK_FRAME_BYTES_MAX, "a message is a frame");
 
-static void send_kv(struct link_conn *c, Weir__KvEvents *m) {
-    m->has_stored = m->stored.len > 0;
-    m->has_removed = m->removed.len > 0;
+uint32_t io_kv_fill(const struct prefix_event *v, uint32_t n, uint64_t seq, struct id128 stored[IO_KV_NAMES_MAX],
+                    struct id128 removed[IO_KV_NAMES_MAX], Weir__KvEvents *m) {
+    uint32_t i = 0, n_stored = 0, n_removed = 0;
+    weir__kv_events__init(m);
     m->has_first_seq = true;
-    /* What a router misses shows it a gap, but the queue does not fill with this alone: it does not read. */
+    if (v[0].kind == PREFIX_CLEARED) {
+        m->first_seq = seq + 1;
+        m->has_snapshot = m->snapshot = true;
+        return 1;
+    }
+    m->first_seq = seq;
+    while (i < n && v[i].kind == PREFIX_REMOVED && n_removed < IO_KV_NAMES_MAX)
+        removed[n_removed++] = v[i++].name;
+    while (i < n && v[i].kind == PREFIX_STORED && n_stored < IO_KV_NAMES_MAX)
+        stored[n_stored++] = v[i++].name;
+    m->has_removed = n_removed > 0;
+    m->has_stored = n_stored > 0;
+    m->removed = (ProtobufCBinaryData){n_removed * NAME_BYTES, removed[0].b};
+    m->stored = (ProtobufCBinaryData){n_stored * NAME_BYTES, stored[0].b};
+    return i;
+}
+
+/* send_kv: a full queue is not these few bytes' doing. */
+static void send_kv(struct link_conn *c, Weir__KvEvents *m) {
     if (link_send(c, LINK_DATA, WEIR__ENVELOPE__BODY_KV_EVENTS, m) == RC_AGAIN)
         link_cut(c, "the router does not read");
 }
 
-static void send_all(struct link_conn *const *to, size_t n, Weir__KvEvents *m) {
-    for (size_t i = 0; i < n; i++)
-        send_kv(to[i], m);
-}
-
-/* send_events: as few messages as keep the order: what a message removes goes before what it stores. */
-static void send_events(struct link_conn *const *to, size_t n, const struct prefix_event *v,
-                        uint32_t n_events, uint64_t seq) {
-    struct id128 stored[NAMES_MAX], removed[NAMES_MAX];
-    for (uint32_t i = 0; i < n_events;) {
-        Weir__KvEvents m = WEIR__KV_EVENTS__INIT;
-        uint32_t n_stored = 0, n_removed = 0;
-        m.first_seq = seq + i;
-        if (v[i].kind == PREFIX_CLEARED) {
-            m.first_seq = seq + ++i;
-            m.has_snapshot = m.snapshot = true;
-            send_all(to, n, &m);
-            continue;
-        }
-        while (i < n_events && v[i].kind == PREFIX_REMOVED && n_removed < NAMES_MAX)
-            removed[n_removed++] = v[i++].name;
-        while (i < n_events && v[i].kind == PREFIX_STORED && n_stored < NAMES_MAX)
-            stored[n_stored++] = v[i++].name;
-        m.removed = (ProtobufCBinaryData){n_removed * NAME_BYTES, removed[0].b};
-        m.stored = (ProtobufCBinaryData){n_stored * NAME_BYTES, stored[0].b};
-        send_all(to, n, &m);
+static void send_events(struct link_conn *const *to, size_t n, const struct step_out *out) {
+    struct id128 stored[IO_KV_NAMES_MAX], removed[IO_KV_NAMES_MAX];
+    Weir__KvEvents m;
+    for (uint32_t i = 0; i < out->n_kv_events;) {
+        i += io_kv_fill(out->kv_events + i, out->n_kv_events - i, out->first_kv_event + i, stored, removed, &m);
+        for (size_t k = 0; k < n; k++)
+            send_kv(to[k], &m);
     }
 }
 
 static void send_piece(struct link_conn *c, const struct kv_piece *p, uint64_t next_seq) {
     Weir__KvEvents m = WEIR__KV_EVENTS__INIT;
+    m.has_first_seq = true;
     m.first_seq = next_seq;
     m.has_snapshot = m.snapshot = p->begins;
     m.has_part = m.part = true;
     /* protobuf-c takes no const pointers; packing only reads */
+    m.has_stored = p->n_names > 0;
     m.stored = (ProtobufCBinaryData){p->n_names * NAME_BYTES, (uint8_t *)(uintptr_t)p->names->b};
     send_kv(c, &m);
 }
@@ -65,7 +67,7 @@ void io_kv_step(struct io *io, const struct step_out *out) {
         io->routers[p->router].kv_events = true; /* from the next events on */
     pthread_mutex_unlock(&io->lock);
     if (n)
-        send_events(to, n, out->kv_events, out->n_kv_events, out->first_kv_event);
+        send_events(to, n, out);
     for (size_t i = 0; i < n; i++)
         link_drop(to[i]);
     struct link_conn *c = p ? io_conn_of(io, p->router, p->router_epoch) : NULL;

@@ -63,6 +63,11 @@ void io_reject(struct link_conn *c, struct id128 id, const struct err *e);
 /* io_kv_step: changes of the prefix cache to the routers that follow it, and a piece of a snapshot to the one
  * that asked for it. The engine's thread. */
 void io_kv_step(struct io *io, const struct step_out *out);
+/* io_kv_fill: packs events v[0 .. n), n > 0, the first of which has the number seq, into a message: as many as one
+ * can hold in their order; returns how many. The message points into stored and removed. Pure. */
+enum { IO_KV_NAMES_MAX = 4096 };
+uint32_t io_kv_fill(const struct prefix_event *v, uint32_t n, uint64_t seq, struct id128 stored[IO_KV_NAMES_MAX],
+                    struct id128 removed[IO_KV_NAMES_MAX], Weir__KvEvents *m);
 struct io_out *io_out_new(void);
 void io_out_free(struct io_out *o);
 /* io_conn_of: the held connection of a router index, NULL if it has gone. Drop it after use. */

@@ -159,6 +159,10 @@ static enum rc start_mock(struct worker *w, struct err *e) {
     f->max_seqs = w->o.w.max_num_seqs ? (uint32_t)w->o.w.max_num_seqs : 4096;
     f->max_batched_tokens = 2048;
     f->device = "mock";
+    if (w->o.w.mock_cache_blocks) {
+        f->n_blocks = (uint32_t)w->o.w.mock_cache_blocks;
+        f->prefix_caching = true;
+    }
     f->dtype = f->kv_dtype = "none";
     w->mock = mock_new(
         &(struct mock_opts){.step_ns = (uint64_t)(w->o.w.mock_step_ms * 1e6),
@@ -171,6 +175,7 @@ static enum rc start_mock(struct worker *w, struct err *e) {
                             .eos_ids = f->eos,
                             .n_eos_ids = f->n_eos,
                             .text_path = w->o.w.mock_text,
+                            .cache_blocks = (uint32_t)w->o.w.mock_cache_blocks,
                             .tok = w->mock_tok,
                             .arg = w,
                             .on_step = on_step,

@@ -9,6 +9,7 @@
 
 #include "common/clock.h"
 #include "common/hash.h"
+#include "worker/mock_cache.h"
 
 /* run: one live sample. The request is shared by its samples and counted. */
 struct run {
@@ -17,6 +18,7 @@ struct run {
     uint64_t starts_ns;   /* the prompt is done */
     bool aborted, silent; /* silent: its router is gone */
     bool begun;           /* its first event is out */
+    uint32_t n_cached;
 };
 struct mock {
     struct mock_opts o;
@@ -31,6 +33,9 @@ struct mock {
     char *text_path;
     struct run *runs; /* [n] in order of arrival; the first n_seqs_max run, the others wait */
     size_t n, cap;
+    struct mock_cache *cache; /* NULL: none */
+    uint64_t prefill_ns;      /* with it: when the last prompt is done */
+    bool poked; /* there may be something to tell of the cache */
     bool stopping, draining, drained;
     struct engine_stats stats;
     /* the thread's own */
@@ -51,9 +56,12 @@ uint32_t mock_token(const struct mock_opts *o, uint64_t seed, uint32_t i) {
 }
 
 /* req.n_live counts its runs; the last one frees it. */
-static void drop_req(struct req *r) {
-    if (--r->n_live == 0)
-        req_free(r);
+static void drop_req(struct mock *m, struct req *r) {
+    if (--r->n_live)
+        return;
+    if (m->cache)
+        mock_cache_drop(m->cache, r);
+    req_free(r);
 }
 
 static bool same_router(const struct req *r, uint32_t router, uint32_t epoch) {
@@ -130,7 +138,8 @@ static bool step_run(struct mock *m, struct run *r, uint64_t now, struct token_o
     r->n_out++;
     if (!r->begun) {
         r->begun = true;
-        *first = (struct first_out){.n_prompt = q->n_prompt, .prefill_ns = now - q->arrival_ns};
+        *first = (struct first_out){
+            .n_prompt = q->n_prompt, .n_cached = r->n_cached, .prefill_ns = now - q->arrival_ns};
         t->first = first;
         m->stats.prompt_tokens += q->n_prompt;
     }
@@ -154,10 +163,11 @@ static int by_router(const void *a, const void *b) {
     return (kx > ky) - (kx < ky);
 }
 
-static void send_step(struct mock *m, size_t n_out) {
+static void send_step(struct mock *m, size_t n_out, struct step_out *out) {
     struct router_out routers[IO_ROUTERS_MAX];
     uint32_t n = 0;
-    qsort(m->out, n_out, sizeof *m->out, by_router);
+    if (n_out)
+        qsort(m->out, n_out, sizeof *m->out, by_router);
     for (size_t i = 0; i < n_out; i++) {
         const struct req *q = m->out[i].req;
         if (n && same_router(q, routers[n - 1].router, routers[n - 1].router_epoch)) {
@@ -168,15 +178,47 @@ static void send_step(struct mock *m, size_t n_out) {
             break;
         routers[n++] = (struct router_out){q->router, q->router_epoch, 1, &m->out[i]};
     }
-    struct step_out out = {.step = ++m->stats.steps, .n_routers = n, .routers = routers};
-    m->o.on_step(m->o.arg, &out);
+    out->step = m->stats.steps;
+    out->n_routers = n;
+    out->routers = routers;
+    m->o.on_step(m->o.arg, out);
 }
 
-/* step: one token for each run that is due; called and left with the lock held. */
-static void step(struct mock *m) {
+static uint64_t n_prefill(const struct req *r) {
+    uint64_t n = r->n_prompt;
+    for (uint32_t k = 0; k < r->n_resume; k++)
+        n += r->resume[k].n_tokens;
+    return n;
+}
+
+/* prefill: with a cache: begins with the prompts whose turn has come, in order of arrival. */
+static void prefill(struct mock *m, uint64_t now, size_t limit) {
+    for (size_t i = 0; i < limit && m->prefill_ns <= now; i++) {
+        struct run *r = &m->runs[i];
+        struct req *q = r->req;
+        if (r->starts_ns != UINT64_MAX || r->aborted || r->silent)
+            continue;
+        uint32_t n_cached = mock_cache_admit(m->cache, q);
+        m->stats.prefix_queries += q->n_prompt;
+        m->stats.prefix_hits += n_cached;
+        m->stats.computed_tokens += n_prefill(q) - n_cached;
+        m->prefill_ns =
+            MAX(m->prefill_ns, q->arrival_ns) + m->o.prefill_ns_per_token * (n_prefill(q) - n_cached);
+        for (size_t k = i; k < m->n && m->runs[k].req == q; k++) {
+            m->runs[k].starts_ns = m->prefill_ns;
+            m->runs[k].n_cached = n_cached;
+        }
+    }
+}
+
+/* step: one token for each run that is due; called and left with the lock held. True: more is to be told of the
+ * cache. */
+static bool step(struct mock *m) {
     uint64_t now = clock_ns();
     size_t n_out = 0, n_ended = 0, limit = MIN(m->n, (size_t)m->o.n_seqs_max);
     grow_out(m);
+    if (m->cache)
+        prefill(m, now, limit);
     struct req **ended = xcalloc(m->n, sizeof(struct req *));
     size_t kept = 0;
     for (size_t i = 0; i < m->n; i++) {
@@ -193,14 +235,18 @@ static void step(struct mock *m) {
             m->runs[kept++] = r;
     }
     m->n = kept;
-    if (n_out) {
+    struct step_out out = {0};
+    bool told = m->cache && mock_cache_report(m->cache, &out);
+    if (n_out || told) {
+        m->stats.steps++;
         pthread_mutex_unlock(&m->lock);
-        send_step(m, n_out);
+        send_step(m, n_out, &out);
         pthread_mutex_lock(&m->lock);
     }
     for (size_t i = 0; i < n_ended; i++)
-        drop_req(ended[i]);
+        drop_req(m, ended[i]);
     free(ended);
+    return told;
 }
 
 /* wait_frozen: some time of it. With the lock held, but for the wait. */
@@ -214,9 +260,10 @@ static void wait_frozen(struct mock *m) {
 static void *mock_loop(void *arg) {
     struct mock *m = arg;
     uint64_t next = clock_ns();
+    bool more = false;
     pthread_mutex_lock(&m->lock);
     while (!m->stopping) {
-        if (!m->n) {
+        if (!m->n && !more && !m->poked) {
             if (m->draining && !m->drained) {
                 m->drained = true;
                 pthread_mutex_unlock(&m->lock);
@@ -228,7 +275,8 @@ static void *mock_loop(void *arg) {
             next = clock_ns();
             continue;
         }
-        step(m);
+        m->poked = false;
+        more = step(m);
         uint64_t now = clock_ns();
         next = MAX(next + m->o.step_ns + m->o.seq_ns * MIN(m->n, (size_t)m->o.n_seqs_max), now);
         while (m->frozen_ns > clock_ns() && !m->stopping)
@@ -289,10 +337,7 @@ static enum rc mock_submit(void *arg, struct req *r, struct err *e) {
         m->runs = xreallocarray(m->runs, m->cap, sizeof *m->runs);
     }
     r->n_live = r->n_samples;
-    uint64_t n_prefill = r->n_prompt;
-    for (uint32_t k = 0; k < r->n_resume; k++)
-        n_prefill += r->resume[k].n_tokens;
-    uint64_t starts = clock_ns() + m->o.prefill_ns_per_token * n_prefill;
+    uint64_t starts = m->cache ? UINT64_MAX : clock_ns() + m->o.prefill_ns_per_token * n_prefill(r);
     for (uint32_t s = 0; s < r->n_samples; s++)
         m->runs[m->n++] = (struct run){.req = r, .sample = s, .starts_ns = starts};
     for (uint32_t k = 0; k < r->n_resume; k++)
@@ -322,12 +367,30 @@ static void mock_drop_router(void *arg, uint32_t router, uint32_t epoch) {
     for (size_t i = 0; i < m->n; i++)
         if (same_router(m->runs[i].req, router, epoch))
             m->runs[i].silent = true;
+    if (m->cache)
+        mock_cache_forget(m->cache, router, epoch);
     pthread_mutex_unlock(&m->lock);
 }
 
 static enum rc mock_reset(void *arg, uint32_t router, uint32_t epoch, uint64_t id) {
     struct mock *m = arg;
+    pthread_mutex_lock(&m->lock);
+    if (m->cache)
+        mock_cache_reset(m->cache);
+    m->poked = true;
+    pthread_cond_signal(&m->wake);
+    pthread_mutex_unlock(&m->lock);
     m->o.on_control(m->o.arg, router, epoch, id, true);
+    return RC_OK;
+}
+
+static enum rc mock_snapshot(void *arg, uint32_t router, uint32_t epoch) {
+    struct mock *m = arg;
+    pthread_mutex_lock(&m->lock);
+    mock_cache_snapshot(m->cache, router, epoch);
+    m->poked = true;
+    pthread_cond_signal(&m->wake);
+    pthread_mutex_unlock(&m->lock);
     return RC_OK;
 }
 
@@ -346,6 +409,7 @@ static void mock_stats(void *arg, struct engine_stats *out) {
     out->running = (uint32_t)MIN(m->n, (size_t)m->o.n_seqs_max);
     out->waiting = (uint32_t)m->n - out->running;
     out->kv_total_blocks = m->o.n_blocks;
+    out->kv_used_blocks = m->cache ? mock_cache_used(m->cache) : 0;
     pthread_mutex_unlock(&m->lock);
 }
 
@@ -356,7 +420,8 @@ struct io_engine mock_engine(struct mock *m) {
                               .drop_router = mock_drop_router,
                               .reset_prefix = mock_reset,
                               .drain = mock_drain,
-                              .stats = mock_stats};
+                              .stats = mock_stats,
+                              .kv_snapshot = m->cache ? mock_snapshot : NULL};
 }
 
 struct mock *mock_new(const struct mock_opts *o) {
@@ -366,6 +431,7 @@ struct mock *mock_new(const struct mock_opts *o) {
     memcpy(m->eos, o->eos_ids, o->n_eos_ids * sizeof *m->eos);
     m->o.eos_ids = m->eos;
     m->text_path = o->text_path ? xstrdup(o->text_path) : NULL;
+    m->cache = o->cache_blocks ? mock_cache_new(o->cache_blocks, IO_ROUTERS_MAX) : NULL;
     CHECK(!o->text_path || (o->tok && o->n_eos_ids));
     pthread_mutex_init(&m->lock, NULL);
     pthread_cond_init(&m->wake, NULL);
@@ -388,7 +454,8 @@ void mock_free(struct mock *m) {
         return;
     mock_stop(m);
     for (size_t i = 0; i < m->n; i++)
-        drop_req(m->runs[i].req);
+        drop_req(m, m->runs[i].req);
+    mock_cache_free(m->cache);
     free(m->runs);
     free(m->out);
     free(m->first);

@@ -25,6 +25,8 @@ struct mock_opts {
     uint32_t n_eos_ids;
     const char *text_path; /* NULL: none; copied. Else every answer is this file's text and an end token */
     const struct tok *tok; /* which encodes it; must outlive the mock */
+    uint32_t cache_blocks; /* of a prefix cache (mock_cache.h), with which prompts are computed one after the other;
+                              0: none, and all at once */
     void *arg;
     void (*on_step)(void *arg, const struct step_out *out);
     void (*on_control)(void *arg, uint32_t router, uint32_t router_epoch, uint64_t id, bool ok);

@@ -8,7 +8,7 @@ const char *const policy_reasons[N_ROUTED] = {"only", "load", "prefix", "spread"
 
 enum policy_kind policy_of(const char *name) {
     int k = 0;
-    while (k < N_POLICY && strcmp(policy_names[k], name) != 0)
+    while (k < N_POLICY && !(name && !strcmp(policy_names[k], name)))
         k++;
     return (enum policy_kind)k;
 }

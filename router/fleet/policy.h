@@ -37,7 +37,7 @@ enum policy_reason {
     N_ROUTED
 };
 extern const char *const policy_names[N_POLICY], *const policy_reasons[N_ROUTED];
-/* policy_of: by its name; N_POLICY: there is none of that name. */
+/* policy_of: by its name, which may be NULL; N_POLICY: there is none of that name. */
 enum policy_kind policy_of(const char *name);
 
 struct policy {
