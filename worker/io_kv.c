@@ -5,8 +5,9 @@
 enum { NAME_BYTES = sizeof(struct id128) };
 _Static_assert(2 * IO_KV_NAMES_MAX * NAME_BYTES < LINK_FRAME_BYTES_MAX, "a message is a frame");
 
-uint32_t io_kv_fill(const struct prefix_event *v, uint32_t n, uint64_t seq, struct id128 stored[IO_KV_NAMES_MAX],
-                    struct id128 removed[IO_KV_NAMES_MAX], Weir__KvEvents *m) {
+uint32_t io_kv_fill(const struct prefix_event *v, uint32_t n, uint64_t seq,
+                    struct id128 stored[IO_KV_NAMES_MAX], struct id128 removed[IO_KV_NAMES_MAX],
+                    Weir__KvEvents *m) {
     uint32_t i = 0, n_stored = 0, n_removed = 0;
     weir__kv_events__init(m);
     m->has_first_seq = true;
@@ -37,7 +38,8 @@ static void send_events(struct link_conn *const *to, size_t n, const struct step
     struct id128 stored[IO_KV_NAMES_MAX], removed[IO_KV_NAMES_MAX];
     Weir__KvEvents m;
     for (uint32_t i = 0; i < out->n_kv_events;) {
-        i += io_kv_fill(out->kv_events + i, out->n_kv_events - i, out->first_kv_event + i, stored, removed, &m);
+        i += io_kv_fill(out->kv_events + i, out->n_kv_events - i, out->first_kv_event + i, stored, removed,
+                        &m);
         for (size_t k = 0; k < n; k++)
             send_kv(to[k], &m);
     }

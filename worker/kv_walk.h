@@ -1,8 +1,8 @@
 /* kv_walk.h: snapshots of a prefix cache for routers, a piece a step, so that no step waits for them.
  *
  * The pieces of a snapshot name the blocks that can be found as the walk comes by; what is stored or removed
- * meanwhile is in the events that are sent between them, so that who takes everything in order knows in the end what
- * the cache holds. One snapshot after the other; each router has one at most.
+ * meanwhile is in the events that are sent between them, so that who takes everything in order knows in the
+ * end what the cache holds. One snapshot after the other; each router has one at most.
  *
  * The engine's thread only. All memory is taken by kv_walks_init.
  */
@@ -22,7 +22,7 @@ struct kv_piece {
 struct kv_walks {
     struct kv_walk {
         uint32_t router, router_epoch, at;
-    } *v; /* [n_max] the oldest first */
+    } * v; /* [n_max] the oldest first */
     uint32_t n, n_max;
     struct id128 *names; /* [KV_PIECE_BLOCKS] */
     struct kv_piece piece;

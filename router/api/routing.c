@@ -43,6 +43,7 @@ void routing_session(const struct router_opts *o, const json_t *messages, struct
         key = message_key(m, key);
     }
     if (!messages && r->n_prompts)
-        key = hash_fast(r->prompts[0].ids, MIN(r->prompts[0].n_ids, (uint32_t)SESSION_TOKENS) * sizeof(uint32_t), 0);
+        key = hash_fast(r->prompts[0].ids,
+                        MIN(r->prompts[0].n_ids, (uint32_t)SESSION_TOKENS) * sizeof(uint32_t), 0);
     r->session_key = key;
 }

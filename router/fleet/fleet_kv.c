@@ -32,7 +32,8 @@ void fleet_kv_fini(struct fleet *f) {
 /* ---- feeding ----------------------------------------------------------------------------------------- */
 
 /* The slot of a feed changes under both locks, so that who holds one of them may read it. */
-void fleet_kv_on_events(struct fleet *f, struct worker_state *s, struct link_conn *c, const Weir__KvEvents *m) {
+void fleet_kv_on_events(struct fleet *f, struct worker_state *s, struct link_conn *c,
+                        const Weir__KvEvents *m) {
     if (!f->index)
         return;
     bool moves = m->snapshot || m->first_seq != s->feed.next_seq;
@@ -115,7 +116,8 @@ void fleet_kv_tick(struct fleet *f) {
     if (now - f->drift.since_ns < DRIFT_S * NS_PER_S)
         return;
     f->drift.since_ns = now;
-    uint64_t predicted = atomic_exchange(&f->drift.predicted, 0), actual = atomic_exchange(&f->drift.actual, 0);
+    uint64_t predicted = atomic_exchange(&f->drift.predicted, 0),
+             actual = atomic_exchange(&f->drift.actual, 0);
     uint64_t off = atomic_exchange(&f->drift.off, 0);
     if (off >= DRIFT_TOKENS_MIN && off > MAX(predicted, actual) / 10)
         LOG(LOG_WARN, "cached tokens are not where they were expected", F_U64("predicted_tokens", predicted),

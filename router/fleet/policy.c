@@ -19,8 +19,8 @@ static bool fits(const struct policy_worker *w, const struct policy_ask *a) {
 
 /* cheapest: by queued work and, if the prompt counts, what of it is to be computed. From the turn on, so that
  * equals take turns. */
-static int cheapest(const struct policy *p, const struct policy_worker *w, size_t n, const struct policy_ask *a,
-                    bool with_prompt) {
+static int cheapest(const struct policy *p, const struct policy_worker *w, size_t n,
+                    const struct policy_ask *a, bool with_prompt) {
     int best = -1;
     uint64_t least = 0;
     for (size_t k = 0; k < n; k++) {
@@ -34,8 +34,8 @@ static int cheapest(const struct policy *p, const struct policy_worker *w, size_
     return best;
 }
 
-static int by_prefix(const struct policy *p, const struct policy_worker *w, size_t n, const struct policy_ask *a,
-                     enum policy_reason *why) {
+static int by_prefix(const struct policy *p, const struct policy_worker *w, size_t n,
+                     const struct policy_ask *a, enum policy_reason *why) {
     int i = cheapest(p, w, n, a, true);
     uint32_t most = 0;
     for (size_t k = 0; k < n; k++)
@@ -66,7 +66,8 @@ static int of_two(struct policy *p, const struct policy_worker *w, size_t n, con
     return pick_cost(w[second].load) < pick_cost(w[first].load) ? second : first;
 }
 
-static int in_turn(const struct policy *p, const struct policy_worker *w, size_t n, const struct policy_ask *a) {
+static int in_turn(const struct policy *p, const struct policy_worker *w, size_t n,
+                   const struct policy_ask *a) {
     for (size_t k = 0; k < n; k++) {
         size_t i = (p->turn + k) % n;
         if (fits(&w[i], a))

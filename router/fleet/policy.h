@@ -1,14 +1,13 @@
 /* policy.h: which of the workers that serve a model gets a prompt. Pure.
  *
- *   prefix           the least cost: the prompt's tokens that the worker's prefix cache does not have, and the work
- *                    that is queued there. So requests go where their prefix is, until the queue there costs more
- *                    than the prefix saves; then another worker computes it, and both have it.
- *   least-load       the least work queued
+ *   prefix           the least cost: the prompt's tokens that the worker's prefix cache does not have, and
+ * the work that is queued there. So requests go where their prefix is, until the queue there costs more than
+ * the prefix saves; then another worker computes it, and both have it. least-load       the least work queued
  *   power-of-two     of two drawn at random, the one with less
  *   round-robin      one after the other
  *   consistent-hash  by a key of the request: the same key, the same worker, as long as that is there and has
- *                    credit (highest random weight: a worker that comes or goes moves its own share of the keys and
- *                    no other). Without a key: least-load
+ *                    credit (highest random weight: a worker that comes or goes moves its own share of the
+ * keys and no other). Without a key: least-load
  *
  * No policy goes beyond a worker's credit (pick.h); among equals the turn decides.
  */

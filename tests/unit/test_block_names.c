@@ -1,5 +1,5 @@
-/* Names of prefix blocks: pairs of requests built to be taken for each other share the blocks up to which all that
- * counts is equal, and no other. 100,000 pairs, times TEST_SCALE. */
+/* Names of prefix blocks: pairs of requests built to be taken for each other share the blocks up to which all
+ * that counts is equal, and no other. 100,000 pairs, times TEST_SCALE. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -45,7 +45,8 @@ static struct field some_field(uint64_t *s, bool may_lack) {
 
 static struct request some_request(uint64_t *s) {
     static const uint32_t ids[] = {0, 1, 256, 65536, 1u << 24, 257, 0xffffffff};
-    struct request r = {.revision = some_field(s, false), .adapter = some_field(s, true), .salt = some_field(s, true)};
+    struct request r = {
+        .revision = some_field(s, false), .adapter = some_field(s, true), .salt = some_field(s, true)};
     for (uint32_t i = 0; i < N_TOKENS; i++)
         r.tokens[i] = ids[rnd(s, ARRAY_LEN(ids))];
     for (uint32_t b = 0; b < N_BLOCKS; b++)
@@ -146,8 +147,8 @@ static bool same_field(const struct field *a, const struct field *b) {
 }
 
 static bool same_media(const struct media *a, const struct media *b) {
-    return a->there == b->there && (!a->there || (same_field(&a->bytes, &b->bytes) && a->size[0] == b->size[0] &&
-                                                  a->size[1] == b->size[1]));
+    return a->there == b->there && (!a->there || (same_field(&a->bytes, &b->bytes) &&
+                                                  a->size[0] == b->size[0] && a->size[1] == b->size[1]));
 }
 
 /* same: how many leading blocks have all in common. */
@@ -156,8 +157,9 @@ static uint32_t same(const struct request *a, const struct request *b) {
     if (!same_field(&a->revision, &b->revision) || !same_field(&a->adapter, &b->adapter) ||
         !same_field(&a->salt, &b->salt))
         return 0;
-    while (i < N_BLOCKS && same_media(&a->media[i], &b->media[i]) &&
-           !memcmp(a->tokens + i * HASH_BLOCK_TOKENS, b->tokens + i * HASH_BLOCK_TOKENS, 4 * HASH_BLOCK_TOKENS))
+    while (
+        i < N_BLOCKS && same_media(&a->media[i], &b->media[i]) &&
+        !memcmp(a->tokens + i * HASH_BLOCK_TOKENS, b->tokens + i * HASH_BLOCK_TOKENS, 4 * HASH_BLOCK_TOKENS))
         i++;
     return i;
 }
@@ -166,7 +168,8 @@ static struct str str_of_field(const struct field *f) {
     return f->n < 0 ? (struct str){0} : (struct str){f->bytes, (size_t)f->n};
 }
 
-/* name: as routers and workers do it. A media item's digest is of its bytes and of the size it is scaled to. */
+/* name: as routers and workers do it. A media item's digest is of its bytes and of the size it is scaled to.
+ */
 static void name(const struct request *r, struct id128 out[N_BLOCKS]) {
     const struct hash_field fields[] = {{HASH_MODEL, str_of_field(&r->revision)},
                                         {HASH_ADAPTER, str_of_field(&r->adapter)},

@@ -15,6 +15,7 @@
 
 #include "common/link/link.h"
 #include "common/log.h"
+#include "router/fleet/kvfeed.h"
 #include "worker/io.h"
 #include "worker/mock.h"
 
@@ -33,6 +34,9 @@ struct peer {
     unsigned n_reject;
     size_t asset_bytes;
     uint32_t tokens[CONTEXT];
+    struct prefix_index *index;
+    struct kv_feed feed;
+    unsigned n_kv, n_kv_bad, n_cached;
 };
 
 struct rig {
@@ -77,11 +81,17 @@ static void on_message(void *arg, struct link_conn *c, const Weir__Envelope *m) 
         for (size_t i = 0; i < s->n_token && w->n_tokens < CONTEXT; i++)
             w->tokens[w->n_tokens++] = s->token[i];
         w->n_first += (unsigned)s->n_first;
+        for (size_t i = 0; i < s->n_first; i++)
+            w->n_cached += s->first[i]->cached_tokens;
         w->n_finish += (unsigned)s->n_finish;
         for (size_t i = 0; i < s->n_finish; i++)
             w->n_aborts += s->finish[i]->reason == WEIR__FINISH__REASON__ABORT;
         if (s->n_finish)
             w->reason = s->finish[0]->reason;
+    }
+    if (m->body_case == WEIR__ENVELOPE__BODY_KV_EVENTS && w->index) {
+        w->n_kv++;
+        w->n_kv_bad += kv_feed_take(&w->feed, w->index, m->kv_events) != KV_FEED_OK;
     }
     pthread_cond_broadcast(&w->changed);
     pthread_mutex_unlock(&w->lock);
@@ -118,7 +128,7 @@ static void on_drain(void *arg) {
     (void)arg;
 }
 
-static int setup(void **state) {
+static int setup_with(void **state, uint32_t cache_blocks) {
     struct rig *r = xcalloc(1, sizeof *r);
     struct err e = {0};
     log_set_level(LOG_ERROR);
@@ -135,6 +145,7 @@ static int setup(void **state) {
                                            .n_blocks = 64,
                                            .eos_ids = &eos,
                                            .n_eos_ids = 1,
+                                           .cache_blocks = cache_blocks,
                                            .arg = r->io,
                                            .on_step = io_on_step,
                                            .on_control = io_on_control,
@@ -166,6 +177,13 @@ static int setup(void **state) {
     until(w, w->conn && w->n_ready && w->n_credit);
     *state = r;
     return 0;
+}
+
+static int setup(void **state) {
+    return setup_with(state, 0);
+}
+static int setup_cache(void **state) {
+    return setup_with(state, 16);
 }
 
 static int teardown(void **state) {
@@ -464,6 +482,63 @@ static void test_submit_without_id_cuts(void **state) {
     until(&r->peer, r->peer.conn != NULL); /* it dials again */
 }
 
+/* n_blocks: what the router knows by now. Under the lock. */
+static uint32_t n_blocks(struct peer *w) {
+    while (index_sweep(w->index, 1000))
+        ;
+    return index_stats(w->index).n_entries;
+}
+
+static void ask_snapshot(struct rig *r) {
+    Weir__KvSnapshotGet m = WEIR__KV_SNAPSHOT_GET__INIT;
+    assert_int_equal(link_send(r->peer.conn, LINK_CONTROL, WEIR__ENVELOPE__BODY_KV_SNAPSHOT_GET, &m), RC_OK);
+}
+
+/* The prefix cache as a router gets to know it: nothing unasked, a snapshot, changes, a reset. */
+static void test_kv_events(void **state) {
+    struct rig *r = *state;
+    struct peer *w = &r->peer;
+    uint32_t prompt[16 * 7];
+    struct good g;
+    pthread_mutex_lock(&w->lock);
+    w->index = index_new(INDEX_BYTES_MIN, 1);
+    kv_feed_init(&w->feed);
+    pthread_mutex_unlock(&w->lock);
+    for (uint32_t i = 0; i < 4; i++) {
+        good_init(&g);
+        g.id[3] = (uint8_t)(i + 1);
+        for (uint32_t k = 0; k < ARRAY_LEN(prompt); k++)
+            prompt[k] = (k < 48 ? k : k * (i + 1)) % VOCAB; /* three blocks in common */
+        g.m.tokens = prompt;
+        g.m.n_tokens = ARRAY_LEN(prompt);
+        g.s.max_tokens = 3;
+        send_good(r, &g);
+        until(w, w->n_finish == i + 1);
+        if (i == 0) {
+            assert_int_equal(w->n_kv, 0);
+            ask_snapshot(r);
+            until(w, n_blocks(w) == 7);
+        }
+    }
+    assert_int_equal(w->n_cached, 3 * 48);
+    until(w, n_blocks(w) == 16); /* 3 + 4 * 4 stored, 3 of them evicted */
+    ask_snapshot(r); /* again: what was known is replaced */
+    unsigned before = w->n_kv;
+    until(w, w->n_kv > before && n_blocks(w) == 16);
+    Weir__Control c = WEIR__CONTROL__INIT;
+    c.has_id = c.has_kind = true;
+    c.kind = WEIR__CONTROL__KIND__RESET_PREFIX_CACHE;
+    assert_int_equal(link_send(w->conn, LINK_CONTROL, WEIR__ENVELOPE__BODY_CONTROL, &c), RC_OK);
+    until(w, n_blocks(w) == 0);
+    assert_int_equal(w->n_kv_bad, 0);
+    assert_int_not_equal(w->feed.slot, INDEX_NO_SLOT);
+    pthread_mutex_lock(&w->lock);
+    struct prefix_index *x = w->index;
+    w->index = NULL;
+    pthread_mutex_unlock(&w->lock);
+    index_free(x);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_tokens_come_back, setup, teardown),
@@ -472,6 +547,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_assets, setup, teardown),
         cmocka_unit_test_setup_teardown(test_bad_submits_are_rejected, setup, teardown),
         cmocka_unit_test_setup_teardown(test_submit_without_id_cuts, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_kv_events, setup_cache, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
