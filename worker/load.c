@@ -514,7 +514,7 @@ enum rc load_model(struct load *l, const struct worker_flags *f, struct engine_o
     o->n_requests_max = 8 * z.n_seqs + 4096;
     o->n_routers_max = IO_ROUTERS_MAX;
     o->policy = strcmp(f->scheduling_policy, "priority") ? SCHED_FCFS : SCHED_PRIORITY;
-    o->prefix_cache = f->prefix_caching && !o->bidirectional;
+    o->prefix_cache = o->kv_events = f->prefix_caching && !o->bidirectional;
     o->eos_ids = l->facts.eos;
     o->n_eos_ids = l->facts.n_eos;
     o->n_top_max = l->facts.max_logprobs;
@@ -542,7 +542,6 @@ enum rc load_model(struct load *l, const struct worker_flags *f, struct engine_o
     l->facts.max_seqs = engine_seats(l->engine);
     l->facts.max_batched_tokens = engine_token_budget(l->engine);
     l->facts.priority_scheduling = o->policy == SCHED_PRIORITY;
-    o->kv_events = o->prefix_cache;
     l->facts.prefix_caching = o->prefix_cache;
     return RC_OK;
 }

@@ -87,9 +87,9 @@ def test_prefix_and_drift(fleet):
 
 
 def shared_load(f, n_groups, n_requests):
-    """Prefixes of some 350 tokens, one after the other in an order that returns to each; counts what was found."""
+    """Prefixes of some 320 tokens, one after the other in an order that returns to each; counts what was found."""
     client = f.router.client()
-    prefixes = [text(100 + g, 90) for g in range(n_groups)]
+    prefixes = [text(100 + g, 250) for g in range(n_groups)]
     order = list(range(n_groups)) * (n_requests // n_groups)
     random.Random(5).shuffle(order)
     begin = time.monotonic()
@@ -109,10 +109,10 @@ def test_shared_prefixes(fleet):
     for policy in ("round-robin", "prefix"):
         f = fleet(4, "--policy", policy,
                   worker_flags=["--mock", "--mock-step-ms", "1", "--mock-prefill-us-per-token", "100",
-                                "--mock-cache-blocks", "260"])
+                                "--mock-cache-blocks", "150"])
         found[policy] = shared_load(f, 24, 480)
     print({k: f"{hits:.0f} tokens found, {rate:.0f} requests/s" for k, (hits, rate) in found.items()})
-    assert found["prefix"][0] > 2 * found["round-robin"][0]
+    assert found["prefix"][0] > 1.5 * found["round-robin"][0]
 
 
 def counts(f):
