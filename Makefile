@@ -7,7 +7,7 @@
 #   make fuzz       every fuzz target for FUZZ_SECONDS each
 #   make bench      one JSON line per case
 #   make lint       include arrows, file sizes, formatting of names
-#   make CUDA=1     also backend-cuda.so, once worker/cuda has kernels
+#   make CUDA=1     also backend-cuda.so beside weir-worker; CUDA_ARCHS= picks architectures (80 89 90a)
 
 MODE ?= plain
 B := build/$(MODE)
@@ -37,6 +37,7 @@ endif
 SAN := $(SAN_$(MODE))
 VERSION := $(shell sed -n 's/.*WEIR_VERSION "\(.*\)".*/\1/p' common/version.h)
 CFLAGS_ALL = $(CSTD) $(WARN) $(OPT) $(SAN) -pthread -MMD -MP -I. -I$(B)/gen $(CFLAGS)
+CXX_EMU = -std=c++20 -DWEIR_CUDA_EMU='"tests/cuda/emu.h"' -Wall -Wextra -Wno-unknown-pragmas $(if $(WARN),-Werror) $(OPT) $(SAN) -MMD -MP -I.
 LDFLAGS_ALL := $(SAN) -pthread -rdynamic $(LDFLAGS)
 LIBS_COMMON := -ljansson -lprotobuf-c -lnng -lcrypto -lm -ldl
 LIBS_ROUTER := -lh2o-evloop -lssl
@@ -65,19 +66,24 @@ FUZZ_BIN := $(patsubst %.c,$(B)/%,$(FUZZ_SRC))
 PROGRAMS := $(B)/weir $(B)/weir-worker
 PLUGINS := $(patsubst worker/plugin/%.c,$(B)/plugin/%.so,$(wildcard worker/plugin/*.c))
 
-ifeq ($(CUDA),1)
-ifeq ($(wildcard worker/cuda/*.cu),)
-$(error CUDA=1: worker/cuda has no kernels yet; the worker loads backend-cuda.so when there is one)
-endif
-endif
+# The CUDA backend; and its kernels as plain C++ on an emulated device, which the tests run everywhere.
+NVCC ?= $(or $(shell command -v nvcc),/usr/local/cuda/bin/nvcc)
+CUDA_ARCHS ?= 80 89 90a
+comma := ,
+CUDA_SRC := $(wildcard worker/cuda/*.cu)
+CUDA_SO := $(B)/backend-cuda.so
+EMU_SRC := $(filter-out worker/cuda/rt_cuda.cu worker/cuda/group.cu,$(CUDA_SRC))
+EMU_OBJ := $(patsubst %.cu,$(B)/emu/%.o,$(EMU_SRC)) $(patsubst %.cc,$(B)/emu/%.o,$(wildcard tests/cuda/*.cc))
+EMU_TEST := $(addprefix $(B)/tests/cuda/test_cuda_,ops attn moe sample tiles selftest)
+LIBEMU := $(B)/libemu.a
 
-.PHONY: all programs tests-bin bench-bin fuzz-bin
+.PHONY: all cuda programs tests-bin bench-bin fuzz-bin
 all: programs
 ifeq ($(MODE),plain)
 	@ln -sf plain/weir build/weir && ln -sf plain/weir-worker build/weir-worker
 endif
-programs: $(PROGRAMS) $(PLUGINS)
-tests-bin: $(TEST_BIN) $(TOOL_BIN)
+programs: $(PROGRAMS) $(PLUGINS) $(if $(filter 1,$(CUDA)),$(CUDA_SO))
+tests-bin: $(TEST_BIN) $(TOOL_BIN) $(EMU_TEST)
 bench-bin: $(BENCH_BIN)
 fuzz-bin: $(FUZZ_BIN)
 
@@ -119,6 +125,32 @@ $(TEST_BIN) $(TOOL_BIN) $(BENCH_BIN): $(B)/%: $(B)/%.o $(LIBSUPPORT) $(LIBROUTER
 	$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS_ROUTER) $(LIBS_COMMON) -lcmocka
 $(FUZZ_BIN): $(B)/%: $(B)/%.o $(LIBSUPPORT) $(LIBROUTER) $(LIBWORKER) $(LIBCOMMON)
 	$(CC) $(LDFLAGS_ALL) -fsanitize=fuzzer -o $@ $^ $(LIBS_ROUTER) $(LIBS_COMMON)
+
+$(B)/cuda/%.o: worker/cuda/%.cu
+	@mkdir -p $(@D)
+	$(NVCC) -std=c++20 -O3 -lineinfo -I. -MMD -MP $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a)$(comma)code=sm_$(a)) \
+		$(if $(word 2,$(CUDA_ARCHS)),-gencode arch=compute_90$(comma)code=compute_90) -Xcompiler -fPIC,-Wall,-Wextra,-fvisibility=hidden -c $< -o $@
+$(CUDA_SO): $(patsubst worker/cuda/%.cu,$(B)/cuda/%.o,$(CUDA_SRC))
+	$(NVCC) -shared -cudart static -o $@ $^ -lcublasLt -ldl -Xlinker '-rpath=$$ORIGIN/lib'
+cuda: $(CUDA_SO)
+
+$(B)/emu/%.o: %.cu
+	@mkdir -p $(@D)
+	$(CXX) -x c++ $(CXX_EMU) -c $< -o $@
+$(B)/emu/%.o: %.cc
+	@mkdir -p $(@D)
+	$(CXX) $(CXX_EMU) -c $< -o $@
+$(LIBEMU): $(EMU_OBJ)
+	@rm -f $@
+	ar rcs $@ $^
+$(B)/tests/cuda/test_cuda_tiles.o $(B)/tests/cuda/test_cuda_selftest.o: $(B)/%.o: %.c | $(GEN)
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS_ALL) -DPARITY_CUDA -c $< -o $@
+$(B)/tests/cuda/test_cuda_%.o: tests/parity/test_parity_%.c | $(GEN)
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS_ALL) -DPARITY_CUDA -c $< -o $@
+$(EMU_TEST): $(B)/%: $(B)/%.o $(LIBEMU) $(LIBWORKER) $(LIBCOMMON)
+	$(CXX) $(LDFLAGS_ALL) -o $@ $^ $(LIBS_COMMON) -lcmocka
 
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
 

@@ -27,7 +27,7 @@ COMMON_PLAIN = re.compile(r"common/[a-z0-9_]+\.h$")
 
 def main() -> int:
     problems = []
-    for path in sorted(ROOT.glob("**/*.[ch]")):
+    for path in sorted(p for p in ROOT.glob("**/*") if p.suffix in {".c", ".h", ".cu", ".cuh", ".cc"}):
         name = path.relative_to(ROOT).as_posix()
         if name.startswith("build/"):
             continue

@@ -30,7 +30,7 @@ test-long:
 	@JOBS=$(JOBS) TEST_SCALE=$${TEST_SCALE_LONG:-10} scripts/test.sh long
 
 unit: tests-bin
-	@scripts/run_units.sh $(TEST_BIN)
+	@scripts/run_units.sh $(TEST_BIN) $(EMU_TEST)
 asan ubsan tsan:
 	@scripts/setup.sh test
 	@$(MAKE) --no-print-directory -j$(JOBS) MODE=$@ programs tests-bin

@@ -83,6 +83,16 @@ grammars() { WEIR_BUILD="build/$1" build/venv/bin/python -m pytest -q -p no:cach
 
 lint() { scripts/lint.sh && echo "1 passed, 0 failed"; }
 tsan() { scripts/run_units.sh $(scripts/threaded_tests.sh build/tsan); }
+# The CUDA backend is compiled where nvcc is; without a GPU the worker must say so in one line.
+have_nvcc() { command -v nvcc >/dev/null || [ -x /usr/local/cuda/bin/nvcc ]; }
+cuda() {
+    local said
+    said=$(build/plain/weir-worker --selftest --device cuda 2>&1)
+    echo "$said"
+    if echo "$said" | grep -q '^ok ' && ! echo "$said" | grep -q '^FAIL'; then echo "1 passed, 0 failed"
+    elif [ "$(echo "$said" | wc -l)" -eq 1 ] && echo "$said" | grep -q 'no GPU'; then echo "1 passed, 0 failed"
+    else echo "0 passed, 1 failed"; fi
+}
 want() { case " $stages " in *" $1 "*) true ;; *) false ;; esac }
 
 all="lint plain e2e asan e2e-asan tsan"
@@ -96,10 +106,15 @@ if want plain || want e2e; then
 fi
 if want asan || want e2e-asan; then build "build asan" "asan programs tests-bin"; fi
 ! want plain || stage "units, plain" units plain
+if want plain && have_nvcc; then build "build cuda" "plain CUDA_ARCHS=90a cuda"; elif want plain; then echo "== CUDA is not compiled: no nvcc"; fi
 ! want e2e && ! want e2e-asan || ready venv
 ! want e2e || stage "grammars, plain" grammars plain
 ! want e2e || stage "end to end, plain" e2e plain
 if want asan || want e2e-asan; then ready "build asan"; fi
+if want plain && have_nvcc; then
+    ready "build cuda"
+    stage "CUDA backend" cuda
+fi
 ! want tsan || build "build tsan" "tsan $(scripts/threaded_tests.sh build/tsan | tr '\n' ' ')"
 ! want asan || stage "units, ASan and UBSan" units asan
 ! want e2e-asan || stage "grammars, ASan and UBSan" grammars asan

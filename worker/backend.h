@@ -21,7 +21,16 @@
 #ifndef WEIR_WORKER_BACKEND_H
 #define WEIR_WORKER_BACKEND_H
 
+#include <math.h>
+
 #include "common/base.h"
+
+/* BE_EXACT: functions that a device's own code calls too. */
+#ifdef __CUDACC__
+#define BE_EXACT static inline __host__ __device__
+#else
+#define BE_EXACT static inline
+#endif
 
 #define BE_ABI 1u
 enum { KV_BLOCK_TOKENS = 16, BE_GROUPS_MAX = 4, BE_AXES_MAX = 4, BE_ERR_BYTES = 256, BE_RANKS_MAX = 32 };
@@ -406,35 +415,36 @@ const struct be_ops *be_plugin_ops(uint32_t abi);
 /* be_exp: e^x for x <= 0 in f32, from multiplications and fmaf alone, so that every device that rounds to
  * nearest gives the same bits. Relative error below 2^-21; 0 below -60. Degree-6 minimax of 2^f on
  * [-0.5, 0.5] (Taylor terms of ln 2), scaled by the exponent's bits. */
-static inline float be_exp(float x) {
+BE_EXACT float be_exp(float x) {
     if (!(x > -60.0f))
         return 0.0f;
     float t = x * 1.44269504f;
-    float n = __builtin_rintf(t);
-    float f = __builtin_fmaf(n, -0.693359375f, x); /* ln 2 in two parts */
-    f = __builtin_fmaf(n, 2.12194440e-4f, f);
+    float n = rintf(t);
+    float f = fmaf(n, -0.693359375f, x); /* ln 2 in two parts */
+    f = fmaf(n, 2.12194440e-4f, f);
     float p = 1.38888889e-3f;
-    p = __builtin_fmaf(p, f, 8.33333333e-3f);
-    p = __builtin_fmaf(p, f, 4.16666667e-2f);
-    p = __builtin_fmaf(p, f, 1.66666667e-1f);
-    p = __builtin_fmaf(p, f, 0.5f);
-    p = __builtin_fmaf(p, f, 1.0f);
-    p = __builtin_fmaf(p, f, 1.0f);
+    p = fmaf(p, f, 8.33333333e-3f);
+    p = fmaf(p, f, 4.16666667e-2f);
+    p = fmaf(p, f, 1.66666667e-1f);
+    p = fmaf(p, f, 0.5f);
+    p = fmaf(p, f, 1.0f);
+    p = fmaf(p, f, 1.0f);
     union {
         uint32_t u;
         float f;
-    } s = {.u = (uint32_t)((int32_t)n + 127) << 23};
+    } s;
+    s.u = (uint32_t)((int32_t)n + 127) << 23;
     return p * s.f;
 }
 
 /* be_weight40: a token's share in a draw. d is its logit minus the largest, d <= 0. */
-static inline uint64_t be_weight40(float d) {
+BE_EXACT uint64_t be_weight40(float d) {
     return (uint64_t)(be_exp(d) * 1099511627776.0f);
 }
 
 /* be_philox64: Philox4x32-10 (Salmon et al., 2011), key = seed, counter = (position, 0); its first two words.
  */
-static inline uint64_t be_philox64(uint64_t seed, uint64_t position) {
+BE_EXACT uint64_t be_philox64(uint64_t seed, uint64_t position) {
     uint32_t c0 = (uint32_t)position, c1 = (uint32_t)(position >> 32), c2 = 0, c3 = 0;
     uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
     for (int i = 0; i < 10; i++) {

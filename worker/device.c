@@ -44,8 +44,14 @@ static enum rc load_plugin(const struct be_ops **out, struct err *e) {
     return RC_OK;
 }
 
+/* no_driver: neither of the devices that NVIDIA's driver makes is there (the second one is of a virtual machine under
+ * Windows). Looked at before the backend's libraries, which take a while to load. */
+static bool no_driver(void) {
+    return access("/dev/nvidiactl", F_OK) != 0 && access("/dev/dxg", F_OK) != 0;
+}
+
 enum rc device_ops(const char *device, const struct be_ops **out, struct err *e) {
-    if (!strcmp(device, "cpu")) {
+    if (!strcmp(device, "cpu") || (!strcmp(device, "auto") && no_driver())) {
         *out = &cpu_ops;
         return RC_OK;
     }

@@ -33,6 +33,10 @@ static const struct conf_flag own_rows[] = {
      .max = 31,
      .offset = offsetof(struct worker_opts, rank),
      .help = "this process is that rank of a worker with several; weir-worker uses it [0]"},
+    {.name = "selftest",
+     .kind = CONF_BOOL,
+     .offset = offsetof(struct worker_opts, selftest),
+     .help = "check every operation of --device against sums in f64, print a line for each, and end; needs no MODEL"},
 };
 
 void worker_opts_init(struct worker_opts *o) {

@@ -13,6 +13,7 @@ struct worker_opts {
     int64_t n_sharing; /* --sharing */
     double drain_timeout_s;
     int64_t rank;      /* of a worker that another one has started; 0: none */
+    bool selftest;
 };
 enum { WORKER_FLAG_ROWS_MAX = 192 };
 

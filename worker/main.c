@@ -19,6 +19,7 @@
 #include "worker/flags.h"
 #include "worker/load.h"
 #include "worker/mock.h"
+#include "worker/selftest.h"
 
 enum { EXIT_USAGE = 2, FLUSH_MS = 500 };
 
@@ -388,6 +389,18 @@ static int run(struct worker *w, const char *model) {
     return rc;
 }
 
+/* run_selftest: 0: every operation keeps its bound. */
+static int run_selftest(const struct worker_opts *o) {
+    struct err e = {0};
+    enum dtype t = strstr(o->w.dtype, "bf") ? DT_BF16 : strstr(o->w.dtype, "16") || !strcmp(o->w.dtype, "half") ? DT_F16 : DT_NONE;
+    int n_failed = 0;
+    if (selftest(o->w.device, t, stdout, &n_failed, &e) != RC_OK) {
+        fprintf(stderr, "weir-worker: %s\n", e.msg);
+        return 1;
+    }
+    return n_failed > 0;
+}
+
 int main(int argc, char **argv) {
     struct worker w = {.started_ns = clock_ns(), .events = -1, .signals = -1};
     struct conf_flag *rows = xcalloc(WORKER_FLAG_ROWS_MAX, sizeof *rows);
@@ -410,6 +423,8 @@ int main(int argc, char **argv) {
     } else if (conf_parse(&table, argc, argv, &w.o, &positional, &e) != RC_OK ||
                check_flags(&w.o, &e) != RC_OK) {
         fprintf(stderr, "weir-worker: %s\n", e.msg);
+    } else if (w.o.selftest) {
+        rc = run_selftest(&w.o);
     } else if (positional.n != 1) {
         fprintf(stderr, "weir-worker: name one MODEL: usage: %s\n", table.usage);
     } else {

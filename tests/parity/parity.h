@@ -24,6 +24,14 @@
 
 #define U 0x1p-24
 
+/* tested_ops: what stands beside the reference: the CPU's AVX2, or, in tests/cuda, the CUDA backend's kernels on an
+ * emulated device. */
+#ifdef PARITY_CUDA
+#define tested_ops (*be_plugin_ops(BE_ABI))
+#else
+#define tested_ops cpu_ops
+#endif
+
 struct rng {
     uint64_t seed, count;
 };
@@ -77,6 +85,12 @@ struct rig {
 static inline struct rig rig_open(const struct be_ops *ops, struct be_config cfg) {
     struct rig r = {.ops = ops};
     char err[BE_ERR_BYTES] = "";
+#ifdef PARITY_CUDA
+    if (cfg.compute == DT_NONE) { /* the bounds here are for sums in f32, of unrounded rows */
+        cfg.compute = DT_F32;
+        cfg.deterministic = true;
+    }
+#endif
     if (ops->open(&r.b, &cfg, err) != 0) {
         print_error("open: %s\n", err);
         fail();
@@ -121,6 +135,15 @@ static inline float *rig_get(struct rig r, const struct be_mem *m, uint32_t rows
     CHECK(x);
     r.ops->mem_get(r.b, m, 0, rows, x);
     return x;
+}
+
+/* rig_wait: results of sampling are there afterwards. */
+static inline void rig_wait(struct rig r) {
+    char err[BE_ERR_BYTES] = "";
+    if (r.ops->wait(r.b, err) != 0) {
+        print_error("wait: %s\n", err);
+        fail();
+    }
 }
 
 /* expect_near: |got - want| <= bound, and got is a number. */

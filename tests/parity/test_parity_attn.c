@@ -1,7 +1,12 @@
 /* cpu_ops against ref_ops: rotation, the cache and attention, on ragged batches. threads: tsan */
 #include "tests/parity/parity.h"
 
-enum { N_CASES = 90, N_SEQS_MAX = 5, LEN_MAX = 1300, TOKENS_MAX = 400 };
+#ifdef PARITY_CUDA /* emulated threads are slow */
+enum { N_CASES = 12, N_LONG = 2, N_ENCODERS = 4 };
+#else
+enum { N_CASES = 90, N_LONG = 6, N_ENCODERS = 16 };
+#endif
+enum { N_SEQS_MAX = 5, LEN_MAX = 1300, TOKENS_MAX = 400 };
 
 /* scene: a ragged batch over sequences with a past, in blocks that lie anywhere. */
 struct scene {
@@ -196,7 +201,7 @@ static void layer_case(struct rng *g, const struct scene *sc, const struct shape
           *rel = rng_floats(g, (size_t)s->n_heads * (2 * s->rel_span + 1), 1);
     uint8_t *past = past_make(g, sc, s);
     struct be_config cfg = {.n_tokens_max = TOKENS_MAX, .n_seqs_max = N_SEQS_MAX, .n_threads = n_threads};
-    struct rig rig[2] = {rig_open(&ref_ops, cfg), rig_open(&cpu_ops, cfg)};
+    struct rig rig[2] = {rig_open(&ref_ops, cfg), rig_open(&tested_ops, cfg)};
     struct result res[2];
     CHECK(eye);
     for (uint32_t i = 0; i < s->cols; i++)
@@ -255,7 +260,7 @@ static void long_contexts_equal_reference(void **state) {
     (void)state;
     struct rng g = {.seed = 32};
     static struct scene sc;
-    for (int i = 0; i < 6; i++) {
+    for (int i = 0; i < N_LONG; i++) {
         struct shape s = shape_make(&g, i % 2 ? 12 : 0);
         s.n_kv = 1;
         s.n_heads = 3;
@@ -272,7 +277,7 @@ static void encoders_equal_reference(void **state) {
     (void)state;
     struct rng g = {.seed = 33};
     static struct scene sc;
-    for (int i = 0; i < 16; i++) {
+    for (int i = 0; i < N_ENCODERS; i++) {
         struct shape s = {.hd = i % 2 ? 64 : 32, .n_kv = 2 + (uint32_t)i % 3, .t = DT_F32};
         s.n_heads = s.n_kv;
         s.hd_v = s.hd;

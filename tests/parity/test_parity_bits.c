@@ -54,7 +54,7 @@ static void model_open(struct model *m, int n_threads, enum dtype t, enum dtype 
     m->t = t;
     m->kv_t = kv_t;
     m->window = window;
-    m->r = rig_open(&cpu_ops, (struct be_config){.n_threads = n_threads,
+    m->r = rig_open(&tested_ops, (struct be_config){.n_threads = n_threads,
                                                  .n_tokens_max = TOKENS_MAX,
                                                  .n_seqs_max = SEQS_MAX,
                                                  .n_rows_max = TOKENS_MAX,

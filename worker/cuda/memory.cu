@@ -1,0 +1,148 @@
+/* memory.cu: buffers of activations, scratch, and copies between host and device. */
+#include "worker/cuda/dev.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+int dev_err(char err[BE_ERR_BYTES], const char *fmt, ...) {
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(err, BE_ERR_BYTES, fmt, ap);
+    va_end(ap);
+    return -1;
+}
+
+void *dev_scratch(struct be *b, enum scratch_id id, size_t bytes) {
+    if (b->scratch[id].bytes >= bytes)
+        return b->scratch[id].data;
+    CHECK(!b->capturing);
+    graphs_drop(b);
+    rt_free(b->rt, b->scratch[id].data);
+    b->scratch[id].data = rt_alloc(b->rt, bytes);
+    b->scratch[id].bytes = bytes;
+    if (!b->scratch[id].data) {
+        fprintf(stderr, "weir-worker: the GPU has no %zu bytes for a step's working memory\n", bytes);
+        abort();
+    }
+    return b->scratch[id].data;
+}
+
+void *dev_act(const struct be *b, const struct be_mem *m, uint64_t rows, uint32_t cols) {
+    CHECK(m && m->dtype == b->act && rows * cols <= m->rows * m->cols);
+    return m->data;
+}
+
+const float *dev_vector(const struct be_w *w, uint32_t n) {
+    if (!w)
+        return NULL;
+    CHECK(w->kind == BE_W_VECTOR && w->n_in == n);
+    return static_cast<const float *>(w->data);
+}
+
+struct be_mem *dev_mem_new(struct be *b, uint64_t rows, uint32_t cols, enum dtype dt) {
+    enum dtype t = dt == DT_NONE ? b->act : dt;
+    uint64_t bytes;
+    if (__builtin_mul_overflow(rows, static_cast<uint64_t>(cols) * dtype_bytes(t), &bytes))
+        return NULL;
+    struct be_mem *m = static_cast<struct be_mem *>(calloc(1, sizeof *m));
+    void *data = m ? rt_alloc(b->rt, MAX(bytes, static_cast<uint64_t>(1))) : NULL;
+    if (!data) {
+        free(m);
+        return NULL;
+    }
+    m->data = data;
+    m->rows = rows;
+    m->cols = cols;
+    m->dtype = t;
+    m->prev = &b->mems;
+    m->next = b->mems.next;
+    m->next->prev = b->mems.next = m;
+    return m;
+}
+
+void dev_mem_free(struct be *b, struct be_mem *m) {
+    if (!m)
+        return;
+    graphs_drop(b); /* they hold its address */
+    rt_free(b->rt, m->data);
+    m->prev->next = m->next;
+    m->next->prev = m->prev;
+    free(m);
+}
+
+enum { PIECE_BYTES = 8 << 20 };
+
+void dev_upload(struct be *b, void *dst, const void *src, size_t n) {
+    for (size_t at = 0; at < n; at += PIECE_BYTES) {
+        size_t part = MIN(n - at, static_cast<size_t>(PIECE_BYTES));
+        void *room = rt_stage(b->rt, part);
+        memcpy(room, static_cast<const uint8_t *>(src) + at, part);
+        rt_put(b->rt, static_cast<uint8_t *>(dst) + at, room, part);
+    }
+}
+
+void dev_download(struct be *b, void *dst, const void *src, size_t n) {
+    char err[BE_ERR_BYTES];
+    rt_fetch(b->rt, dst, src, n);
+    rt_wait(b->rt, err); /* an error sticks: wait tells it */
+}
+
+template <class T> static __global__ void to_floats(float *y, const T *x, size_t n) {
+    dep_wait();
+    size_t i = static_cast<size_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (i < n)
+        y[i] = to_f32(x[i]);
+}
+
+template <class T> static __global__ void from_floats(T *y, const float *x, size_t n) {
+    dep_wait();
+    size_t i = static_cast<size_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (i < n)
+        from_f32(&y[i], x[i]);
+}
+
+template <class T> static void convert(struct be *b, void *data, float *floats, size_t n, bool out) {
+    dim3 grid(blocks_for(n, 256));
+    if (out)
+        rt_run(b->rt, to_floats<T>, grid, dim3(256), 0, floats, static_cast<T *>(data), n);
+    else
+        rt_run(b->rt, from_floats<T>, grid, dim3(256), 0, static_cast<T *>(data), floats, n);
+}
+
+/* float_rows: between floats on the host and a buffer, some rows at a time. */
+static void float_rows(struct be *b, const struct be_mem *m, uint64_t row0, uint64_t n_rows, const float *src,
+                       float *dst) {
+    CHECK(row0 <= m->rows && n_rows <= m->rows - row0);
+    size_t e = dtype_bytes(m->dtype), n = n_rows * m->cols;
+    uint8_t *data = static_cast<uint8_t *>(m->data) + row0 * m->cols * e;
+    for (size_t at = 0; at < n; at += PIECE_BYTES / 4) {
+        size_t part = MIN(n - at, static_cast<size_t>(PIECE_BYTES / 4));
+        float *room = static_cast<float *>(dev_scratch(b, SCRATCH_ROWS, part * sizeof(float)));
+        if (src)
+            dev_upload(b, room, src + at, part * sizeof(float));
+        switch (m->dtype) {
+        case DT_F32:
+            convert<float>(b, data + at * e, room, part, !src);
+            break;
+        case DT_F16:
+            convert<f16>(b, data + at * e, room, part, !src);
+            break;
+        case DT_BF16:
+            convert<bf16>(b, data + at * e, room, part, !src);
+            break;
+        default:
+            CHECK(!"a buffer of floats");
+        }
+        if (dst)
+            dev_download(b, dst + at, room, part * sizeof(float));
+    }
+}
+
+void dev_mem_put(struct be *b, struct be_mem *m, uint64_t row0, uint64_t n_rows, const float *src) {
+    float_rows(b, m, row0, n_rows, src, NULL);
+}
+
+void dev_mem_get(struct be *b, const struct be_mem *m, uint64_t row0, uint64_t n_rows, float *dst) {
+    float_rows(b, m, row0, n_rows, NULL, dst);
+}
