@@ -72,9 +72,9 @@ def variants(client):
         {"prompt": PROMPTS[0], "temperature": 1, "seed": 4, "max_tokens": 150,
          "extra_body": {"structured_outputs": {"json": {"type": "array", "items": {"type": "integer"}, "minItems": 20, "maxItems": 25}}}},
         {"prompt": PROMPTS[0], "temperature": .8, "seed": 6, "extra_body": {"min_tokens": 150, "bad_words": ["a"]}},
-        {"prompt": PROMPTS[0], "temperature": 0, "echo": True, "logprobs": 1, "extra_body": {**on, "prompt_logprobs": 1}},
     ]
-    whole = [{"prompt": PROMPTS[0], "temperature": 1, "seed": 8, "n": 2, "extra_body": {**on, "best_of": 4}},
+    whole = [{"prompt": PROMPTS[0], "temperature": 0, "echo": True, "logprobs": 1, "extra_body": {**on, "prompt_logprobs": 1}},
+             {"prompt": PROMPTS[0], "temperature": 1, "seed": 8, "n": 2, "extra_body": {**on, "best_of": 4}},
              {"prompt": PROMPTS[0], "temperature": 0, "n": 2, "max_tokens": 40, "extra_body": {"use_beam_search": True}}]
     return [(a, completion(client, a, False), s) for a in asks for s in (False, True)] + [(a, completion(client, a, False), False) for a in whole]
 
