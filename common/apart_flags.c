@@ -17,8 +17,6 @@
 
 const struct conf_flag apart_flag_rows[] = {
     /* 22.2, in its order: not in this version */
-    REFUSED("http2", CONF_BOOL,
-            "this version speaks HTTP/1.1; put a proxy that speaks HTTP/2 in front of it"),
     ONLY("stream-interval", NULL, CONF_INT, "1", "every step is an event of its own in this version"),
     REFUSED(
         "structured-outputs-config", CONF_JSON,

@@ -12,9 +12,10 @@
 #include <unistd.h>
 
 #include "common/log.h"
+#include "router/http2.h"
 #include "router/stream.h"
 
-enum { LINGER_BYTES_MAX = 64 << 20, LINGERERS_MAX = 256 };
+enum { LINGER_BYTES_MAX = 64 << 20, LINGERERS_MAX = 256, HANDSHAKE_S = 10 };
 
 /* ---- lingering --------------------------------------------------------------------------------------- */
 
@@ -66,7 +67,8 @@ static void linger_start(struct loop *l, int fd) {
 static void on_close(void *data) {
     struct conn *c = data;
     struct loop *l = c->loop;
-    CHECK(!c->waiting);
+    CHECK(!c->streams);
+    http2_close(c);
     if (c->prev)
         c->prev->next = c->next;
     else
@@ -105,7 +107,10 @@ void conn_open(struct loop *l, h2o_socket_t *sock) {
         LOG(LOG_WARN, "a connection cannot be watched", F_I64("errno", errno));
     sock->on_close.cb = on_close;
     sock->on_close.data = c;
-    h2o_accept(&l->accept, sock);
+    if (UNLIKELY(l->router->opts->http2))
+        http2_open(c);
+    else
+        h2o_accept(&l->accept, sock);
 }
 
 struct conn *conn_of(const h2o_req_t *req) {
@@ -124,7 +129,7 @@ void conn_cut(struct conn *c, bool reset) {
 }
 
 void conn_linger(struct conn *c) {
-    if (c->linger_fd >= 0)
+    if (c->linger_fd >= 0 || c->http2)
         return;
     c->linger_fd = fcntl(c->fd, F_DUPFD_CLOEXEC, 0);
     /* The watch is on the open file, which the duplicate keeps open beyond this connection's life. */
@@ -165,16 +170,19 @@ void conn_watch_ready(struct loop *l) {
             if (!c)
                 continue;
             c->gone = true;
-            if (c->waiting)
-                stream_client_gone(c->waiting);
+            if (!c->streams)
+                continue;
+            if (c->http2)
+                conn_cut(c, true); /* libh2o reads the end, and frees every stream */
+            else
+                stream_client_gone(c->streams);
         }
     } while (n == (int)ARRAY_LEN(ev));
 }
 
 /* ---- the sweep --------------------------------------------------------------------------------------- */
 
-/* acked: a number that changes while the client reads: bytes acknowledged; of a Unix socket, those in it. */
-static uint64_t acked(const struct conn *c) {
+uint64_t conn_acked(const struct conn *c) {
     struct tcp_info info;
     socklen_t n = sizeof info;
     int queued = 0;
@@ -194,8 +202,10 @@ static void enter(struct conn *c, int phase, uint64_t now) {
 static void sweep_one(struct conn *c, uint64_t now) {
     const struct router_opts *o = c->loop->router->opts;
     double limit_s = 0;
+    if (UNLIKELY(c->http2) && http2_swept(c, now))
+        return;
     if (c->busy && h2o_socket_is_writing(c->sock)) {
-        uint64_t a = acked(c);
+        uint64_t a = conn_acked(c);
         if (c->phase != CONN_WRITING || a != c->acked_bytes) {
             c->phase = CONN_WRITING;
             c->since_ns = now;
@@ -209,7 +219,7 @@ static void sweep_one(struct conn *c, uint64_t now) {
         limit_s = (double)o->limit.body_timeout_s;
     } else {
         enter(c, CONN_IDLE, now);
-        limit_s = o->keep_alive_s;
+        limit_s = c->opening && c->sock->ssl ? HANDSHAKE_S : o->keep_alive_s;
     }
     if (limit_s <= 0 || (double)(now - c->since_ns) < limit_s * (double)NS_PER_S)
         return;
@@ -224,20 +234,24 @@ void conn_sweep(struct loop *l) {
     struct router *r = l->router;
     uint64_t now = clock_ns();
     struct conn *largest = NULL;
-    size_t total = 0;
+    size_t total = 0, most = 0;
+    if (UNLIKELY(r->opts->http2))
+        http2_sweep(l, now);
     for (struct conn *c = l->conns, *next; c; c = next) {
         next = c->next;
         sweep_one(c, now);
-        total += c->sock->input->size;
-        if (c->phase == CONN_RECEIVING && !c->cut &&
-            (!largest || c->sock->input->size > largest->sock->input->size))
+        size_t n = c->sock->input->size + http2_held_bytes(c);
+        total += n;
+        if (c->phase == CONN_RECEIVING && !c->cut && (!largest || n > most)) {
             largest = c;
+            most = n;
+        }
     }
     atomic_fetch_add(&r->input_bytes, total - l->input_bytes);
     l->input_bytes = total;
     if (largest && atomic_load(&r->input_bytes) + atomic_load(&r->body_bytes) > r->input_bytes_max) {
         LOG(LOG_WARN, "too many bytes of unfinished requests; the largest is dropped",
-            F_U64("bytes", largest->sock->input->size));
+            F_U64("bytes", most));
         rmetrics_reject(r->metrics, REJECT_LIMIT, 413);
         conn_cut(largest, true);
     }

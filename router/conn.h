@@ -15,13 +15,17 @@
 
 #include "router/core.h"
 
+struct http2;
+
 struct conn {
     struct loop *loop;
     struct conn *prev, *next;
     h2o_socket_t *sock;
     int fd;
     uint64_t watch; /* its handle in loop.watched */
-    struct stream *waiting; /* the inference request being worked on, told when the client leaves */
+    struct stream *streams; /* requests being worked on, told when the client leaves; one unless HTTP/2 */
+    struct http2 *http2;    /* NULL: HTTP/1, or not known yet */
+    bool opening;           /* what it speaks is being found out (http2.h) */
     bool busy;              /* between a request's arrival at a handler and its last byte */
     bool gone;              /* the client will send no more */
     bool cut;
@@ -41,10 +45,13 @@ struct conn *conn_of(const h2o_req_t *req);
 void conn_cut(struct conn *c, bool reset);
 /* conn_linger: the response under way will be the last, and unread input may be waiting: after h2o has closed
  * its side, what the client still sends is read and dropped for a short while, so that a reset does not
- * overtake the response. */
+ * overtake the response. Nothing for HTTP/2, whose connections outlive responses. */
 void conn_linger(struct conn *c);
 /* conn_done: the request's last byte was sent. */
 void conn_done(struct conn *c);
+/* conn_acked: a number that changes while the client reads: bytes acknowledged; of a Unix socket, those in
+ * it. */
+uint64_t conn_acked(const struct conn *c);
 /* conn_sweep: once a second. */
 void conn_sweep(struct loop *l);
 /* conn_watch_ready: the loop's watch_fd is readable. */

@@ -52,6 +52,9 @@ struct loop {
     struct conn *conns;
     uint32_t n_conns, n_lingerers;
     size_t input_bytes; /* of its connections, at the last sweep */
+    size_t unswept_bytes;  /* of HTTP/2 bodies, come since then */
+    h2o_mem_recycle_t *h2_recycled; /* what libh2o keeps of output buffers; NULL: no HTTP/2 yet */
+    uint64_t h2_logged_ns; /* when the last of its HTTP/2 connections was said to be cut off */
     struct session *sessions;
     struct slots slots;
     struct link_conn *unpushed[LOOP_UNPUSHED_MAX]; /* with requests queued in this slice of work; held */
@@ -66,6 +69,7 @@ struct router {
     const struct router_opts *opts;
     int listen_fd, port, shutdown_fd;
     h2o_globalconf_t conf;
+    h2o_globalconf_t conf_http2; /* a copy with a limit changed, in force while HTTP/2 input is read */
     struct loop *loops;
     unsigned n_loops;
     struct pool *pool;
@@ -75,7 +79,7 @@ struct router {
     char *secret;
     struct auth *auth;      /* NULL: nobody has to show a key */
     struct cors *cors;
-    struct ssl_ctx_st *tls; /* NULL: plain HTTP */
+    struct tls *tls;        /* NULL: plain HTTP */
     char *root;             /* "/prefix", or "" */
     _Atomic unsigned n_shutdowns;
     _Atomic bool draining, stopping;

@@ -9,7 +9,9 @@
 #include "common/log.h"
 #include "router/conn.h"
 #include "router/core.h"
+#include "router/http2.h"
 #include "router/session.h"
+#include "router/tls.h"
 
 enum { ACCEPT_PAUSE_MS = 100, STOP_MS = 1000, STEPS_PER_CLOCK = 8, STEPS_PER_FLUSH = 64 };
 
@@ -186,7 +188,7 @@ void loop_init(struct loop *l, struct router *r, uint32_t index) {
     h2o_context_init(&l->ctx, ev, &r->conf);
     l->accept.ctx = &l->ctx;
     l->accept.hosts = r->conf.hosts;
-    l->accept.ssl_ctx = r->tls;
+    l->accept.ssl_ctx = tls_context(r->tls);
     h2o_timeout_init(ev, &l->accept_pause, ACCEPT_PAUSE_MS);
     l->accept_entry.cb = accept_resume;
     h2o_timeout_init(ev, &l->queue_timeout, ms_of(r->opts->queue_timeout_s));
@@ -208,8 +210,9 @@ static void close_connections(struct loop *l, uint64_t limit_ms) {
     uint64_t end_ns = clock_ns() + limit_ms * NS_PER_MS;
     bool forced = false;
     do {
+        http2_finish(l);
         for (struct conn *c = l->conns; c; c = c->next) {
-            if (forced || !c->busy)
+            if (forced || (!c->busy && !c->http2))
                 conn_cut(c, false);
         }
         turn(l, 10);
@@ -242,6 +245,7 @@ void *loop_main(void *arg) {
     session_end_all(l);
     close_connections(l, atomic_load(&r->n_shutdowns) > 1 ? STOP_MS / 10 : STOP_MS);
     give_back_recycled();
+    http2_give_back(l);
     return NULL;
 }
 

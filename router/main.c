@@ -126,7 +126,7 @@ static int run(struct weir_opts *o, const char *model, const struct conf_table *
                                                    .router = r});
     the_discover = d;
     the_reload = again;
-    catch_signals(r, o->r.api_key_file || o->r.worker_file || again);
+    catch_signals(r, o->r.api_key_file || o->r.ssl_certfile || o->r.worker_file || again);
     if (!model)
         LOG(LOG_INFO, "listening", F_STR("url", buf_cstr(&url)));
     if (model) {

@@ -198,9 +198,24 @@ static void wake_all(struct router *r) {
         inbox_wake(&r->loops[i].inbox);
 }
 
+static void refresh_tls(struct router *r, bool forced) {
+    struct err e;
+    switch (tls_refresh(r->tls, forced, &e)) {
+    case TLS_LOADED:
+        LOG(LOG_INFO, "certificates read again");
+        break;
+    case TLS_FAILED:
+        LOG(LOG_ERROR, "the certificates stay as they were", F_STR("reason", e.msg));
+        break;
+    case TLS_SAME:
+        break;
+    }
+}
+
 static void reload(struct router *r) {
     struct err e;
     size_t n;
+    refresh_tls(r, true);
     if (!r->opts->api_key_file)
         return;
     if (auth_reload(r->auth, &n, &e) == RC_OK)
@@ -269,6 +284,7 @@ bool router_run(struct router *r) {
             continue;
         fleet_tick(r->fleet);
         trim(r);
+        refresh_tls(r, false);
         tick_ns = clock_ns();
     }
     drain(r);

@@ -32,8 +32,8 @@ bool router_run(struct router *r);
  * --shutdown-timeout seconds, then gets 503 or an error event. The second makes router_run return at once. */
 void router_shutdown(struct router *r);
 
-/* router_reload: async-signal-safe. The key file is read again soon (api.md 2.5.1); if it cannot be, the log
- * says why and the keys stay as they are. */
+/* router_reload: async-signal-safe. The key file is read again soon (api.md 2.5.1), and the certificates;
+ * what cannot be stays as it is, and the log says why. Certificates that change are read again without it. */
 void router_reload(struct router *r);
 
 /* router_dial: keeps a connection to a worker's address (an nng URL) until router_undial; any number.

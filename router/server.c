@@ -6,6 +6,7 @@
 #include "router/auth.h"
 #include "router/conn.h"
 #include "router/cors.h"
+#include "router/http2.h"
 #include "router/offload.h"
 #include "router/pages.h"
 #include "router/rawhead.h"
@@ -20,7 +21,9 @@ static bool check_head(h2o_req_t *req, struct err *e) {
     const struct router_limits *limit = &loop_of(req)->router->opts->limit;
     struct conn *c = conn_of(req);
     struct rawhead h;
-    if (!rawhead_scan(c->sock->input->bytes, c->sock->input->size, &h)) {
+    if (req->version >= 0x200) {
+        http2_head(req, &h);
+    } else if (!rawhead_scan(c->sock->input->bytes, c->sock->input->size, &h)) {
         err_set(e, RC_INVALID, NULL, "The request's head cannot be read");
         goto bad;
     }
@@ -30,6 +33,8 @@ static bool check_head(h2o_req_t *req, struct err *e) {
     }
     switch (rawhead_check(&h, limit->header_bytes, (size_t)limit->header_count)) {
     case RAWHEAD_OK:
+        if (req->version >= 0x200 && !http2_check_body(req, e))
+            break;
         return true;
     case RAWHEAD_TOO_LARGE:
         err_set(e, RC_HEADERS, NULL, "The request line and headers are over %llu bytes (--max-header-bytes)",
@@ -255,6 +260,8 @@ static int on_req(h2o_handler_t *self, h2o_req_t *req) {
     struct err e;
     unsigned retry_after_s = 0;
     bool options = str_eqz(method, "OPTIONS");
+    if (UNLIKELY(c->http2) && c->cut)
+        return 0; /* what libh2o had read already; nobody waits for an answer */
     c->busy = true;
     if (!check_head(req, &e))
         goto fail;
@@ -305,13 +312,16 @@ fail:
 static void on_access(h2o_logger_t *self, h2o_req_t *req) {
     (void)self;
     struct router *r = loop_of(req)->router;
+    struct conn *c = conn_of(req);
     const struct timeval *t0 = &req->timestamps.request_begin_at;
     struct timeval now;
     gettimeofday(&now, NULL);
     double seconds = (double)(now.tv_sec - t0->tv_sec) + (double)(now.tv_usec - t0->tv_usec) * 1e-6;
     rmetrics_http(r->metrics, mounted(r->opts, path_of(req)), str_of_iovec(req->input.method),
                   req->res.status, seconds > 0 ? seconds : 0, req->entity.len, req->bytes_sent);
-    conn_done(conn_of(req));
+    if (UNLIKELY(c->http2))
+        http2_ended(req);
+    conn_done(c);
 }
 
 void server_init(struct router *r) {
@@ -323,7 +333,6 @@ void server_init(struct router *r) {
     /* h2o has one timer from one response to the end of the next request; conn.c keeps the two apart, this is
      * the backstop. */
     conf->http1.req_timeout = (uint64_t)((o->keep_alive_s + (double)o->limit.body_timeout_s + 5) * 1000);
-    conf->http1.upgrade_to_http2 = 0;
     h2o_socket_buffer_mmap_settings.threshold = SIZE_MAX; /* prompts never reach the disk */
     h2o_hostconf_t *host = h2o_config_register_host(conf, h2o_iovec_init(H2O_STRLIT("default")), 65535);
     h2o_handler_t *handler = h2o_create_handler(&host->fallback_path, sizeof *handler);
@@ -331,4 +340,5 @@ void server_init(struct router *r) {
     reply_filter_init(&host->fallback_path);
     h2o_logger_t *logger = h2o_create_logger(&host->fallback_path, sizeof *logger);
     logger->log_access = on_access;
+    http2_conf(r, host);
 }

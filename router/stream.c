@@ -5,6 +5,7 @@
 
 #include "router/api/error.h"
 #include "router/conn.h"
+#include "router/http2.h"
 #include "router/reply.h"
 
 enum {
@@ -25,8 +26,9 @@ static void gone(struct stream *s) {
 static void dispose(void *p) {
     struct stream *s = p;
     gone(s);
-    if (s->conn->waiting == s)
-        s->conn->waiting = NULL;
+    *(s->prev ? &s->prev->next : &s->conn->streams) = s->next;
+    if (s->next)
+        s->next->prev = s->prev;
     if (s->inference)
         atomic_fetch_sub(&loop_of(s->req)->router->n_inference, 1);
     buf_fini(&s->pending);
@@ -78,8 +80,10 @@ static void clear(struct buf *b) {
 static void send_now(struct stream *s) {
     h2o_req_t *req = s->req;
     struct buf *b = stream_out(s);
-    req->bytes_counted_by_ostream = 1; /* bytes_sent is of the body, without its framing */
-    req->bytes_sent += n_bytes(b);
+    if (req->version < 0x200) { /* HTTP/2 counts what it sends, when it does */
+        req->bytes_counted_by_ostream = 1; /* bytes_sent is of the body, without its framing */
+        req->bytes_sent += n_bytes(b);
+    }
     h2o_iovec_t v = frame(s, b);
     if (s->direct && s->started && !s->finishing) {
         ssize_t n = send(s->conn->fd, v.base, v.len, MSG_DONTWAIT | MSG_NOSIGNAL);
@@ -119,11 +123,14 @@ struct stream *stream_new(h2o_req_t *req, bool inference, void *owner, void (*on
     *s = (struct stream){.super = {.proceed = proceed},
                          .req = req,
                          .conn = conn_of(req),
+                         .next = conn_of(req)->streams,
                          .owner = owner,
                          .on_gone = on_gone,
                          .inference = inference};
-    CHECK(!s->conn->waiting);
-    s->conn->waiting = s;
+    CHECK(!s->next || s->conn->http2);
+    if (s->next)
+        s->next->prev = s;
+    s->conn->streams = s;
     if (inference)
         atomic_fetch_add(&loop_of(req)->router->n_inference, 1);
     return s;
@@ -164,7 +171,10 @@ bool stream_flush(struct stream *s) {
     s->owner = NULL;
     s->finishing = true;
     s->req->http1_is_persistent = 0;
-    conn_cut(s->conn, true); /* the write in flight fails, and h2o frees the request */
+    if (s->conn->http2)
+        http2_reset(s->req); /* may free it here */
+    else
+        conn_cut(s->conn, true); /* the write in flight fails, and h2o frees the request */
     return false;
 }
 

@@ -7,6 +7,8 @@
  * framed here, around the bytes in one buffer, and between an answer's head and its end they go straight to
  * the socket; h2o gets what the socket does not take.
  *
+ * A stream of HTTP/2 is one of several on its connection, and ends alone; nothing of it goes past h2o.
+ *
  * Threads: the request's loop.
  */
 #ifndef WEIR_ROUTER_STREAM_H
@@ -20,6 +22,7 @@ struct stream {
     h2o_generator_t super;
     h2o_req_t *req;
     struct conn *conn;
+    struct stream *prev, *next; /* of the connection */
     void *owner; /* NULL: nobody waits for it any more */
     void (*on_gone)(void *owner);
     struct buf pending, inflight; /* each begins with room for a chunk's head */
@@ -42,7 +45,7 @@ struct buf *stream_out(struct stream *s);
 /* stream_waits: whether something was appended and is not on its way. */
 bool stream_waits(const struct stream *s);
 /* stream_flush: sends what was appended unless a send is in flight. False: more than --max-stream-buffer
- * waits for this client; its connection is cut and the owner, which is not told, must end what feeds the
+ * waits for this client; its connection is cut, or its stream of HTTP/2 reset, and the owner, which is not told, must end what feeds the
  * stream. */
 bool stream_flush(struct stream *s);
 /* stream_finish: flushes and ends an event stream. The owner has no stream any more. */

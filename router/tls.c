@@ -2,6 +2,9 @@
 
 #include <openssl/err.h>
 #include <openssl/ssl.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <sys/stat.h>
 
 /* fail: with OpenSSL's first reason, which names no content. */
 static enum rc fail(struct err *e, const char *flag, const char *path) {
@@ -78,18 +81,56 @@ static bool configure(SSL_CTX *ctx, bool http2) {
            SSL_CTX_set_session_id_context(ctx, context, sizeof context - 1) == 1;
 }
 
-enum rc tls_new(struct ssl_ctx_st **out, const struct router_opts *o, struct err *e) {
-    enum rc rc = check_flags(o, e);
-    if (rc != RC_OK || !o->ssl_certfile) {
-        *out = NULL;
-        return rc;
+/* ---- files that change --------------------------------------------------------------------------------- */
+
+/* What tells that a file is another one. */
+struct stamp {
+    dev_t dev;
+    ino_t ino;
+    off_t size;
+    struct timespec changed;
+};
+enum { N_FILES = 3 };
+
+struct tls {
+    const struct router_opts *opts;
+    SSL_CTX *front; /* what loops know: settings, and the first certificate */
+    pthread_mutex_t lock;
+    SSL_CTX *newest;              /* the newest certificate; NULL: the front's is. Under the lock */
+    struct stamp stamps[N_FILES]; /* as last looked at */
+};
+
+/* look: whether a file has changed; one that is not there counts as changed to nothing. */
+static bool look(struct tls *t) {
+    const char *paths[N_FILES] = {t->opts->ssl_certfile, t->opts->ssl_keyfile, t->opts->ssl_ca_certs};
+    bool changed = false;
+    for (size_t i = 0; i < N_FILES; i++) {
+        struct stamp now = {0}, *was = &t->stamps[i];
+        struct stat st;
+        if (paths[i] && stat(paths[i], &st) == 0)
+            now = (struct stamp){st.st_dev, st.st_ino, st.st_size, st.st_mtim};
+        changed |= now.dev != was->dev || now.ino != was->ino || now.size != was->size ||
+                   now.changed.tv_sec != was->changed.tv_sec || now.changed.tv_nsec != was->changed.tv_nsec;
+        *was = now;
     }
+    return changed;
+}
+
+/* on_hello: a handshake has begun, and needs a certificate. */
+static int on_hello(SSL *ssl, void *arg) {
+    struct tls *t = arg;
+    bool ok = true;
+    pthread_mutex_lock(&t->lock);
+    if (t->newest)
+        ok = SSL_set_SSL_CTX(ssl, t->newest) != NULL; /* which holds it */
+    pthread_mutex_unlock(&t->lock);
+    return ok;
+}
+
+static enum rc context_new(SSL_CTX **out, const struct router_opts *o, struct err *e) {
     ERR_clear_error();
     SSL_CTX *ctx = SSL_CTX_new(TLS_server_method());
-    if (!ctx || !configure(ctx, o->http2))
-        rc = fail(e, "ssl-certfile", o->ssl_certfile);
-    else
-        rc = load(ctx, o, e);
+    enum rc rc = ctx && configure(ctx, o->http2) ? load(ctx, o, e) : fail(e, "ssl-certfile", o->ssl_certfile);
     if (rc == RC_OK)
         *out = ctx;
     else
@@ -97,6 +138,51 @@ enum rc tls_new(struct ssl_ctx_st **out, const struct router_opts *o, struct err
     return rc;
 }
 
-void tls_free(struct ssl_ctx_st *ctx) {
-    SSL_CTX_free(ctx);
+enum tls_news tls_refresh(struct tls *t, bool forced, struct err *e) {
+    SSL_CTX *ctx;
+    if (!t || (!look(t) && !forced))
+        return TLS_SAME;
+    if (context_new(&ctx, t->opts, e) != RC_OK)
+        return TLS_FAILED;
+    pthread_mutex_lock(&t->lock);
+    SSL_CTX *old = t->newest;
+    t->newest = ctx;
+    pthread_mutex_unlock(&t->lock);
+    SSL_CTX_free(old);
+    return TLS_LOADED;
+}
+
+enum rc tls_new(struct tls **out, const struct router_opts *o, struct err *e) {
+    enum rc rc = check_flags(o, e);
+    SSL_CTX *ctx;
+    if (rc != RC_OK || !o->ssl_certfile) {
+        *out = NULL;
+        return rc;
+    }
+    struct tls *t = xcalloc(1, sizeof *t);
+    t->opts = o;
+    (void)look(t); /* before it is read: what changes in between is read again */
+    rc = context_new(&ctx, o, e);
+    if (rc != RC_OK) {
+        free(t);
+        return rc;
+    }
+    t->front = ctx;
+    pthread_mutex_init(&t->lock, NULL);
+    SSL_CTX_set_cert_cb(ctx, on_hello, t);
+    *out = t;
+    return RC_OK;
+}
+
+struct ssl_ctx_st *tls_context(const struct tls *t) {
+    return t ? t->front : NULL;
+}
+
+void tls_free(struct tls *t) {
+    if (!t)
+        return;
+    SSL_CTX_free(t->front);
+    SSL_CTX_free(t->newest);
+    pthread_mutex_destroy(&t->lock);
+    free(t);
 }

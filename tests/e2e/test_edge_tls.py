@@ -3,6 +3,7 @@ import contextlib
 import http.client
 import json
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
@@ -201,3 +202,43 @@ def test_files_that_cannot_be(pki, tmp_path):
                         (["--ssl-certfile", pki.both, "--ssl-ca-certs", pki.key], "--ssl-ca-certs")):
         status, line = one_line([BUILD / "weir", "serve", TINY, "--port", 0, *flags])
         assert status == 1 and word in line and "PRIVATE" not in line, (flags, line)
+
+
+def test_certificates_are_read_again(serve, pki, tmp_path):
+    """On SIGHUP, and when the files change: new connections get the new ones, open ones go on; bad files change nothing."""
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+
+    def put(name):
+        a, b = pki.signed(name, "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost")
+        shutil.copy(a, cert)
+        shutil.copy(b, key)
+        return ssl.PEM_cert_to_DER_cert(a.read_text())
+
+    def shown():
+        with pki.context().wrap_socket(socket.create_connection(("127.0.0.1", s.port), timeout=10 * SLOW), server_hostname="localhost") as c:
+            return c.getpeercert(True)
+
+    first = put("first")
+    s = ready(serve("--mock", "--ssl-certfile", cert, "--ssl-keyfile", key, wait=False))
+    assert shown() == first
+    kept = http.client.HTTPSConnection("127.0.0.1", s.port, context=pki.context(), timeout=20 * SLOW)
+    kept.request("GET", "/version")
+    assert kept.getresponse().read()
+    second = put("second")
+    wait_for(lambda: shown() == second, 10, "the second certificate")
+    n = s.output().count("certificates read again")
+    s.proc.send_signal(signal.SIGHUP)
+    wait_for(lambda: s.output().count("certificates read again") > n, 10, "read again on SIGHUP")
+    assert shown() == second
+    shutil.copy(pki.other_key, key)
+    wait_for(lambda: "certificates stay as they were" in s.output(), 10, "the refusal")
+    assert shown() == second
+    key.unlink()
+    s.proc.send_signal(signal.SIGHUP)
+    wait_for(lambda: s.output().count("certificates stay as they were") >= 2, 10, "the refusal")
+    assert shown() == second and "PRIVATE" not in s.output()
+    third = put("third")
+    wait_for(lambda: shown() == third, 10, "the third certificate")
+    kept.request("GET", "/version")
+    assert kept.getresponse().status == 200
+    kept.close()

@@ -28,7 +28,7 @@ static const struct row {
     {"--host 127.0.0.1", SR, SERVED},
     {"--port 1", SR, SERVED},
     {"--uds /tmp/x", SR, SERVED},
-    {"--http2", SR, REFUSED},
+    {"--http2", SR, SERVED},
     {"--no-http2", SR, SERVED},
     {"--api-key a b", SR, SERVED},
     {"--api-key-file /x", SR, SERVED},
