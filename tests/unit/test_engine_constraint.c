@@ -480,6 +480,8 @@ static void test_flat(void **state) {
             before = rss_bytes();
     }
     after = rss_bytes();
+    print_message("%u schemas: %zu KiB resident after a third, %zu at the end\n", n, before / KIB,
+                  after / KIB);
 #ifndef WEIR_SANITIZE /* its freed memory waits in quarantine */
     if (after > before + 4 * MIB)
         fail_msg("%zu KiB resident after a third, %zu at the end", before / KIB, after / KIB);
