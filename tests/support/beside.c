@@ -13,6 +13,7 @@ enum { FREE = BESIDE_EACH, ALL = 2 * BESIDE_EACH, TOKENS_MAX = 512, N_PROMPT = 8
 /* The engine's thread writes what is under the lock, the caller's waits. */
 struct beside {
     struct load load;
+    struct worker_flags flags;
     uint32_t n_runs;
     pthread_mutex_t lock;
     pthread_cond_t ended;
@@ -123,32 +124,36 @@ struct beside_run beside_run(struct beside *b, enum beside_kind kind, uint32_t n
     return out;
 }
 
+static void give_back(struct beside *b) {
+    const struct conf_table t = {.flags = worker_flag_rows, .n_flags = n_worker_flag_rows};
+    struct conf_list none = {0};
+    load_free(&b->load);
+    conf_free(&t, &b->flags, &none);
+    pthread_mutex_destroy(&b->lock);
+    pthread_cond_destroy(&b->ended);
+    free(b);
+}
+
 enum rc beside_open(struct beside **out, struct err *e) {
     struct beside *b = xcalloc(1, sizeof *b);
-    struct worker_flags f;
     struct engine_opts o = {.arg = b, .on_step = on_step};
-    worker_flags_init(&f);
-    f.max_num_seqs = ALL;
-    f.max_num_batched_tokens = 512;
+    worker_flags_init(&b->flags);
+    b->flags.max_num_seqs = ALL;
+    b->flags.max_num_batched_tokens = 512;
     CHECK(pthread_mutex_init(&b->lock, NULL) == 0 && pthread_cond_init(&b->ended, NULL) == 0);
-    enum rc rc = load_files(&b->load, "deploy/tiny-model", &f, e);
+    enum rc rc = load_files(&b->load, "deploy/tiny-model", &b->flags, e);
     if (!rc)
-        rc = load_model(&b->load, &f, &o, NULL, NULL, e);
+        rc = load_model(&b->load, &b->flags, &o, NULL, NULL, e);
     if (!rc)
         rc = engine_start(b->load.engine, e);
-    if (rc) {
-        load_free(&b->load);
-        free(b);
-        return rc;
-    }
-    *out = b;
-    return RC_OK;
+    if (rc)
+        give_back(b);
+    else
+        *out = b;
+    return rc;
 }
 
 void beside_close(struct beside *b) {
     engine_stop(b->load.engine);
-    load_free(&b->load);
-    pthread_mutex_destroy(&b->lock);
-    pthread_cond_destroy(&b->ended);
-    free(b);
+    give_back(b);
 }
