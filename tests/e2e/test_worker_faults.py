@@ -176,7 +176,7 @@ SERVE_REFUSES = {
     "prefix": ({"tokenizer.json": tokenizer("model", continuing_subword_prefix="##")}, ["model.merges", "is not in model.vocab"]),
     "kind": ({"tokenizer.json": tokenizer("model", type="Chars")}, ["model.type", "Chars"]),
     "regex": ({"tokenizer.json": tokenizer(None, pre_tokenizer={"type": "Split", "pattern": {"Regex": r"(a+)\1"}, "behavior": "Isolated",
-                                                                "invert": False})}, ["pre_tokenizer", r"(a+)\\1"]),
+                                                                "invert": False})}, ["pre_tokenizer", r"(a+)\1"]),
     "part": ({"tokenizer.json": tokenizer(None, pre_tokenizer={"type": "Syllables"})}, ["pre_tokenizer", "Syllables"]),
     "worker": ({"config.json": config(hidden_size=0)}, ["config.json", "hidden_size"]),
     "weights": ({"model.safetensors": WEIGHTS[:-1]}, ["model.safetensors", "cut short"]),
