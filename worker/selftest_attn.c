@@ -78,6 +78,14 @@ static void one_head(struct selftest *t, const struct state *st, const struct sc
     }
 }
 
+/* f16_bits: of a number that f16 holds. */
+static uint16_t f16_bits(float x) {
+    float a = fabsf(x);
+    uint32_t u, sign = signbit(x) ? 0x8000 : 0;
+    memcpy(&u, &a, sizeof u);
+    return (uint16_t)(sign | (a < 0x1p-14f ? (uint32_t)(a * 0x1p24f) : (u - 0x38000000u) >> 13));
+}
+
 static void layer_check(struct selftest *t, const struct layer *l) {
     static struct scene s;
     struct state st = {.cols = (l->n_heads + 2 * (size_t)l->n_kv) * l->dim, .block = 2 * (size_t)l->n_kv * 16 * l->dim};
@@ -95,15 +103,12 @@ static void layer_check(struct selftest *t, const struct layer *l) {
     CHECK(eye);
     for (uint32_t i = 0; i < BLOCKS; i++)
         blocks[i] = i;
-    if (t->act != DT_F32) { /* bits of bf16 are the upper ones of f32; f16's come from the compiler */
+    if (t->act != DT_F32) { /* bits of bf16 are the upper ones of f32 */
         half = xreallocarray(NULL, BLOCKS * st.block, sizeof *half);
         for (size_t i = 0; i < BLOCKS * st.block; i++) {
             uint32_t u;
-            _Float16 h = (_Float16)st.past[i];
             memcpy(&u, &st.past[i], sizeof u);
-            half[i] = (uint16_t)(u >> 16);
-            if (t->act == DT_F16)
-                memcpy(&half[i], &h, sizeof h);
+            half[i] = t->act == DT_F16 ? f16_bits(st.past[i]) : (uint16_t)(u >> 16);
         }
     }
     t->ops->kv_import(t->b, kv, blocks, BLOCKS, half ? (void *)half : st.past);

@@ -722,8 +722,8 @@ def test_drain_that_runs_out(serve):
     text = streaming.until(b"data: [DONE]\n\n")
     assert json.loads(text.split(b"data: ")[-2])["error"]["code"] == 503
     assert 0.9 < time.monotonic() - t0 < 1 + 0.5 * SLOW
-    assert s.proc.wait(8 * SLOW) == 0
-    assert time.monotonic() - t0 < 1 + 3.5 * SLOW  # five times what the end takes behind the limit
+    assert s.proc.wait(5 * SLOW) == 0
+    assert time.monotonic() - t0 < 1 + 1.3 * SLOW
     stuck.s.close()
 
 
