@@ -36,6 +36,16 @@ static int by_id(const void *a, const void *b) {
     return x->id < y->id ? -1 : x->id > y->id;
 }
 
+/* fill: what an entry leaves out is as AddedToken of transformers has it. */
+static void fill(json_t *entry) {
+    static const char *const flags[] = {"special", "single_word", "lstrip", "rstrip"};
+    for (size_t i = 0; i < ARRAY_LEN(flags); i++)
+        if (!json_object_get(entry, flags[i]))
+            draft_set(entry, flags[i], json_false());
+    if (!json_object_get(entry, "normalized"))
+        draft_set(entry, "normalized", json_boolean(!json_is_true(json_object_get(entry, "special"))));
+}
+
 /* add_listed: added_tokens_decoder of the config, in order of id. */
 static void add_listed(struct draft *d) {
     json_t *list = json_object_get(d->config, "added_tokens_decoder"), *v;
@@ -48,6 +58,7 @@ static void add_listed(struct draft *d) {
         json_t *copy = json_deep_copy(entries[i].v);
         if (json_is_object(copy)) {
             draft_set(copy, "id", json_integer(entries[i].id));
+            fill(copy);
             draft_push(d->added, copy);
         } else {
             json_decref(copy);

@@ -58,6 +58,7 @@ struct field {
     size_t place; /* READ: offset in struct field_values of the opt_ kind; list, object and any: a json_t * */
     double lo, hi;       /* numbers; both 0: no range */
     bool lo_open;        /* lo itself is out of range */
+    bool some;           /* LIST: an empty one is refused, which is said where the list is read */
     bool required;       /* absent and null are refused (api_fields_required) */
     size_t limit;        /* 1 + offset in struct router_limits of the upper bound, of lists, objects and any of
                             the most entries; 0: none */

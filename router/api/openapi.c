@@ -23,6 +23,11 @@ enum { RETRY = 1, GONE = 2 }; /* may be 429 or 503; may be 404 */
     "[{\"required\":[\"text_1\",\"text_2\"]},{\"required\":[\"queries\",\"documents\"]},"                    \
     "{\"required\":[\"queries\",\"items\"]},{\"required\":[\"data_1\",\"data_2\"]}]"
 
+#define ABORT_BODY                                                                                           \
+    OPENAPI_JSON({"type": "object", "properties": {"request_ids": {"type": ["array", "null"],                \
+        "description": "ids as clients know them; null or empty: every request",                             \
+        "items": {"type": "string"}}}})
+
 static const struct op {
     enum route_id id;
     unsigned on; /* fields of its body; 0: no body */
@@ -31,39 +36,42 @@ static const struct op {
     const char *answer; /* of openapi_answers; NULL: an empty body */
     const char *chunk;  /* of an event, where there is a stream */
     const char *any_of; /* of the body */
+    const char *body;   /* the whole schema of a body that no table describes and that may be left out */
 } ops[] = {
     {ROUTE_CHAT, ON_CHAT, RETRY | GONE, "generation", "Continue a conversation", "ChatCompletion",
-     "ChatCompletionChunk", NULL},
+     "ChatCompletionChunk", NULL, NULL},
     {ROUTE_COMPLETIONS, ON_COMPLETIONS, RETRY | GONE, "generation", "Continue prompts", "Completion",
-     "CompletionChunk", NULL},
+     "CompletionChunk", NULL, NULL},
     {ROUTE_EMBEDDINGS, ON_EMBEDDINGS, RETRY | GONE, "pooling", "Embed texts", "Embeddings", NULL,
-     INPUT_OR_MESSAGES},
+     INPUT_OR_MESSAGES, NULL},
     {ROUTE_POOLING, ON_POOLING, RETRY | GONE, "pooling", "Pool texts, by token or as a whole", "Pooled", NULL,
-     INPUT_OR_MESSAGES},
+     INPUT_OR_MESSAGES, NULL},
     {ROUTE_CLASSIFY, ON_CLASSIFY, RETRY | GONE, "pooling", "Classify texts", "Classes", NULL,
-     INPUT_OR_MESSAGES},
-    {ROUTE_SCORE, ON_SCORE, RETRY | GONE, "pooling", "Score pairs of texts", "Scores", NULL, PAIRS},
-    {ROUTE_RERANK, ON_RERANK, RETRY | GONE, "pooling", "Order documents by a query", "Ranking", NULL, NULL},
-    {ROUTE_TOKENIZE, ON_TOKENIZE, RETRY | GONE, "tokenizer", "Token ids of a text or a conversation",
-     "Tokens", NULL, PROMPT_OR_MESSAGES},
-    {ROUTE_DETOKENIZE, ON_DETOKENIZE, RETRY | GONE, "tokenizer", "The text of token ids", "TextOfTokens",
+     INPUT_OR_MESSAGES, NULL},
+    {ROUTE_SCORE, ON_SCORE, RETRY | GONE, "pooling", "Score pairs of texts", "Scores", NULL, PAIRS, NULL},
+    {ROUTE_RERANK, ON_RERANK, RETRY | GONE, "pooling", "Order documents by a query", "Ranking", NULL,
      NULL, NULL},
-    {ROUTE_MODELS, 0, 0, "models", "The models served", "Models", NULL, NULL},
-    {ROUTE_MODEL, 0, GONE, "models", "One model", "Model", NULL, NULL},
-    {ROUTE_HEALTH, 0, RETRY, "server", "Whether requests are answered", NULL, NULL, NULL},
-    {ROUTE_PING, 0, RETRY, "server", "Whether requests are answered", NULL, NULL, NULL},
-    {ROUTE_LIVEZ, 0, 0, "server", "Whether the server runs", NULL, NULL, NULL},
-    {ROUTE_VERSION, 0, 0, "server", "The server's version", "Version", NULL, NULL},
-    {ROUTE_METRICS, 0, RETRY, "server", "Metrics for Prometheus", "", NULL, NULL},
-    {ROUTE_LOAD, 0, 0, "server", "How many requests are being answered", "Load", NULL, NULL},
-    {ROUTE_OPENAPI, 0, 0, "server", "This document", "", NULL, NULL},
-    {ROUTE_PLAYGROUND, 0, 0, "server", "A page to try the model with", "", NULL, NULL},
-    {ROUTE_ABORT, 0, 0, "admin", "Abort requests by the ids in request_ids, or all", "Aborted", NULL, NULL},
-    {ROUTE_RESET, 0, RETRY, "admin", "Forget what prefix caches hold", "Reset", NULL, NULL},
-    {ROUTE_REQUESTS, 0, 0, "admin", "What is being worked on", "Requests", NULL, NULL},
-    {ROUTE_WORKERS, 0, 0, "admin", "The workers and how they are", "Workers", NULL, NULL},
+    {ROUTE_TOKENIZE, ON_TOKENIZE, RETRY | GONE, "tokenizer", "Token ids of a text or a conversation",
+     "Tokens", NULL, PROMPT_OR_MESSAGES, NULL},
+    {ROUTE_DETOKENIZE, ON_DETOKENIZE, RETRY | GONE, "tokenizer", "The text of token ids", "TextOfTokens",
+     NULL, NULL, NULL},
+    {ROUTE_MODELS, 0, 0, "models", "The models served", "Models", NULL, NULL, NULL},
+    {ROUTE_MODEL, 0, GONE, "models", "One model", "Model", NULL, NULL, NULL},
+    {ROUTE_HEALTH, 0, RETRY, "server", "Whether requests are answered", NULL, NULL, NULL, NULL},
+    {ROUTE_PING, 0, RETRY, "server", "Whether requests are answered", NULL, NULL, NULL, NULL},
+    {ROUTE_LIVEZ, 0, 0, "server", "Whether the server runs", NULL, NULL, NULL, NULL},
+    {ROUTE_VERSION, 0, 0, "server", "The server's version", "Version", NULL, NULL, NULL},
+    {ROUTE_METRICS, 0, RETRY, "server", "Metrics for Prometheus", "", NULL, NULL, NULL},
+    {ROUTE_LOAD, 0, 0, "server", "How many requests are being answered", "Load", NULL, NULL, NULL},
+    {ROUTE_OPENAPI, 0, 0, "server", "This document", "", NULL, NULL, NULL},
+    {ROUTE_PLAYGROUND, 0, 0, "server", "A page to try the model with", "", NULL, NULL, NULL},
+    {ROUTE_ABORT, 0, 0, "admin", "Abort requests by the ids in request_ids, or all", "Aborted", NULL,
+     NULL, ABORT_BODY},
+    {ROUTE_RESET, 0, RETRY, "admin", "Forget what prefix caches hold", "Reset", NULL, NULL, NULL},
+    {ROUTE_REQUESTS, 0, 0, "admin", "What is being worked on", "Requests", NULL, NULL, NULL},
+    {ROUTE_WORKERS, 0, 0, "admin", "The workers and how they are", "Workers", NULL, NULL, NULL},
     {ROUTE_TOKENIZER_INFO, 0, RETRY, "tokenizer", "The tokenizer's configuration", "TokenizerInfo", NULL,
-     NULL},
+     NULL, NULL},
 };
 
 static const struct op *op_of(const struct route *r) {
@@ -169,6 +177,10 @@ static void add_read(const struct field *f, const struct router_limits *limits, 
         add_key(b, f->kind == FIELD_OBJECT ? "maxProperties" : "maxItems");
         jw_i64(b, api_field_max(f, limits));
     }
+    if (f->some) {
+        add_key(b, "minItems");
+        buf_addc(b, '1');
+    }
     if (f->words)
         add_words(f->words, !f->required, b);
 }
@@ -224,6 +236,12 @@ static void add_field(const struct field *f, const struct router_limits *limits,
 
 static void add_body(const struct op *op, const struct router_limits *limits, struct buf *b) {
     const char *comma = "";
+    if (op->body) {
+        buf_addf(b,
+                 ",\"requestBody\":{\"required\":false,\"content\":{\"application/json\":{\"schema\":%s}}}",
+                 op->body);
+        return;
+    }
     buf_addz(b, ",\"requestBody\":{\"required\":true,\"content\":{\"application/"
                 "json\":{\"schema\":{\"type\":\"object\"");
     if (op->any_of) {
@@ -286,6 +304,7 @@ static bool has_error(const struct op *op, bool open, int status) {
     case 404:
         return op->flags & GONE;
     case 413:
+        return op->on || op->body;
     case 504:
         return op->on != 0;
     case 429:
@@ -367,7 +386,7 @@ static void add_operation(const struct route *r, const struct op *op, const char
     if (open)
         buf_addz(b, ",\"security\":[]");
     add_parameters(op, b);
-    if (op->on)
+    if (op->on || op->body)
         add_body(op, &o->limit, b);
     add_answer(op, b);
     add_errors(op, open, b);
