@@ -135,7 +135,7 @@ class Canon:
         if isinstance(instance, float) and instance.is_integer():
             return True, int(instance)
         if isinstance(instance, list):
-            forms = [self.form(self.item(flat, i), v) for i, v in enumerate(instance)]
+            forms = [self.form(self.item(flat, i) + self.counted(flat, v), v) for i, v in enumerate(instance)]
             return all(ok for ok, _ in forms), [f for _, f in forms]
         if not isinstance(instance, dict):
             return True, instance
@@ -160,6 +160,12 @@ class Canon:
             here += by_pattern
             subs += here or [s.get("additionalProperties", True)]
         return subs, matched
+
+    def counted(self, flat, v):
+        """What says how a number is written that `contains` counts: enum and const have a spelling."""
+        if isinstance(v, bool) or not isinstance(v, (int, float)):
+            return []
+        return [s["contains"] for s in flat if "contains" in s and self.valid(s["contains"], v)]
 
     def item(self, flat, i):
         subs = []
