@@ -124,8 +124,8 @@ def nested(open_, close, n, rest):
     return b'{"x":' + open_ * n + b"1" + close * n + b"," + rest[1:]
 
 
-def j_rows():
-    for route in JSON_ROUTES:
+def j_rows(routes=JSON_ROUTES):
+    for route in routes:
         good = BODY[route]
         for body in (b"null", b"[]", b'"x"', b"1", b"true", b"false", b"-0", b"1.5", b" [] ", b"[{}]"):
             yield Row("J01", (400,), route=route, body=body)
@@ -152,9 +152,9 @@ def j_rows():
         yield Row("J07", (404,), route=route, body=b'{"model":"","mod\\u0065l":"nope",' + good[1:])
 
 
-def j06_rows(doc):
+def j06_rows(doc, routes=JSON_ROUTES):
     """Every field that the document names with every value; what is legal is test_conformance.py's matter."""
-    for route in JSON_ROUTES:
+    for route in routes:
         schema = doc["paths"][route]["post"]["requestBody"]["content"]["application/json"]["schema"]
         for field, value in itertools.product(schema["properties"], [*RAW.values(), '"' + "x" * 10**5 + '"', "1e400", "[[[[]]]]"]):
             body = {k: v for k, v in BASE[route].items() if k != field}
@@ -218,8 +218,8 @@ def t_rows():
 # ---- sending ----------------------------------------------------------------------------------------------------------------
 
 class Client:
-    def __init__(self, server, headers=None):
-        self.server, self.headers, self.sent = server, headers or {}, 0
+    def __init__(self, server, headers=None, good=C):
+        self.server, self.headers, self.good_route, self.sent = server, headers or {}, good, 0
         self.conn = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60 * SLOW)
 
     def post(self, route, body):
@@ -229,7 +229,7 @@ class Client:
         return answer.status, answer.getheader("content-type") or "", answer.read()
 
     def good(self, shown):
-        status, _, text = self.post(C, BODY[C])
+        status, _, text = self.post(self.good_route, BODY[self.good_route])
         assert status == 200, ("the good one after", shown, text[:300])
 
     def send(self, row):
@@ -264,15 +264,20 @@ def sample(rows, n):
     return rows[:n]
 
 
-@pytest.fixture(scope="module")
-def text():
-    s = Server()
-    yield s
+def finish(s):
+    """Nothing is left of what was sent, and the worker is the first one."""
     for gauge in ("vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:kv_cache_usage_perc"):
         wait_for(lambda name=gauge: s.metric(name) == 0, what=gauge)
     assert len(s.worker_pids()) == 1 and json.loads(s.get("/load"))["server_load"] == 0
     assert "check failed" not in s.output() and "restart" not in s.output()
     s.stop()
+
+
+@pytest.fixture(scope="module")
+def text():
+    s = Server()
+    yield s
+    finish(s)
 
 
 def paths_of(server):
