@@ -124,6 +124,31 @@ def test_cut_anywhere(scripted):
         assert all(c[0] == w[0] and w[1].startswith(c[1].rstrip("\ufffd")) for c, w in zip(some, calls))
 
 
+def hostile(call):
+    """Row G09 of reliability.md: what a model may write instead of a call."""
+    yield from (call[:len(call) * i // 5] for i in range(1, 5))
+    yield call.replace('"', "'")
+    yield call.replace('"', "")
+    yield call.replace("get_weather", "</tool_call>")
+    yield call.replace("rich", "</tool_call></function></parameter>[TOOL_CALLS]<|python_end|></tool_calls>")
+    yield call.replace("rich", "x" * 400)
+    yield call.replace("rich", "\ufffd\u2028\x00\x7f")
+    for opening in ("{", "[", '{"a":', "[f(a=", "<tool_call>", "("):
+        yield call[:len(call) // 3] + opening * 100
+    yield call[::-1]
+
+
+def test_hostile_output(scripted):
+    """Text or calls, the same streamed as not, and nothing else; then a good call is one."""
+    for text in hostile(CALLS[scripted.parser]):
+        content, _, calls, finish, _ = both(scripted, text, tools=TOOLS)
+        assert finish in ("stop", "length", "tool_calls") and (content or calls), (text, finish)
+        assert finish != "tool_calls" or calls, text
+        assert finish != "stop" or not calls, text
+        assert all(name for name, _ in calls), text
+    assert len(both(scripted, CALLS[scripted.parser], tools=TOOLS)[2]) == 2
+
+
 def test_include_reasoning_and_thinking_off(scripted):
     extra = {"extra_body": {"include_reasoning": False}}
     assert both(scripted, "<think>a</think>b", **extra)[:4] == ("b", None, [], "stop")
