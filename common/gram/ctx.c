@@ -4,19 +4,19 @@
  * of an item replaced by the set of items that wait for it).
  *
  * A closure works on items (place, keys, ctx). The ctx of rules predicted here are under construction
- * ("locals", marked LOCAL) while it runs, since more callers may turn up; they are interned at the end,
+ * ("locals", marked CTX_LOCAL) while it runs, since more callers may turn up; they are interned at the end,
  * callers before callees (gram_sym.rank). An item in last place adds no edge but hands on those of its own
  * ctx ("alias"). */
 
-enum { LOCAL = 1u << 31, ALIAS = UINT32_MAX - 1, NO_EDGE = UINT32_MAX };
+enum { ALIAS = UINT32_MAX - 1, NO_EDGE = UINT32_MAX };
 
 struct local_edge {
-    uint32_t at, keys, ctx; /* at ALIAS: all edges of ctx; ctx may be LOCAL */
+    uint32_t at, keys, ctx; /* at ALIAS: all edges of ctx; ctx may be CTX_LOCAL */
     uint32_t next;
 };
 struct local { /* of a rule with keys */
     uint32_t rule, keys, edges;
-    uint32_t ctx;  /* once interned; LOCAL + place while its cycle is put together */
+    uint32_t ctx;  /* once interned; CTX_LOCAL + place while its cycle is put together */
     uint32_t mark; /* of the member being collected, for cycles of aliases */
 };
 struct start { /* a terminal that is to begin here */
@@ -73,102 +73,7 @@ static uint32_t seen_get(struct gram *g, uint32_t x, uint32_t y, uint32_t z, uin
     return s->value;
 }
 
-/* ---- interning --------------------------------------------------------------------------------- */
-
-static int cmp_edge(const struct edge *x, const struct edge *y) {
-    if (x->at != y->at)
-        return x->at < y->at ? -1 : 1;
-    if (x->keys != y->keys)
-        return x->keys < y->keys ? -1 : 1;
-    return (x->ctx > y->ctx) - (x->ctx < y->ctx);
-}
-static int cmp_edge_q(const void *a, const void *b) {
-    struct edge x, y;
-    memcpy(&x, a, sizeof x);
-    memcpy(&y, b, sizeof y);
-    return cmp_edge(&x, &y);
-}
-
-/* tidy: sorts and drops doubles; returns how many are left. */
-static uint32_t tidy(struct edge *e, uint32_t n) {
-    if (n > 16)
-        qsort(e, n, sizeof *e, cmp_edge_q);
-    else
-        for (uint32_t i = 1; i < n; i++) {
-            struct edge x = e[i];
-            uint32_t j = i;
-            for (; j && cmp_edge(&e[j - 1], &x) > 0; j--)
-                e[j] = e[j - 1];
-            e[j] = x;
-        }
-    uint32_t m = 0;
-    for (uint32_t i = 0; i < n; i++)
-        if (!m || cmp_edge(&e[m - 1], &e[i]))
-            e[m++] = e[i];
-    return m;
-}
-
-/* mix_edge: an edge to a member of the group [group, group + n) counts by its place there. */
-static uint64_t mix_edge(uint64_t h, const struct edge *e, uint32_t group, uint32_t n) {
-    uint32_t to = e->ctx >= group && e->ctx < group + n ? LOCAL | (e->ctx - group) : e->ctx;
-    return mix(mix(mix(h, e->at), e->keys), to);
-}
-
-void ctx_rehash(struct gram *g) {
-    struct ctx_pool *p = &g->ctx;
-    itab_clear(&p->tab, &g->bytes);
-    for (uint32_t i = CTX_ROOT; i < p->n; i += p->ctx[i].n_group) {
-        uint64_t h = p->ctx[i].n_group;
-        for (uint32_t m = 0; m < p->ctx[i].n_group; m++)
-            for (uint32_t k = 0; k < p->ctx[i + m].n; k++)
-                h = mix_edge(h, &p->edge[p->ctx[i + m].first + k], i, p->ctx[i].n_group);
-        itab_add(&p->tab, (uint32_t)(h >> 20), i, &g->bytes);
-    }
-}
-
-/* intern: a group of n ctx that may refer to each other as LOCAL + index. Member i has the edges
- * out[end[i - 1] .. end[i]), tidied. Returns the id of the first, 0 on fail. */
-static uint32_t intern(struct gram *g, const struct edge *out, const uint32_t *end, uint32_t n) {
-    struct ctx_pool *p = &g->ctx;
-    uint64_t h = n;
-    uint32_t n_out = end[n - 1], at = UINT32_MAX, id;
-    for (uint32_t i = 0; i < n_out; i++)
-        h = mix_edge(h, &out[i], 0, 0);
-    uint32_t hash = (uint32_t)(h >> 20);
-    if (!gram_spend(g, 8 + n_out))
-        return 0;
-    while ((id = itab_find(&p->tab, hash, &at)) != UINT32_MAX) {
-        bool same = p->ctx[id].n_group == n;
-        for (uint32_t i = 0, j = 0; same && i < n; i++) {
-            const struct ctx *c = &p->ctx[id + i];
-            same = c->n == end[i] - j;
-            for (uint32_t k = 0; same && k < c->n; k++, j++) {
-                const struct edge *e = &p->edge[c->first + k];
-                uint32_t to = out[j].ctx & LOCAL ? id + (out[j].ctx & ~LOCAL) : out[j].ctx;
-                same = e->at == out[j].at && e->keys == out[j].keys && e->ctx == to;
-            }
-        }
-        if (same)
-            return id;
-    }
-    if (!gram_room(g, table_more(p->cap, (size_t)p->n + n, sizeof *p->ctx) + itab_more(&p->tab) +
-                          table_more(p->cap_edges, (size_t)p->n_edges + n_out, sizeof *p->edge)))
-        return 0;
-    id = p->n;
-    p->ctx = table_grow(p->ctx, &p->cap, (size_t)p->n + n, sizeof *p->ctx, &g->bytes);
-    p->edge = table_grow(p->edge, &p->cap_edges, (size_t)p->n_edges + n_out, sizeof *p->edge, &g->bytes);
-    for (uint32_t i = 0, j = 0; i < n; i++) {
-        p->ctx[p->n++] = (struct ctx){.first = p->n_edges, .n = end[i] - j, .group = id, .n_group = n};
-        for (; j < end[i]; j++) {
-            struct edge e = out[j];
-            if (e.ctx & LOCAL)
-                e.ctx = id + (e.ctx & ~LOCAL);
-            p->edge[p->n_edges++] = e;
-        }
-    }
-    itab_add(&p->tab, hash, id, &g->bytes);
-    return id;
-}
+/* ---- edges of the ctx being put together ---------------------------------------------------------- */
 
 static void push_out(struct gram *g, struct edge e) {
     struct closure *c = g->closure;
@@ -185,8 +90,8 @@ static void push_edges_of(struct gram *g, uint32_t ctx) {
 /* intern_out: the ctx of out[]. */
 static uint32_t intern_out(struct gram *g) {
     struct closure *c = g->closure;
-    uint32_t n = tidy(c->out, c->n_out);
-    return intern(g, c->out, &n, 1);
+    uint32_t n = ctx_tidy(c->out, c->n_out);
+    return ctx_intern(g, c->out, &n, 1);
 }
 
 uint32_t ctx_union(struct gram *g, uint32_t a, uint32_t b) {
@@ -232,7 +137,7 @@ static uint32_t local_of(struct gram *g, uint32_t rule, uint32_t keys) {
     const struct gram_sym *s = &g->sym[rule];
     for (uint32_t k = 0; k < s->n; k++) {
         uint32_t at = g->prod_place[s->first + k];
-        add_item(g, at, g->place_keys[at] ? keys : RX_NONE, LOCAL | i);
+        add_item(g, at, g->place_keys[at] ? keys : RX_NONE, CTX_LOCAL | i);
     }
     return i;
 }
@@ -257,7 +162,7 @@ static void process(struct gram *g, struct edge it) {
     }
     if (sym == PART_END) {
         /* A local rule that matched nothing: its callers have stepped over it already. */
-        if (!(it.ctx & LOCAL))
+        if (!(it.ctx & CTX_LOCAL))
             for (uint32_t i = 0; i < g->ctx.ctx[it.ctx].n; i++) {
                 struct edge e = g->ctx.edge[g->ctx.ctx[it.ctx].first + i];
                 add_item(g, e.at, e.keys, e.ctx);
@@ -285,8 +190,8 @@ static void push_list(struct gram *g, uint32_t list) {
     struct closure *c = g->closure;
     for (uint32_t i = list; i != NO_EDGE; i = c->edge[i].next) {
         struct local_edge e = c->edge[i];
-        if (e.ctx & LOCAL)
-            e.ctx = c->local[e.ctx & ~LOCAL].ctx;
+        if (e.ctx & CTX_LOCAL)
+            e.ctx = c->local[e.ctx & ~CTX_LOCAL].ctx;
         if (e.at == ALIAS)
             push_edges_of(g, e.ctx);
         else
@@ -295,8 +200,8 @@ static void push_list(struct gram *g, uint32_t list) {
 }
 
 /* push_member: the same for local `i` of a cycle, whose members are not interned yet: edges to them are
- * written LOCAL + place in the cycle, as their ctx says; aliases among them are followed. The list of members
- * to follow is kept on rx.tmp. */
+ * written CTX_LOCAL + place in the cycle, as their ctx says; aliases among them are followed. The list of
+ * members to follow is kept on rx.tmp. */
 static void push_member(struct gram *g, uint32_t i) {
     struct closure *c = g->closure;
     uint32_t base = g->rx.n_tmp, self = i;
@@ -306,10 +211,10 @@ static void push_member(struct gram *g, uint32_t i) {
         uint32_t m = g->rx.tmp[--g->rx.n_tmp];
         for (uint32_t k = c->local[m].edges; k != NO_EDGE && gram_spend(g, 1); k = c->edge[k].next) {
             struct local_edge e = c->edge[k];
-            uint32_t to = e.ctx & ~LOCAL;
-            if (e.ctx & LOCAL)
+            uint32_t to = e.ctx & ~CTX_LOCAL;
+            if (e.ctx & CTX_LOCAL)
                 e.ctx = c->local[to].ctx;
-            if ((e.ctx & LOCAL) && e.at == ALIAS) {
+            if ((e.ctx & CTX_LOCAL) && e.at == ALIAS) {
                 if (c->local[to].mark != self + 1) {
                     c->local[to].mark = self + 1;
                     rx_push(g, to);
@@ -327,15 +232,15 @@ static void intern_cycle(struct gram *g, uint32_t first, uint32_t n) {
     struct closure *c = g->closure;
     c->n_out = 0;
     for (uint32_t j = 0; j < n; j++)
-        c->local[c->order[first + j]].ctx = LOCAL | j;
+        c->local[c->order[first + j]].ctx = CTX_LOCAL | j;
     c->member_end = table_grow(c->member_end, &c->cap_member_end, n, sizeof *c->member_end, &g->bytes);
     for (uint32_t j = 0; j < n && gram_spend(g, 2 * (int64_t)n); j++) {
         uint32_t from = c->n_out;
         push_member(g, c->order[first + j]);
-        c->n_out = from + tidy(c->out + from, c->n_out - from);
+        c->n_out = from + ctx_tidy(c->out + from, c->n_out - from);
         c->member_end[j] = c->n_out;
     }
-    uint32_t id = g->fail ? 0 : intern(g, c->out, c->member_end, n);
+    uint32_t id = g->fail ? 0 : ctx_intern(g, c->out, c->member_end, n);
     for (uint32_t j = 0; j < n; j++)
         c->local[c->order[first + j]].ctx = id + j;
 }
@@ -463,7 +368,7 @@ uint32_t ctx_start(struct gram *g) {
         g->ctx.ctx = table_grow(g->ctx.ctx, &g->ctx.cap, 1, sizeof *g->ctx.ctx, &g->bytes);
         g->ctx.ctx[g->ctx.n++] = (struct ctx){.n_group = 1}; /* CTX_NONE */
     }
-    uint32_t root = intern(g, &done, &one, 1);
+    uint32_t root = ctx_intern(g, &done, &one, 1);
     if (!root)
         return 0;
     CHECK(root == CTX_ROOT);

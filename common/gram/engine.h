@@ -1,14 +1,15 @@
 /* engine.h: what the files of the grammar engine share. Nobody else includes it.
  *
  * From the bottom up:
- *   rx       expressions as hash-consed nodes (rx.c, rx_utf8.c, rx_trie.c) and their derivatives (derive.c).
- *            A node's children have smaller ids than it has.
+ *   rx       expressions as hash-consed nodes (rx_pool.c, rx.c, rx_utf8.c, rx_trie.c) and their derivatives
+ *            (derive.c). A node's children have smaller ids than it has.
  *   dfa      states of terminals: a state is an expression that is not empty of strings, with a row of
  *            transitions by byte class, found when first asked for (dfa.c).
  *   ctx      what is to happen when a terminal or a rule has matched: a set of edges (place in a production,
  *            keys so far, ctx of the rule that the production belongs to). It is the stack of the parser, as
- *            a graph; equal sets have equal ids (ctx.c). A rule in last place hands on its caller's edges, so
- *            that right recursion takes no stack; left recursion is a cycle (a group of ctx made at once).
+ *            a graph; equal sets have equal ids (ctx_pool.c, ctx.c). A rule in last place hands on its caller's
+ *            edges, so that right recursion takes no stack; left recursion is a cycle (a group of ctx made at
+ *            once).
  *   config   the state after a byte: a set of threads (dfa state, ctx, key text), and whether the text may
  *            end (config.c). Transitions by byte class are kept in rows too.
  * All of it is shared by the runs of a grammar and guarded by its mutex; when memory is short, what no run
@@ -219,6 +220,9 @@ static inline bool gram_room(struct gram *g, size_t more) {
 /* ---- rx.c: expressions ---- */
 void rx_pool_init(struct gram *g);
 void rx_pool_fini(struct gram *g);
+/* rx_node_id: the id of node x, an old one if there is one; `list` (of K_ALT, K_AND and K_SWITCH; else NULL) is
+ * copied when it is new. RX_NONE once a limit is passed. */
+uint32_t rx_node_id(struct gram *g, struct rx_node x, const uint32_t *list);
 uint32_t rx_mk_set(struct gram *g, const struct rx_set *s);
 uint32_t rx_mk_cat(struct gram *g, uint32_t a, uint32_t b);
 /* rx_mk_alt, rx_mk_and: of the ids tmp[base .. n_tmp), which are taken off. */
@@ -283,6 +287,16 @@ static inline uint32_t dfa_step(struct gram *g, uint32_t q, uint32_t cls) {
     return LIKELY(to) ? to : dfa_step_slow(g, q, cls);
 }
 
+/* ---- ctx_pool.c ---- */
+enum { CTX_LOCAL = 1u << 31 }; /* of an edge's ctx: a place in its own group */
+/* ctx_tidy: sorts edges and drops doubles; returns how many are left. */
+uint32_t ctx_tidy(struct edge *e, uint32_t n);
+/* ctx_intern: a group of n ctx that may refer to each other as CTX_LOCAL + place. Member i has the edges
+ * out[end[i - 1] .. end[i]), tidied. Returns the id of the first, 0 on fail. */
+uint32_t ctx_intern(struct gram *g, const struct edge *out, const uint32_t *end, uint32_t n);
+/* ctx_rehash: after ids have changed. */
+void ctx_rehash(struct gram *g);
+
 /* ---- ctx.c ---- */
 void ctx_init(struct gram *g);
 void ctx_fini(struct gram *g);
@@ -294,8 +308,7 @@ uint32_t ctx_add_key(struct gram *g, uint32_t ctx, uint32_t text);
 uint32_t ctx_union(struct gram *g, uint32_t a, uint32_t b);
 /* ctx_start: the config before the first byte; 0 on fail. */
 uint32_t ctx_start(struct gram *g);
-/* ctx_rehash: after ids have changed. ctx_trim: gives scratch memory back. */
-void ctx_rehash(struct gram *g);
+/* ctx_trim: gives scratch memory back. */
 void ctx_trim(struct gram *g);
 
 /* ---- keys.c ---- */
