@@ -6,8 +6,8 @@
 #include <stdlib.h>
 
 #include "common/clock.h"
-#include "common/conf.h"
 #include "router/client/bench.h"
+#include "router/client/client_flags.h"
 
 enum { EXIT_USAGE = 2, PROMPTS_MAX = 1000000, TOKENS_MAX = 1 << 20 };
 
@@ -18,29 +18,22 @@ struct cmd {
     bool json, ignore_eos, insecure;
 };
 
-#define AT(field) .offset = offsetof(struct cmd, field)
 #define INT_FLAG(flag_name, field, least, most, text)                                                        \
-    { .name = flag_name, .kind = CONF_INT, AT(field), .min = least, .max = most, .help = text }
+    { .name = flag_name, .kind = CONF_INT, CLIENT_AT(field), .min = least, .max = most, .help = text }
 static const struct conf_flag flags[] = {
-    {.name = "model", .kind = CONF_STR, AT(model), .help = "[the first that the server lists]"},
-    {.name = "api-key",
-     .kind = CONF_STR,
-     .flags = CONF_SECRET,
-     AT(api_key),
-     .env = "WEIR_API_KEY",
-     .help = "[WEIR_API_KEY of the environment]"},
-    {.name = "endpoint", .kind = CONF_ENUM, AT(endpoint), .choices = "chat|completions", .help = "[chat]"},
+    CLIENT_MODEL_FLAGS,
+    {.name = "endpoint", .kind = CONF_ENUM, CLIENT_AT(endpoint), .choices = "chat|completions", .help = "[chat]"},
     INT_FLAG("num-prompts", num_prompts, 1, PROMPTS_MAX, "requests to send [100]"),
     {.name = "request-rate",
      .kind = CONF_FLOAT,
-     AT(request_rate),
+     CLIENT_AT(request_rate),
      .min = 0.001,
      .max = 100000,
      .help = "open loop: Poisson arrivals, this many a second"},
     INT_FLAG("concurrency", concurrency, 1, BENCH_CONNECTIONS_MAX, "closed loop: this many at once [8]"),
     {.name = "shape",
      .kind = CONF_ENUM,
-     AT(shape),
+     CLIENT_AT(shape),
      .choices = "fixed|sharegpt|prefix",
      .help = "lengths of prompts and answers, see below [fixed]"},
     INT_FLAG("input-len", input_len, 1, TOKENS_MAX,
@@ -51,28 +44,18 @@ static const struct conf_flag flags[] = {
     INT_FLAG("max-total-len", max_total_len, 8, TOKENS_MAX,
              "sharegpt: tokens of prompt and answer, at most [1920]"),
     INT_FLAG("seed", seed, 0, 9e15, "of lengths, words and arrivals [0]"),
-    {.name = "temperature",
-     .kind = CONF_FLOAT,
-     AT(temperature),
-     .min = 0,
-     .max = 2,
-     .help = "[the server's]"},
+    CLIENT_TEMPERATURE_FLAG,
     {.name = "ignore-eos",
      .kind = CONF_BOOL,
-     AT(ignore_eos),
+     CLIENT_AT(ignore_eos),
      .help = "send ignore_eos, so that answers have their full length; Weir and vLLM know it"},
     {.name = "goodput",
      .kind = CONF_STR,
-     AT(goodput),
+     CLIENT_AT(goodput),
      .help = "ttft:MS,tpot:MS,e2e:MS: also count the requests that meet every goal given"},
-    {.name = "timeout",
-     .kind = CONF_FLOAT,
-     AT(timeout_s),
-     .min = 0.1,
-     .max = 86400,
-     .help = "seconds that a request may take [600]"},
-    {.name = "json", .kind = CONF_BOOL, AT(json), .help = "one JSON object instead of a table"},
-    {.name = "insecure", .kind = CONF_BOOL, AT(insecure), .help = "do not check the server's certificate"},
+    CLIENT_TIMEOUT_FLAG("seconds that a request may take [600]"),
+    {.name = "json", .kind = CONF_BOOL, CLIENT_AT(json), .help = "one JSON object instead of a table"},
+    CLIENT_INSECURE_FLAG,
 };
 static const struct conf_table table = {"weir bench serve [URL] [flags]    URL [http://127.0.0.1:8000/v1]",
                                         flags, ARRAY_LEN(flags), 1};

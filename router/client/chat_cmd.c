@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "common/conf.h"
 #include "router/client/chat.h"
+#include "router/client/client_flags.h"
 
 enum { EXIT_USAGE = 2, LINE_BYTES_MAX = 1 << 20 };
 
@@ -19,35 +19,18 @@ struct cmd {
     bool insecure;
 };
 
-#define AT(field) .offset = offsetof(struct cmd, field)
 static const struct conf_flag flags[] = {
-    {.name = "model", .kind = CONF_STR, AT(model), .help = "[the first that the server lists]"},
-    {.name = "api-key",
-     .kind = CONF_STR,
-     .flags = CONF_SECRET,
-     AT(api_key),
-     .env = "WEIR_API_KEY",
-     .help = "[WEIR_API_KEY of the environment]"},
-    {.name = "system", .kind = CONF_STR, AT(system), .help = "a system message"},
-    {.name = "temperature",
-     .kind = CONF_FLOAT,
-     AT(temperature),
-     .min = 0,
-     .max = 2,
-     .help = "[the server's]"},
+    CLIENT_MODEL_FLAGS,
+    {.name = "system", .kind = CONF_STR, CLIENT_AT(system), .help = "a system message"},
+    CLIENT_TEMPERATURE_FLAG,
     {.name = "max-tokens",
      .kind = CONF_INT,
-     AT(max_tokens),
+     CLIENT_AT(max_tokens),
      .min = 1,
      .max = 1 << 24,
      .help = "of one answer [the server's]"},
-    {.name = "timeout",
-     .kind = CONF_FLOAT,
-     AT(timeout_s),
-     .min = 0.1,
-     .max = 86400,
-     .help = "seconds that an answer may take [600]"},
-    {.name = "insecure", .kind = CONF_BOOL, AT(insecure), .help = "do not check the server's certificate"},
+    CLIENT_TIMEOUT_FLAG("seconds that an answer may take [600]"),
+    CLIENT_INSECURE_FLAG,
 };
 static const struct conf_table table = {"weir chat [URL] [flags]    URL [http://127.0.0.1:8000/v1]", flags,
                                         ARRAY_LEN(flags), 1};

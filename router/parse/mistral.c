@@ -167,12 +167,7 @@ static void byte(struct parse *p, char c) {
 }
 
 static void end(struct parse *p) {
-    p->loose.len = 0;
-    if (p->state == TEXT)
-        marks_rest(&p->marks, &p->loose);
-    for (size_t i = 0; i < p->loose.len; i++)
-        text_byte(p, p->loose.data[i]);
-    hold_end(p);
+    marks_end(p, p->state == TEXT);
 }
 
 const struct family family_mistral = {

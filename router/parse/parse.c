@@ -129,6 +129,15 @@ void hold_end(struct parse *p) {
     p->held.len = 0;
 }
 
+void marks_end(struct parse *p, bool in_text) {
+    p->loose.len = 0;
+    if (in_text)
+        marks_rest(&p->marks, &p->loose);
+    for (size_t i = 0; i < p->loose.len; i++)
+        text_byte(p, p->loose.data[i]);
+    hold_end(p);
+}
+
 /* ---- life ----------------------------------------------------------------------------------------------- */
 
 struct parse *parse_new(const struct parse_opts *o, struct parse_sink sink) {

@@ -179,6 +179,8 @@ void text_byte(struct parse *p, char c);
 void hold_byte(struct parse *p, char c);
 void hold_release(struct parse *p);
 void hold_end(struct parse *p);
+/* marks_end: hold_end, and where the output ends in text, what may have been the beginning of a mark is content. */
+void marks_end(struct parse *p, bool in_text);
 /* hold_mark: the mark i of the family, as it was written. */
 void hold_mark(struct parse *p, int i, char last);
 
