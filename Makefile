@@ -54,7 +54,7 @@ BENCH_SRC := $(wildcard tests/bench/bench_*.c)
 FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
 
 obj = $(patsubst %.c,$(B)/%.o,$(1))
-GEN := $(B)/gen/proto/weir.pb-c.h
+GEN := $(B)/gen/proto/weir.pb-c.h $(B)/gen/proto/otlp.pb-c.h
 LIBCOMMON := $(B)/libcommon.a
 LIBROUTER := $(B)/librouter.a
 LIBWORKER := $(B)/libworker.a
@@ -87,10 +87,11 @@ tests-bin: $(TEST_BIN) $(TOOL_BIN) $(EMU_TEST)
 bench-bin: $(BENCH_BIN)
 fuzz-bin: $(FUZZ_BIN)
 
-$(B)/gen/proto/weir.pb-c.c $(GEN): proto/weir.proto
+$(B)/gen/proto/%.pb-c.c $(B)/gen/proto/%.pb-c.h: proto/%.proto
 	@mkdir -p $(B)/gen
-	protoc-c --c_out=$(B)/gen proto/weir.proto
-$(B)/gen/proto/weir.pb-c.o: $(B)/gen/proto/weir.pb-c.c
+	protoc-c --c_out=$(B)/gen $<
+.PRECIOUS: $(B)/gen/proto/%.pb-c.c
+$(B)/gen/proto/%.pb-c.o: $(B)/gen/proto/%.pb-c.c
 	$(CC) $(CSTD) $(OPT) $(SAN) -pthread -I$(B)/gen -c $< -o $@
 
 $(B)/plugin/%.so: worker/plugin/%.c worker/plugin/weir_plugin.h
@@ -109,7 +110,7 @@ $(B)/%.o: %.c | $(GEN)
 	$(CC) $(CFLAGS_ALL) $(EXTRA) -c $< -o $@
 
 $(LIBCOMMON): $(call obj,$(COMMON_SRC)) $(B)/gen/proto/weir.pb-c.o
-$(LIBROUTER): $(call obj,$(ROUTER_LIB_SRC))
+$(LIBROUTER): $(call obj,$(ROUTER_LIB_SRC)) $(B)/gen/proto/otlp.pb-c.o
 $(LIBWORKER): $(call obj,$(WORKER_LIB_SRC))
 $(LIBSUPPORT): $(call obj,$(SUPPORT_SRC))
 $(LIBCOMMON) $(LIBROUTER) $(LIBWORKER) $(LIBSUPPORT):

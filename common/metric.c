@@ -14,7 +14,7 @@ enum { SERIES_BUCKETS = 256, LABEL_BYTES_MAX = 256, FAMILY_BUCKETS_MAX = 128 };
 
 /* A double in the bits of an atomic integer: value of a counter or gauge, sum of a histogram or summary. */
 struct metric {
-    struct metric *next; /* in the family, in order of creation */
+    _Atomic(struct metric *) next; /* in the family, in order of creation */
     struct metric *next_hashed;
     const struct metric_family *f;
     char *labels; /* rendered: a="x",b="y"; the key */
@@ -24,7 +24,7 @@ struct metric {
 };
 
 struct metric_family {
-    struct metric_family *next;
+    _Atomic(struct metric_family *) next;
     struct metrics *r;
     enum metric_type type;
     const char *name, *alias, *help;
@@ -32,8 +32,9 @@ struct metric_family {
     size_t n_labels;
     double *buckets;
     size_t n_buckets;
+    _Atomic(struct metric *) first; /* as every `next`: set once, so a scrape reads the lists without the lock */
     /* Under the registry's lock: */
-    struct metric *first, **last;
+    struct metric *last;
     struct metric *hashed[SERIES_BUCKETS];
     size_t n_series;
 };
@@ -41,14 +42,14 @@ struct metric_family {
 struct metrics {
     pthread_mutex_t mu;
     uint64_t seed;
-    struct metric_family *first, **last;
+    _Atomic(struct metric_family *) first;
+    struct metric_family *last; /* under the lock */
 };
 
 struct metrics *metrics_new(void) {
     struct metrics *r = xcalloc(1, sizeof *r);
     CHECK(pthread_mutex_init(&r->mu, NULL) == 0);
     fill_random(&r->seed, sizeof r->seed);
-    r->last = &r->first;
     return r;
 }
 
@@ -83,8 +84,8 @@ static struct metric *series_new(struct metric_family *f, struct str labels, uin
     m->labels_n = labels.n;
     m->next_hashed = f->hashed[hash % SERIES_BUCKETS];
     f->hashed[hash % SERIES_BUCKETS] = m;
-    *f->last = m;
-    f->last = &m->next;
+    atomic_store_explicit(f->last ? &f->last->next : &f->first, m, memory_order_release);
+    f->last = m;
     f->n_series++;
     return m;
 }
@@ -111,14 +112,13 @@ struct metric_family *metric_family(struct metrics *r, enum metric_type type, co
         CHECK(isfinite(buckets[i]) && (i == 0 || buckets[i] > buckets[i - 1]));
         f->buckets[i] = buckets[i];
     }
-    f->last = &f->first;
     pthread_mutex_lock(&r->mu);
     for (const struct metric_family *g = r->first; g; g = g->next)
         CHECK(strcmp(g->name, name) != 0);
-    *r->last = f;
-    r->last = &f->next;
     if (n_labels == 0)
         series_new(f, (struct str){0}, hash_fast("", 0, r->seed));
+    atomic_store_explicit(r->last ? &r->last->next : &r->first, f, memory_order_release);
+    r->last = f;
     pthread_mutex_unlock(&r->mu);
     return f;
 }
@@ -313,7 +313,8 @@ static void put_head(struct buf *b, const char *name, const char *help, enum met
 
 static void put_family(struct buf *b, const struct metric_family *f, const char *name) {
     put_head(b, name, f->help, f->type);
-    for (const struct metric *m = f->first; m; m = m->next) {
+    for (const struct metric *m = atomic_load_explicit(&f->first, memory_order_acquire); m;
+         m = atomic_load_explicit(&m->next, memory_order_acquire)) {
         if (f->type == METRIC_HISTOGRAM) {
             put_histogram(b, name, m);
         } else if (f->type == METRIC_SUMMARY) {
@@ -327,8 +328,8 @@ static void put_family(struct buf *b, const struct metric_family *f, const char 
 }
 
 void metrics_write(struct metrics *r, struct buf *out) {
-    pthread_mutex_lock(&r->mu);
-    for (const struct metric_family *f = r->first; f; f = f->next) {
+    for (const struct metric_family *f = atomic_load_explicit(&r->first, memory_order_acquire); f;
+         f = atomic_load_explicit(&f->next, memory_order_acquire)) {
         size_t from = out->len;
         put_family(out, f, f->name);
         if (!f->alias)
@@ -349,5 +350,4 @@ void metrics_write(struct metrics *r, struct buf *out) {
         }
         free(text);
     }
-    pthread_mutex_unlock(&r->mu);
 }

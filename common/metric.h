@@ -1,8 +1,8 @@
 /* metric.h: counters, gauges and histograms in Prometheus text format 0.0.4.
  *
  * Families are registered at start, series on first use (bounded: 1000 label sets a family, then `other`).
- * Updates are atomic and lock-free from any thread once the series is at hand; a scrape takes a lock that
- * only registration shares.
+ * Updates are atomic and lock-free from any thread once the series is at hand. Series are never removed, so a
+ * scrape takes no lock either: a series that is being made holds nobody up, and is held up by nobody.
  */
 #ifndef WEIR_COMMON_METRIC_H
 #define WEIR_COMMON_METRIC_H

@@ -7,7 +7,7 @@
 #include "router/reply.h"
 #include "router/session_private.h"
 
-enum { BODY_BYTES_MAX = 256 * 1024, SESSIONS_PER_STEP = 32 };
+enum { BODY_BYTES_MAX = 256 * 1024, SESSIONS_PER_STEP = 32, ROWS_MAX = 1000 };
 
 /* ---- a round through the loops ----------------------------------------------------------------------- */
 
@@ -22,7 +22,7 @@ struct round {
     bool abort;
     uint64_t serial;
     _Atomic unsigned n_left;
-    _Atomic uint64_t n_aborted;
+    _Atomic uint64_t n_aborted, n_seen; /* n_seen: requests there are; the first ROWS_MAX have a row */
     pthread_mutex_t lock; /* of rows */
     struct buf rows;
 };
@@ -46,7 +46,8 @@ static bool round_back(struct loop *l, struct loop_msg *m) {
         buf_addf(&b, "{\"status\":\"aborted\",\"aborted\":%llu}",
                  (unsigned long long)atomic_load(&r->n_aborted));
     else
-        buf_addf(&b, "{\"requests\":[%.*s]}", (int)r->rows.len, r->rows.data ? r->rows.data : "");
+        buf_addf(&b, "{\"requests\":[%.*s],\"total\":%llu}", (int)r->rows.len, r->rows.data ? r->rows.data : "",
+                 (unsigned long long)atomic_load(&r->n_seen));
     if (r->stream)
         reply_json(stream_take(r->stream), 200, &b, str_of(r->suffix));
     buf_fini(&b);
@@ -77,22 +78,31 @@ static void visit(struct visit *v, struct session *s) {
         }
         return;
     }
+    if (atomic_fetch_add(&r->n_seen, 1) >= ROWS_MAX)
+        return;
     if (v->rows.len)
         buf_addc(&v->rows, ',');
     session_describe(s, &v->rows);
+}
+
+/* visit_list: those of a list that were not visited, up to the step's share. */
+static void visit_list(struct visit *v, struct session *first, unsigned *n) {
+    for (struct session *s = first, *next; s && *n < SESSIONS_PER_STEP; s = next) {
+        next = s->next;
+        if (s->round == v->round->serial)
+            continue;
+        visit(v, s);
+        ++*n;
+    }
 }
 
 static bool visit_step(struct loop *l, struct loop_msg *m) {
     struct visit *v = CONTAINER_OF(m, struct visit, msg);
     struct round *r = v->round;
     unsigned n = 0;
-    for (struct session *s = l->sessions, *next; s && n < SESSIONS_PER_STEP; s = next) {
-        next = s->next;
-        if (s->round == r->serial)
-            continue;
-        visit(v, s);
-        n++;
-    }
+    visit_list(v, l->sessions, &n);
+    if (!r->abort)
+        visit_list(v, l->ended, &n);
     if (n == SESSIONS_PER_STEP)
         return false;
     if (v->rows.len) {

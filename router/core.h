@@ -31,6 +31,7 @@ struct conn;
 struct cors;
 struct session;
 struct stream;
+struct tracer;
 
 struct loop {
     struct router *router;
@@ -56,6 +57,7 @@ struct loop {
     h2o_mem_recycle_t *h2_recycled; /* what libh2o keeps of output buffers; NULL: no HTTP/2 yet */
     uint64_t h2_logged_ns; /* when the last of its HTTP/2 connections was said to be cut off */
     struct session *sessions;
+    struct session *ended; /* over, but with something out that comes back for them */
     struct slots slots;
     struct link_conn *unpushed[LOOP_UNPUSHED_MAX]; /* with requests queued in this slice of work; held */
     unsigned n_unpushed;
@@ -75,8 +77,10 @@ struct router {
     struct pool *pool;
     struct fleet *fleet;
     struct rmetrics *metrics;
+    struct tracer *tracer; /* NULL: no traces */
     struct gen_env env;
     char *secret;
+    struct link_tls *link_tls; /* NULL: no tls+tcp addresses */
     struct auth *auth;      /* NULL: nobody has to show a key */
     struct cors *cors;
     struct tls *tls;        /* NULL: plain HTTP */

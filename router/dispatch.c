@@ -148,12 +148,9 @@ static bool submitted(struct session *s, struct leg *g, struct worker *w) {
     return false;
 }
 
-/* next_leg: submits one leg or asks for a worker. True: there is more to do at once. The session may be over
- * afterwards. */
-static bool next_leg(struct session *s) {
-    struct leg *g = s->legs;
-    while (g->state != LEG_NEW)
-        g++;
+/* fill_ticket: what the fleet is asked for a leg. */
+static void fill_ticket(struct leg *g) {
+    struct session *s = g->s;
     const double wait_s = s->loop->router->opts->model_wait_s;
     s->ticket_leg = g;
     s->ticket.model = s->req->model;
@@ -165,6 +162,15 @@ static bool next_leg(struct session *s) {
     s->ticket.key = s->has_key ? s->key : s->req->session_key;
     s->ticket.avoid = g->avoid;
     s->ticket.until_ns = g->n_replays ? g->until_ns : s->begin_ns + (uint64_t)(wait_s * (double)NS_PER_S);
+}
+
+/* next_leg: submits one leg or asks for a worker. True: there is more to do at once. The session may be over
+ * afterwards. */
+static bool next_leg(struct session *s) {
+    struct leg *g = s->legs;
+    while (g->state != LEG_NEW)
+        g++;
+    fill_ticket(g);
     switch (fleet_acquire(s->loop->router->fleet, &s->ticket, s->metrics != NULL)) {
     case RC_OK:
         return submitted(s, g, s->ticket.worker) && s->n_new > 0;
@@ -239,4 +245,24 @@ void leg_again(struct leg *g, bool abort) {
     g->state = LEG_NEW;
     s->n_new++;
     go_on(s);
+}
+
+bool leg_hedge(struct leg *g) {
+    struct session *s = g->s;
+    const struct router_opts *o = s->loop->router->opts;
+    /* The session has one ticket; if it is in the line for another leg, this one waits for better luck. */
+    if (!o->replay || g->n_hedges >= (uint64_t)o->max_replays || s->ticket_out)
+        return false;
+    fill_ticket(g);
+    s->ticket.avoid = g->worker;
+    if (!fleet_acquire_other(s->loop->router->fleet, &s->ticket))
+        return false;
+    struct worker *w = s->ticket.worker;
+    leg_close(g, true);
+    g->state = LEG_NEW;
+    g->n_hedges++;
+    s->n_new++;
+    if (submitted(s, g, w))
+        go_on(s); /* if that one has just gone */
+    return true;
 }

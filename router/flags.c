@@ -3,10 +3,12 @@
 #include <stdlib.h>
 
 #include "common/apart_flags.h"
+#include "common/link/secure.h"
 #include "common/log.h"
 #include "router/fleet/policy.h"
 #include "router/launch.h"
 #include "router/parse/parse.h"
+#include "router/trace/tracer.h"
 
 #define AT(field) .offset = offsetof(struct router_opts, field)
 #define LIMIT(flag, field, text)                                                                             \
@@ -108,6 +110,10 @@ const struct conf_flag router_flag_rows[] = {
      .max = 1 << 20,
      AT(max_log_len),
      .help = "bytes of a prompt or an output in the log [512]"},
+    {.name = "otlp-traces-endpoint",
+     .kind = CONF_STR,
+     AT(otlp_endpoint),
+     .help = "URL of a collector that takes OTLP traces as protobuf over HTTP: http://HOST:4318[/v1/traces] [none]"},
     {.name = "chat-template",
      .kind = CONF_STR,
      AT(chat_template),
@@ -209,6 +215,11 @@ const struct conf_flag router_flag_rows[] = {
     SECONDS("shutdown-timeout", shutdown_timeout_s, "seconds that running requests have after SIGTERM [30]"),
     SECONDS("queue-timeout", queue_timeout_s, "seconds a request may wait for a worker [0: no limit]"),
     SECONDS("request-timeout", request_timeout_s, "seconds a request may take [0: no limit]"),
+    SECONDS("hedge-after", hedge_after_s,
+            "a request goes on at another worker once its own made no progress for so many seconds, at least 0.5, and "
+            "another has room; the longest step must be shorter [0: not before it is lost]"),
+    SECONDS("worker-drain-timeout", worker_drain_timeout_s,
+            "seconds that requests have at a worker whose address is no longer named; then they go on at another [30]"),
     {.name = "replay",
      .kind = CONF_BOOL,
      AT(replay),
@@ -327,6 +338,7 @@ void router_opts_init(struct router_opts *o) {
         .keep_alive_s = 65,
         .write_timeout_s = 60,
         .shutdown_timeout_s = 30,
+        .worker_drain_timeout_s = 30,
         .replay = true,
         .max_replays = 3,
         .replay_timeout_s = -1,
@@ -352,7 +364,13 @@ enum rc router_opts_check(const struct router_opts *o, struct err *e) {
                        "--enable-auto-tool-choice needs --tool-call-parser, one of %s", PARSE_TOOLS_CHOICES);
     if (o->tool_call_parser && !o->auto_tool_choice)
         LOG(LOG_WARN, "--tool-call-parser has no effect without --enable-auto-tool-choice");
-    return RC_OK;
+    for (size_t i = 0; i < o->workers.n; i++)
+        if (link_is_tls(o->workers.v[i]) && !o->cluster_tls_ca)
+            return err_set(e, RC_INVALID, "worker", "%.200s needs --cluster-tls-ca", o->workers.v[i]);
+    if (o->hedge_after_s > 0 && o->hedge_after_s < 0.5)
+        return err_set(e, RC_INVALID, "hedge-after",
+                       "--hedge-after must be 0 or at least 0.5: workers say every 0.2 s how they are");
+    return o->otlp_endpoint ? tracer_check(o->otlp_endpoint, e) : RC_OK;
 }
 
 /* ---- subcommands ------------------------------------------------------------------------------------ */
@@ -369,7 +387,7 @@ static const struct conf_flag router_only_rows[] = {
     {.name = "worker",
      .kind = CONF_LIST,
      .offset = offsetof(struct weir_opts, r.workers),
-     .help = "a worker's address: ipc://PATH or tcp://HOST:PORT; one or several"},
+     .help = "a worker's address: ipc://PATH, tcp://HOST:PORT or tls+tcp://HOST:PORT; one or several"},
     {.name = "worker-file",
      .synonym = "workers-file",
      .kind = CONF_STR,
@@ -396,6 +414,23 @@ static const struct conf_flag router_only_rows[] = {
      .kind = CONF_STR,
      .offset = offsetof(struct weir_opts, r.cluster_token_file),
      .help = "file with the secret that workers and routers share"},
+    {.name = "cluster-tls-ca",
+     .kind = CONF_STR,
+     .offset = offsetof(struct weir_opts, r.cluster_tls_ca),
+     .help = "PEM file with the authorities of workers' certificates, for tls+tcp addresses; workers that are found by "
+             "DNS or Kubernetes are then dialled so"},
+    {.name = "cluster-tls-certfile",
+     .kind = CONF_STR,
+     .offset = offsetof(struct weir_opts, r.cluster_tls_certfile),
+     .help = "PEM file with this router's certificate, for workers that ask for one"},
+    {.name = "cluster-tls-keyfile",
+     .kind = CONF_STR,
+     .offset = offsetof(struct weir_opts, r.cluster_tls_keyfile),
+     .help = "PEM file with its key [the certfile]"},
+    {.name = "cluster-tls-name",
+     .kind = CONF_STR,
+     .offset = offsetof(struct weir_opts, r.cluster_tls_name),
+     .help = "the DNS name that workers' certificates must have [the address's host]"},
     {.name = "log-level",
      .kind = CONF_ENUM,
      .choices = "debug|info|warning|error",

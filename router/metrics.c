@@ -69,7 +69,7 @@ static const struct {
                           METRIC_COUNTER},
 };
 
-enum { N_METHOD = 4, N_STATUS = 5 };
+enum { N_METHOD = 4, N_STATUS = 5, N_REJECT_STATUS = 4 };
 static const char *const method_names[N_METHOD] = {"GET", "POST", "OPTIONS", "other"};
 static const char *const status_names[N_STATUS] = {"2xx", "3xx", "4xx", "5xx", "other"};
 struct http_series {
@@ -80,11 +80,12 @@ struct rmetrics {
     struct metrics *reg;
     struct metric_family *hist[N_EH], *stat[N_ES], *success, *iteration, *cache_config;
     struct metric_family *http_requests, *http_seconds, *http_in, *http_out;
-    struct metric_family *workers, *queue_depth, *queue_wait, *rejected, *decisions, *retries, *failovers,
-        *ready_seconds;
+    struct metric_family *workers, *queue_depth, *queue_wait, *rejected, *decisions, *ready_seconds;
+    _Atomic(struct metric *) reject[N_REJECT][N_REJECT_STATUS]; /* those beyond one a reason on first use */
+    struct metric *spans[N_SPAN_END], *retry[2], *failover[2];  /* retry, failover: [1]: it went well */
     struct metric *plain[N_PM], *masks[MASK_KINDS], *index_blocks, *index_evicted;
     struct metric_family *prefix_predicted, *prefix_actual, *prefix_drift;
-    _Atomic(struct metric *) decision[N_POLICY][N_ROUTED];
+    struct metric *decision[N_POLICY][N_ROUTED]; /* of the policy in force; set once, before any request */
     struct http_series *http; /* [n_routes + 1][N_METHOD][N_STATUS], filled on first use */
 };
 
@@ -108,7 +109,7 @@ static struct metric *plain(struct rmetrics *m, enum metric_type type, const cha
 static void reserved(struct rmetrics *m) {
     static const char *const lora[] = {"model_name", "engine", "max_lora", "running_lora_adapters",
                                        "waiting_lora_adapters"};
-    static const char *const kind[] = {"kind"}, *const reason[] = {"reason"}, *const outcome[] = {"outcome"};
+    static const char *const kind[] = {"kind"}, *const reason[] = {"reason"};
     static const char *const grammars[] = {"json", "regex", "grammar", "choice", "structural_tag"};
     struct str none[5] = {STR_LIT(""), STR_LIT("0"), STR_LIT("0"), STR_LIT(""), STR_LIT("")};
     metric_at(labelled(m, METRIC_GAUGE, "vllm:lora_requests_info", NULL,
@@ -134,9 +135,6 @@ static void reserved(struct rmetrics *m) {
                        "KV transfers replaced by a prefill.", reason, 1),
               &failed);
     metric_at(labelled(m, METRIC_GAUGE, "weir_kv_leases", NULL, "KV leases held.", reason, 1), &empty);
-    m->failovers = labelled(m, METRIC_COUNTER, "weir_failovers_total", NULL,
-                            "Streams carried on by another worker.", outcome, 1);
-    metric_at(m->failovers, &failed);
 }
 
 static void register_http(struct rmetrics *m) {
@@ -151,10 +149,42 @@ static void register_http(struct rmetrics *m) {
     m->http = xcalloc((n_routes + 1) * N_METHOD * N_STATUS, sizeof *m->http);
 }
 
+/* both: a counter of what went well and what did not. */
+static void both(struct rmetrics *m, const char *name, const char *help, struct metric *out[2]) {
+    static const char *const outcome[] = {"outcome"};
+    struct metric_family *f = labelled(m, METRIC_COUNTER, name, NULL, help, outcome, 1);
+    for (int i = 0; i < 2; i++) {
+        struct str v = i ? STR_LIT("ok") : STR_LIT("failed");
+        out[i] = metric_at(f, &v);
+    }
+}
+
+static const char *const reject_statuses[N_REJECT_STATUS] = {"413", "429", "503", "other"};
+static const char *const reject_reasons[N_REJECT] = {[REJECT_QUEUE_FULL] = "queue_full",
+                                                     [REJECT_QUEUE_TIMEOUT] = "queue_timeout",
+                                                     [REJECT_NO_WORKER] = "no_worker",
+                                                     [REJECT_DRAINING] = "draining",
+                                                     [REJECT_LIMIT] = "limit"};
+
+static struct metric *series(_Atomic(struct metric *) *at, struct metric_family *f, const struct str *labels) {
+    struct metric *s = atomic_load_explicit(at, memory_order_acquire);
+    if (!s) {
+        s = metric_at(f, labels);
+        atomic_store_explicit(at, s, memory_order_release);
+    }
+    return s;
+}
+
+static struct metric *rejected(struct rmetrics *m, enum reject_reason reason, int status) {
+    int k = status == 413 ? 0 : status == 429 ? 1 : status == 503 ? 2 : 3;
+    struct str v[2] = {str_of(reject_reasons[reason]), str_of(reject_statuses[k])};
+    return series(&m->reject[reason][k], m->rejected, v);
+}
+
 static void register_own(struct rmetrics *m) {
     static const char *const model_state[] = {"model", "state"}, *const model[] = {"model"},
                              *const reason_status[] = {"reason", "status"},
-                             *const policy_reason[] = {"policy", "reason"}, *const outcome[] = {"outcome"},
+                             *const policy_reason[] = {"policy", "reason"},
                              *const version_backend[] = {"version", "backend"};
     m->workers =
         labelled(m, METRIC_GAUGE, "weir_workers", NULL, "Workers known to this router.", model_state, 2);
@@ -175,8 +205,15 @@ static void register_own(struct rmetrics *m) {
     m->index_blocks = plain(m, METRIC_GAUGE, "weir_prefix_index_blocks", "Blocks in the index of prefixes.");
     m->index_evicted = plain(m, METRIC_COUNTER, "weir_prefix_index_evicted_total",
                              "Blocks that left the index for want of room.");
-    m->retries = labelled(m, METRIC_COUNTER, "weir_retries_total", NULL, "Requests given to a second worker.",
-                          outcome, 1);
+    both(m, "weir_retries_total", "Requests given to a second worker.", m->retry);
+    both(m, "weir_failovers_total", "Streams carried on by another worker.", m->failover);
+    static const char *const outcome[] = {"outcome"}, *const ends[N_SPAN_END] = {"sent", "dropped", "failed"};
+    struct metric_family *spans =
+        labelled(m, METRIC_COUNTER, "weir_otlp_spans_total", NULL, "Spans for the collector of traces.", outcome, 1);
+    for (int i = 0; i < N_SPAN_END; i++) {
+        struct str v = str_of(ends[i]);
+        m->spans[i] = metric_at(spans, &v);
+    }
     m->ready_seconds = labelled(m, METRIC_GAUGE, "weir_ready_seconds", NULL, "A worker's start to ready.",
                                 version_backend, 2);
     struct str build[2] = {STR_LIT(WEIR_VERSION), STR_LIT("router")};
@@ -192,19 +229,12 @@ static void register_own(struct rmetrics *m) {
         plain(m, METRIC_HISTOGRAM, "weir_template_seconds", "Time to render a chat template.");
     m->plain[PM_TOKENIZE_SECONDS] =
         plain(m, METRIC_HISTOGRAM, "weir_tokenize_seconds", "Time to tokenise a request.");
+    m->plain[PM_HEDGES] = plain(m, METRIC_COUNTER, "weir_hedges_total",
+                                "Requests taken from a worker that made no progress, before it was lost.");
     m->plain[PM_DROPPED_OUTPUTS] = plain(m, METRIC_COUNTER, "weir_dropped_outputs_total",
                                          "Outputs of workers for streams that are gone.");
-    static const char *const reasons[N_REJECT] = {"queue_full", "queue_timeout", "no_worker", "draining",
-                                                  "limit"};
-    static const char *const statuses[N_REJECT] = {"429", "503", "503", "503", "413"};
-    for (int i = 0; i < N_REJECT; i++) {
-        struct str v[2] = {str_of(reasons[i]), str_of(statuses[i])};
-        metric_at(m->rejected, v);
-    }
-    for (int i = 0; i < 2; i++) {
-        struct str v = i ? STR_LIT("ok") : STR_LIT("failed");
-        metric_at(m->retries, &v);
-    }
+    for (int i = 0; i < N_REJECT; i++)
+        rejected(m, (enum reject_reason)i, i == REJECT_QUEUE_FULL ? 429 : i == REJECT_LIMIT ? 413 : 503);
 }
 
 struct rmetrics *rmetrics_new(void) {
@@ -322,22 +352,19 @@ void rmetrics_workers(struct rmetrics *m, struct str model, const char *state, u
 }
 
 void rmetrics_reject(struct rmetrics *m, enum reject_reason reason, int status) {
-    static const char *const names[N_REJECT] = {"queue_full", "queue_timeout", "no_worker", "draining",
-                                                "limit"};
-    char number[16];
-    snprintf(number, sizeof number, "%d", status);
-    struct str v[2] = {str_of(names[reason]), str_of(number)};
-    metric_add(metric_at(m->rejected, v), 1);
+    metric_add(rejected(m, reason, status), 1);
+}
+
+void rmetrics_spans(struct rmetrics *m, enum span_end how, uint64_t n) {
+    metric_add(m->spans[how], (double)n);
 }
 
 void rmetrics_retry(struct rmetrics *m, bool ok) {
-    struct str v = ok ? STR_LIT("ok") : STR_LIT("failed");
-    metric_add(metric_at(m->retries, &v), 1);
+    metric_add(m->retry[ok], 1);
 }
 
 void rmetrics_failover(struct rmetrics *m, bool ok) {
-    struct str v = ok ? STR_LIT("ok") : STR_LIT("failed");
-    metric_add(metric_at(m->failovers, &v), 1);
+    metric_add(m->failover[ok], 1);
 }
 
 void rmetrics_count(struct rmetrics *m, enum plain_metric which, double v) {
@@ -347,19 +374,15 @@ void rmetrics_count(struct rmetrics *m, enum plain_metric which, double v) {
         metric_add(m->plain[which], v);
 }
 
-static struct metric *series(_Atomic(struct metric *) *at, struct metric_family *f,
-                             const struct str *labels) {
-    struct metric *s = atomic_load_explicit(at, memory_order_acquire);
-    if (!s) {
-        s = metric_at(f, labels);
-        atomic_store_explicit(at, s, memory_order_release);
+void rmetrics_policy(struct rmetrics *m, enum policy_kind policy) {
+    for (int i = 0; i < N_ROUTED; i++) {
+        struct str labels[2] = {str_of(policy_names[policy]), str_of(policy_reasons[i])};
+        m->decision[policy][i] = metric_at(m->decisions, labels);
     }
-    return s;
 }
 
 void rmetrics_decision(struct rmetrics *m, enum policy_kind policy, enum policy_reason why) {
-    struct str labels[2] = {str_of(policy_names[policy]), str_of(policy_reasons[why])};
-    metric_add(series(&m->decision[policy][why], m->decisions, labels), 1);
+    metric_add(m->decision[policy][why], 1);
 }
 
 void rmetrics_index(struct rmetrics *m, uint32_t n_blocks, double n_evicted) {

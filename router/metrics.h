@@ -95,15 +95,21 @@ enum plain_metric {
     PM_COMPILE_GRAMMAR,
     PM_COMPILE_CHOICE,
     PM_COMPILE_TAG,
+    PM_HEDGES,          /* requests taken from a worker that made no progress */
     PM_DROPPED_OUTPUTS, /* outputs of workers whose stream is gone */
     N_PM
 };
 void rmetrics_count(struct rmetrics *m, enum plain_metric which,
                     double v);                               /* adds, or observes a histogram */
-/* rmetrics_decision: weir_route_decisions_total. */
+/* rmetrics_policy: makes the series of the policy in force, before any request. rmetrics_decision:
+ * weir_route_decisions_total; under the fleet's lock, so it makes none. */
+void rmetrics_policy(struct rmetrics *m, enum policy_kind policy);
 void rmetrics_decision(struct rmetrics *m, enum policy_kind policy, enum policy_reason why);
 /* rmetrics_index: how many blocks the index of prefixes holds, and how many had to go for want of room so far. */
 void rmetrics_index(struct rmetrics *m, uint32_t n_blocks, double n_evicted);
+/* rmetrics_spans: weir_otlp_spans_total: taken by the collector, dropped because too many waited, or not delivered. */
+enum span_end { SPAN_SENT = 0, SPAN_DROPPED, SPAN_FAILED, N_SPAN_END };
+void rmetrics_spans(struct rmetrics *m, enum span_end how, uint64_t n);
 void rmetrics_retry(struct rmetrics *m, bool ok);            /* weir_retries_total */
 void rmetrics_failover(struct rmetrics *m, bool ok);         /* weir_failovers_total */
 /* rmetrics_write: the whole exposition. model names engine 0 if no worker has come yet. */

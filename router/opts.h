@@ -45,6 +45,7 @@ struct router_opts {
     double engine_stall_timeout_s;
     bool request_id_headers, prompt_tokens_details, force_include_usage;
     bool return_tokens_as_token_ids;
+    char *otlp_endpoint; /* where traces go, or NULL */
     bool log_requests, log_outputs;
     int64_t max_log_len; /* bytes of a prompt or an output in the log */
     char *log_level;
@@ -69,8 +70,11 @@ struct router_opts {
     char *worker_endpoints;             /* a Kubernetes service, or NULL */
     char *kubernetes_api, *kubernetes_account; /* its API's URL, and the folder of the account's token */
     char *cluster_token_file;
+    char *cluster_tls_ca, *cluster_tls_certfile, *cluster_tls_keyfile, *cluster_tls_name; /* link/secure.h */
     bool replay; /* a request whose worker is lost goes on at another one */
     int64_t max_replays;      /* of one prompt */
+    double hedge_after_s;          /* without progress; 0: requests wait until a worker is gone */
+    double worker_drain_timeout_s; /* that a worker whose address is gone has for what it runs */
     double replay_timeout_s;  /* to find it, from the lost worker's last word; below 0: fleet_replay_ns says */
     double model_wait_s;      /* that a request waits for a worker of a model that has none */
     double model_retention_s; /* that a model without workers stays known; 0: for ever */

@@ -310,6 +310,27 @@ bool session_on_reject(struct loop *l, struct loop_msg *m) {
     return true;
 }
 
+/* ---- a worker that makes no progress ------------------------------------------------------------------- */
+
+bool session_on_slow(struct loop *l, struct loop_msg *m) {
+    struct fleet_slow *x = CONTAINER_OF(m, struct fleet_slow, msg);
+    uint32_t end = MIN(x->cursor + SCAN_SLOTS, l->slots.n);
+    while (x->cursor < end) {
+        struct leg *g = l->slots.v[x->cursor++].p;
+        if (g && g->worker == x->worker) {
+            if (leg_hedge(g))
+                rmetrics_count(l->router->metrics, PM_HEDGES, 1);
+            return false;
+        }
+    }
+    if (x->cursor < l->slots.n)
+        return false;
+    atomic_fetch_sub(&x->worker->n_slow_out, 1);
+    worker_drop(x->worker);
+    free(x);
+    return true;
+}
+
 /* ---- a worker that is gone --------------------------------------------------------------------------- */
 
 bool session_on_lost(struct loop *l, struct loop_msg *m) {

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "common/gram/gram.h"
+#include "common/link/secure.h"
 #include "common/log.h"
 #include "router/api/processors.h"
 #include "router/auth.h"
@@ -22,31 +23,28 @@
 #include "router/offload.h"
 #include "router/session.h"
 #include "router/tls.h"
+#include "router/trace/tracer.h"
 
-enum { POOL_QUEUE_MAX = 8192, SILENCE_TICK_MS = 200, DRAIN_TICK_MS = 20, TOKEN_FILE_BYTES_MAX = 4096 };
+enum { POOL_QUEUE_MAX = 8192, SILENCE_TICK_MS = 200, DRAIN_TICK_MS = 20 };
 
 /* ---- set-up ------------------------------------------------------------------------------------------ */
 
-static enum rc read_secret(struct router *r, struct err *e) {
-    const char *path = r->opts->cluster_token_file;
-    if (!path)
-        return RC_OK;
-    char text[TOKEN_FILE_BYTES_MAX + 1];
-    FILE *f = fopen(path, "re");
-    size_t n = f ? fread(text, 1, sizeof text, f) : 0;
-    bool failed = !f || ferror(f);
-    int why = errno;
-    if (f)
-        fclose(f);
-    if (failed)
-        return err_set(e, RC_INVALID, NULL, "--cluster-token-file %s: %s", path, strerror(why));
-    while (n && (text[n - 1] == '\n' || text[n - 1] == '\r' || text[n - 1] == ' '))
-        n--;
-    if (n == 0 || n > TOKEN_FILE_BYTES_MAX)
-        return err_set(e, RC_INVALID, NULL, "--cluster-token-file %s: empty, or over %d bytes", path,
-                       TOKEN_FILE_BYTES_MAX);
-    r->secret = xstrndup(text, n);
-    return RC_OK;
+/* read_link: what workers are shown. */
+static enum rc read_link(struct router *r, struct err *e) {
+    const struct router_opts *o = r->opts;
+    struct buf secret = {0};
+    enum rc rc = link_secret_read(o->cluster_token_file, &secret, e);
+    if (rc == RC_OK)
+        rc = link_tls_new(&r->link_tls,
+                          &(struct link_tls_files){.ca = o->cluster_tls_ca,
+                                                   .cert = o->cluster_tls_certfile,
+                                                   .key = o->cluster_tls_keyfile,
+                                                   .name = o->cluster_tls_name},
+                          e);
+    if (rc == RC_OK && secret.len)
+        r->secret = buf_take(&secret);
+    buf_fini(&secret);
+    return rc;
 }
 
 /* raise_descriptors: a connection is one; the soft limit is often lower than --max-connections. */
@@ -91,7 +89,7 @@ enum rc router_new(struct router **out, const struct router_opts *opts, struct e
     r->opts = opts;
     r->listen_fd = r->shutdown_fd = -1;
     pthread_mutex_init(&r->note_lock, NULL);
-    enum rc rc = read_secret(r, e);
+    enum rc rc = read_link(r, e);
     if (rc == RC_OK)
         rc = auth_new(&r->auth, &opts->api_keys, opts->api_key_file, e);
     if (rc == RC_OK)
@@ -102,6 +100,8 @@ enum rc router_new(struct router **out, const struct router_opts *opts, struct e
         rc = tls_new(&r->tls, opts, e);
     if (rc == RC_OK)
         rc = processor_names_new(&r->env.processor_names, opts->logits_processor_pattern, e);
+    if (rc == RC_OK && opts->otlp_endpoint)
+        rc = tracer_check(opts->otlp_endpoint, e);
     if (rc == RC_OK)
         rc = listen_open(opts, &r->listen_fd, &r->port, e);
     if (rc != RC_OK) {
@@ -111,6 +111,7 @@ enum rc router_new(struct router **out, const struct router_opts *opts, struct e
         tls_free(r->tls);
         free(r->root);
         free(r->secret);
+        link_tls_free(r->link_tls);
         pthread_mutex_destroy(&r->note_lock);
         free(r);
         return rc;
@@ -124,6 +125,7 @@ enum rc router_new(struct router **out, const struct router_opts *opts, struct e
     r->n_loops = MIN(r->n_loops, (unsigned)HANDLE_LOOPS_MAX);
     r->input_bytes_max = input_limit(opts);
     r->metrics = rmetrics_new();
+    CHECK(!opts->otlp_endpoint || tracer_new(&r->tracer, opts->otlp_endpoint, r->metrics, e) == RC_OK); /* was checked */
     r->pool = pool_new(MAX(r->n_loops, 2u), POOL_QUEUE_MAX);
     r->env.opts = opts;
     r->env.find_model = offload_find_model;
@@ -135,6 +137,7 @@ enum rc router_new(struct router **out, const struct router_opts *opts, struct e
     r->fleet = fleet_new(&(struct fleet_opts){
         .opts = opts,
         .secret = str_of(r->secret),
+        .tls = r->link_tls,
         .pool = r->pool,
         .metrics = r->metrics,
         .n_loops = r->n_loops,
@@ -145,6 +148,7 @@ enum rc router_new(struct router **out, const struct router_opts *opts, struct e
         .on_reject = session_on_reject,
         .on_pool = session_on_pool,
         .on_lost = session_on_lost,
+        .on_slow = session_on_slow,
         .on_change = fleet_changed,
     });
     *out = r;
@@ -162,8 +166,10 @@ void router_free(struct router *r) {
     for (unsigned i = 0; i < r->n_loops; i++)
         loop_fini(&r->loops[i]);
     fleet_free(r->fleet);
+    link_tls_free(r->link_tls);
     gram_drop(r->env.processor_names);
     h2o_config_dispose(&r->conf);
+    tracer_free(r->tracer);
     rmetrics_free(r->metrics);
     listen_close(r->opts, r->listen_fd);
     close(r->shutdown_fd);

@@ -31,10 +31,25 @@ void session_unavailable(struct router *r, struct err *e) {
 
 /* ---- the end ----------------------------------------------------------------------------------------- */
 
+static void enlist(struct session *s, struct session **first) {
+    s->prev = NULL;
+    s->next = *first;
+    if (s->next)
+        s->next->prev = s;
+    *first = s;
+}
+
+static void unlist(struct session *s, struct session **first) {
+    *(s->prev ? &s->prev->next : first) = s->next;
+    if (s->next)
+        s->next->prev = s->prev;
+}
+
 void session_maybe_free(struct session *s) {
     if (!s->over || s->job_out || s->ticket_out || s->work_queued)
         return;
     CHECK(!s->stream && !s->run);
+    unlist(s, &s->loop->ended);
     for (uint32_t i = 0; i < s->n_legs; i++)
         free(s->legs[i].choices);
     free(s->legs);
@@ -91,13 +106,13 @@ static void end(struct session *s) {
         for (uint32_t k = 0; k < s->req->n_samples; k++)
             choice_forget(&s->legs[i].choices[k]);
     }
-    *(s->prev ? &s->prev->next : &l->sessions) = s->next;
-    if (s->next)
-        s->next->prev = s->prev;
+    unlist(s, &l->sessions);
+    enlist(s, &l->ended);
     s->stream = NULL;
     CHECK(!s->logged); /* log_end comes before every end */
     gen_run_free(s->run);
     s->run = NULL;
+    s->req = NULL;
     if (s->metrics)
         fleet_done(l->router->fleet); /* refusals say nothing of how fast the line moves */
     worker_drop(s->metrics_worker);
@@ -106,19 +121,27 @@ static void end(struct session *s) {
     session_maybe_free(s);
 }
 
-/* log_end: before the answer goes out, so that who has it finds the log complete. */
-static void log_end(struct session *s, int status, const char *reason) {
-    log_outputs(s);
+/* log_request: one line for each request, with its ids: the client's, the internal one, the trace's. */
+static void log_request(const struct session *s, int status, const char *reason) {
     if (!s->loop->router->opts->log_requests)
         return;
     struct gen_counts c = s->run ? gen_run_counts(s->run) : (struct gen_counts){0};
     struct id128 none = {{0}}, id = s->n_legs ? s->legs[0].id : none;
-    LOG(LOG_INFO, "request", F_STR("id", s->suffix), F_ID("internal", id),
+    char trace[33];
+    session_trace_id(s, trace);
+    LOG(LOG_INFO, "request", F_STR("id", s->suffix), F_ID("internal", id), F_STR("trace", trace),
         F_STR("route", gen_route_word(s->route)),
         F_BYTES("model", s->req ? s->req->model_name.p : "", s->req ? s->req->model_name.n : 0),
         F_I64("status", status), F_STR("end", reason), F_U64("prompt_tokens", c.prompt_tokens),
         F_U64("cached_tokens", c.cached_tokens), F_U64("completion_tokens", c.completion_tokens),
         F_F64("seconds", (double)(clock_ns() - s->begin_ns) * 1e-9));
+}
+
+/* log_end: before the answer goes out, so that who has it finds the log complete. */
+static void log_end(struct session *s, int status, const char *reason) {
+    log_outputs(s);
+    log_request(s, status, reason);
+    session_trace_end(s, status, reason);
 }
 
 static void count_end(const struct session *s, enum finished how) {
@@ -143,6 +166,7 @@ void session_fail(struct session *s, const struct err *e, unsigned retry_after_s
 static void on_gone(void *owner) {
     struct session *s = owner;
     s->stream = NULL;
+    s->left = true;
     count_end(s, FINISHED_ABORT);
     log_end(s, 499, "client left");
     end(s);
@@ -271,6 +295,16 @@ void session_client_id(const struct session *s, char *out, size_t size) {
         snprintf(out, size, "%s-%s", prefixes[s->route], s->suffix);
 }
 
+/* state_word: where a request is. "prefill" is its time at a worker before the first token, the worker's own queue
+ * included; "ending": it is over, and what was out when it ended (a job, a place in the line) is not back yet. */
+static const char *state_word(const struct session *s) {
+    return s->over                 ? "ending"
+           : !s->run               ? "preparing"
+           : s->n_new == s->n_legs ? "queue"
+           : s->first_ns == 0      ? "prefill"
+                                   : "decode";
+}
+
 void session_describe(const struct session *s, struct buf *out) {
     char id[GEN_ID_BYTES_MAX + 64], internal[2 * sizeof(struct id128) + 1] = "";
     const struct leg *g = s->n_legs ? &s->legs[0] : NULL;
@@ -289,10 +323,7 @@ void session_describe(const struct session *s, struct buf *out) {
         jw_str(out, s->req->model_name);
     else
         jw_strz(out, NULL);
-    buf_addf(out, ",\"state\":\"%s\",\"worker\":",
-             !s->run                 ? "preparing"
-             : s->n_new == s->n_legs ? "waiting"
-                                     : "running");
+    buf_addf(out, ",\"state\":\"%s\",\"client_gone\":%s,\"worker\":", state_word(s), s->left ? "true" : "false");
     if (g && g->worker)
         jw_u64(out, g->worker->engine);
     else
@@ -360,6 +391,7 @@ static void on_prepared(struct loop *l, void *owner, struct gen_req *req, const 
     snprintf(s->suffix, sizeof s->suffix, "%.*s", (int)(req->id.n - at), req->id.p + at);
     s->run = gen_run_new(req);
     s->req = gen_run_req(s->run);
+    session_trace_prepared(s);
     const struct router_opts *o = l->router->opts;
     if (UNLIKELY(o->log_requests))
         reqlog_prompt(s->req, suffix_of(s), (size_t)o->max_log_len);
@@ -424,12 +456,10 @@ void session_begin(h2o_req_t *req, enum gen_route route, struct str suffix) {
     s->queue_entry.cb = on_queue_timeout;
     s->request_entry.cb = on_request_timeout;
     s->keepalive_entry.cb = on_keepalive;
-    s->next = l->sessions;
-    if (s->next)
-        s->next->prev = s;
-    l->sessions = s;
+    enlist(s, &l->sessions);
     s->stream = stream_new(req, true, s, on_gone);
     set_key(s, req);
+    session_trace_begin(s, req);
     if (r->opts->queue_timeout_s > 0)
         h2o_timeout_link(l->ctx.loop, &l->queue_timeout, &s->queue_entry);
     if (r->opts->request_timeout_s > 0)

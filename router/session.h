@@ -20,6 +20,7 @@ void session_begin(h2o_req_t *req, enum gen_route route, struct str suffix);
 bool session_on_batch(struct loop *l, struct loop_msg *m);
 bool session_on_reject(struct loop *l, struct loop_msg *m);
 bool session_on_pool(struct loop *l, struct loop_msg *m);
+bool session_on_slow(struct loop *l, struct loop_msg *m);
 bool session_on_lost(struct loop *l, struct loop_msg *m);
 
 /* session_flush_touched: sends what outputs have added, stream after stream, until there is none or the time

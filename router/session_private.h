@@ -1,5 +1,5 @@
 /* session_private.h: the pieces of a session: session.c (life), dispatch.c (prompts to workers), outputs.c
- * (workers' answers), replay.c (prompts to another worker, with what has been said of the answer). */
+ * (workers' answers), replay.c (prompts to another worker, with what has been said of the answer), session_trace.c. */
 #ifndef WEIR_ROUTER_SESSION_PRIVATE_H
 #define WEIR_ROUTER_SESSION_PRIVATE_H
 
@@ -33,6 +33,7 @@ struct leg {
     bool predicted;         /* n_cached says something */
     uint32_t n_refusals;    /* by workers that had no room after all */
     uint32_t n_replays;     /* workers lost */
+    uint32_t n_hedges;      /* workers that it was taken from, and that may be there still */
     const struct worker *avoid; /* the last one that it was with; not held, only compared */
     uint64_t until_ns;      /* after a loss: another worker must be found by then */
     bool touched;           /* something of it has reached the run */
@@ -52,6 +53,7 @@ struct session {
     uint64_t key; /* of the --hash-header; has_key: it came */
     bool has_key;
     bool over;
+    bool left; /* the client has: that is why it is over */
     bool abort_asked; /* while it was being prepared */
     uint64_t round;   /* of the last round that visited it (admin.c) */
     bool touched; /* in the loop's list */
@@ -65,6 +67,7 @@ struct session {
     struct engine_metrics
         *metrics; /* of the worker that took the first prompt; lives as long as the worker is held */
     struct worker *metrics_worker; /* held for that */
+    struct trace_record *trace;    /* NULL: nobody wants to know */
     char suffix[129];              /* of the client-visible id, once known */
 };
 
@@ -81,6 +84,12 @@ void session_maybe_free(struct session *s);
 void session_abort(struct session *s);
 /* session_client_id: the client-visible id, as far as it is known yet; cut at size. */
 void session_client_id(const struct session *s, char *out, size_t size);
+/* session_trace.c: nothing without a tracer, or the log of requests. begin: with the headers; prepared: the request is
+ * known and goes into the line; end: with log_end. session_trace_id: 32 hexadecimal digits, or "". */
+void session_trace_begin(struct session *s, const h2o_req_t *req);
+void session_trace_prepared(struct session *s);
+void session_trace_id(const struct session *s, char out[33]);
+void session_trace_end(struct session *s, int status, const char *reason);
 /* session_describe: an object of GET /debug/requests. */
 void session_describe(const struct session *s, struct buf *out);
 
@@ -95,6 +104,10 @@ void leg_cut(struct leg *g, uint32_t k);
 void leg_prefilled(struct leg *g);
 /* leg_close: nothing more is expected; with `abort` the worker is told. */
 void leg_close(struct leg *g, bool abort);
+/* leg_hedge: gives the leg to another worker that has room for it now, with the tokens it has; its own, which makes no
+ * progress, is told, and what that one may yet say of it is dropped. False: it stays. The session may be over
+ * afterwards. */
+bool leg_hedge(struct leg *g);
 /* leg_again: takes the leg from its worker, which is told if `abort`, and gives it to another one soon. */
 void leg_again(struct leg *g, bool abort);
 

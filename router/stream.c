@@ -7,6 +7,7 @@
 #include "router/conn.h"
 #include "router/http2.h"
 #include "router/reply.h"
+#include "router/trace/tracer.h"
 
 enum {
     KEEP_BYTES = 16 * 1024, /* of a buffer between two sends */
@@ -26,6 +27,10 @@ static void gone(struct stream *s) {
 static void dispose(void *p) {
     struct stream *s = p;
     gone(s);
+    if (UNLIKELY(s->trace != NULL)) {
+        s->trace->end_ns = s->trace->stage[TRACE_SEND].end_ns = clock_ns();
+        tracer_add(loop_of(s->req)->router->tracer, s->trace);
+    }
     *(s->prev ? &s->prev->next : &s->conn->streams) = s->next;
     if (s->next)
         s->next->prev = s->prev;

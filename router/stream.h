@@ -17,6 +17,7 @@
 #include "router/core.h"
 
 struct conn;
+struct trace_record;
 
 struct stream {
     h2o_generator_t super;
@@ -25,6 +26,7 @@ struct stream {
     struct stream *prev, *next; /* of the connection */
     void *owner; /* NULL: nobody waits for it any more */
     void (*on_gone)(void *owner);
+    struct trace_record *trace; /* of its request, which is over; NULL: none */
     struct buf pending, inflight; /* each begins with room for a chunk's head */
     bool inference; /* counted by /load */
     bool events;    /* the headers of an event stream are set */

@@ -374,8 +374,8 @@ static void on_message(void *arg, struct link_conn *c, const Weir__Envelope *m) 
 
 /* ---- life --------------------------------------------------------------------------------------- */
 
-enum rc io_new(struct io **out, const struct conf_list *listen, struct str secret, const char *model,
-               void (*on_drain)(void *arg), void *arg, struct err *e) {
+enum rc io_new(struct io **out, const struct conf_list *listen, struct str secret, const struct link_tls *tls,
+               const char *model, void (*on_drain)(void *arg), void *arg, struct err *e) {
     struct io *io = xcalloc(1, sizeof *io);
     pthread_condattr_t attr;
     CHECK(pthread_condattr_init(&attr) == 0 && pthread_condattr_setclock(&attr, CLOCK_MONOTONIC) == 0);
@@ -388,6 +388,7 @@ enum rc io_new(struct io **out, const struct conf_list *listen, struct str secre
     io->out = io_out_new();
     io->link = link_new(&(struct link_opts){.role = WEIR__ROLE__WORKER,
                                             .secret = secret,
+                                            .tls = tls,
                                             .conns_max = 2 * IO_ROUTERS_MAX,
                                             .arg = io,
                                             .on_up = on_up,

@@ -54,9 +54,12 @@ struct io_asset {
     size_t n;
 };
 
+struct link_tls;
+
 /* io_new: listens and announces LOADING. on_drain comes when a router asks for it, on a link thread. */
-MUST_USE enum rc io_new(struct io **out, const struct conf_list *listen, struct str secret, const char *model,
-                        void (*on_drain)(void *arg), void *arg, struct err *e);
+MUST_USE enum rc io_new(struct io **out, const struct conf_list *listen, struct str secret,
+                        const struct link_tls *tls, const char *model, void (*on_drain)(void *arg), void *arg,
+                        struct err *e);
 int io_port(const struct io *io);
 /* io_progress: at most ten times a second reaches the routers. */
 void io_progress(struct io *io, uint64_t done_bytes, uint64_t total_bytes);

@@ -13,6 +13,7 @@
 
 #include "common/clock.h"
 #include "common/link/link.h"
+#include "common/link/secure.h"
 #include "common/log.h"
 #include "common/version.h"
 #include "worker/assets.h"
@@ -27,6 +28,7 @@ enum { EXIT_USAGE = 2, FLUSH_MS = 500 };
 struct worker {
     struct worker_opts o;
     struct io *io;
+    struct link_tls *tls; /* NULL: none */
     struct load load;
     struct mock *mock;
     struct tok *mock_tok; /* for --mock-text */
@@ -188,26 +190,6 @@ static enum rc start_mock(struct worker *w, struct err *e) {
 
 /* ---- life --------------------------------------------------------------------------------------- */
 
-static enum rc read_secret(const char *path, struct buf *out, struct err *e) {
-    if (!path)
-        return RC_OK;
-    FILE *f = fopen(path, "re");
-    char line[512];
-    if (!f)
-        return err_set(e, RC_IO, "cluster-token-file", "the cluster token file cannot be read: %s",
-                       strerror(errno));
-    errno = 0;
-    bool got = fgets(line, sizeof line, f) != NULL;
-    int saved = errno;
-    fclose(f);
-    if (!got && saved)
-        return err_set(e, RC_IO, "cluster-token-file", "the cluster token file cannot be read: %s",
-                       strerror(saved));
-    if (got)
-        buf_add(out, line, strcspn(line, "\r\n"));
-    return out->len ? RC_OK : err_set(e, RC_INVALID, "cluster-token-file", "the cluster token file is empty");
-}
-
 static enum rc check_flags(const struct worker_opts *o, struct err *e) {
     if (!o->w.chunked_prefill)
         return err_set(e, RC_UNSUPPORTED, "enable-chunked-prefill",
@@ -215,9 +197,18 @@ static enum rc check_flags(const struct worker_opts *o, struct err *e) {
     if (o->w.mock && o->w.tensor_parallel > 1)
         return err_set(e, RC_INVALID, "tensor-parallel-size", "--mock has no ranks");
     for (size_t i = 0; i < o->listen.n; i++) {
-        enum rc rc = link_check_url(o->listen.v[i], e);
+        const char *url = o->listen.v[i];
+        enum rc rc = link_check_url(url, e);
         if (rc != RC_OK)
             return rc;
+        bool tls = link_is_tls(url);
+        if (tls && !o->cluster_tls_certfile)
+            return err_set(e, RC_INVALID, "listen", "--listen %.200s needs --cluster-tls-certfile", url);
+        if (!link_is_local(url) && !o->cluster_token_file && !(tls && o->cluster_tls_ca))
+            return err_set(e, RC_INVALID, "listen",
+                           "--listen %.200s: whoever reached it could use the worker: give it --cluster-token-file, "
+                           "or tls+tcp and --cluster-tls-ca",
+                           url);
     }
     return RC_OK;
 }
@@ -255,7 +246,7 @@ static void tell_open(const struct worker *w, bool has_secret) {
             snprintf(address + n - 1, sizeof address - n, "%d", io_port(w->io));
         if (!w->o.parent_pid)
             LOG(LOG_INFO, "listening", F_STR("address", address));
-        if (!has_secret && strncmp(address, "ipc://", 6))
+        if (!has_secret && strncmp(address, "ipc://", 6) && !link_is_tls(address))
             LOG(LOG_WARN, "whoever reaches this address may use the worker: there is no --cluster-token-file",
                 F_STR("address", address));
     }
@@ -263,9 +254,15 @@ static void tell_open(const struct worker *w, bool has_secret) {
 
 static enum rc start(struct worker *w, const char *model, struct err *e) {
     struct buf secret = {0};
-    enum rc rc = read_secret(w->o.cluster_token_file, &secret, e);
+    enum rc rc = link_secret_read(w->o.cluster_token_file, &secret, e);
     if (rc == RC_OK)
-        rc = io_new(&w->io, &w->o.listen, buf_str(&secret), model, on_drain, w, e);
+        rc = link_tls_new(&w->tls,
+                          &(struct link_tls_files){.ca = w->o.cluster_tls_ca,
+                                                   .cert = w->o.cluster_tls_certfile,
+                                                   .key = w->o.cluster_tls_keyfile},
+                          e);
+    if (rc == RC_OK)
+        rc = io_new(&w->io, &w->o.listen, buf_str(&secret), w->tls, model, on_drain, w, e);
     if (rc == RC_OK)
         tell_open(w, secret.len > 0);
     buf_fini(&secret);
@@ -340,6 +337,7 @@ static void stop(struct worker *w) {
     if (w->io)
         io_flush(w->io, FLUSH_MS);
     io_free(w->io);
+    link_tls_free(w->tls);
     mock_free(w->mock);
     tok_free(w->mock_tok);
     load_free(&w->load);

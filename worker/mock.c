@@ -235,6 +235,7 @@ static bool step(struct mock *m) {
             m->runs[kept++] = r;
     }
     m->n = kept;
+    m->stats.step_done_ns = m->n ? clock_ns() : 0;
     struct step_out out = {0};
     bool told = m->cache && mock_cache_report(m->cache, &out);
     if (n_out || told) {

@@ -12,6 +12,7 @@
 #include "common/clock.h"
 #include "common/hash.h"
 #include "common/link/conn.h"
+#include "common/link/secure.h"
 #include "common/log.h"
 
 enum { DIAL_TIMEOUT_MS = 5000, BACKOFF_FIRST_MS = 50, BACKOFF_LAST_MS = 2000, ACCEPT_RETRY_MS = 100 };
@@ -75,26 +76,38 @@ static void dialler_free(struct link_dialler *d) {
     free(d);
 }
 
+/* dialler_alloc: nng's part for one attempt, with certificates if the address takes some. */
+static enum rc dialler_alloc(const struct link *l, const char *url, nng_stream_dialer **out, struct err *e) {
+    nng_tls_config *tls = NULL;
+    enum rc rc = link_is_tls(url) ? link_tls_client(l->o.tls, url, &tls, e) : RC_OK;
+    if (rc != RC_OK)
+        return rc;
+    int rv = nng_stream_dialer_alloc(out, url);
+    if (!rv && tls && (rv = nng_stream_dialer_set_ptr(*out, NNG_OPT_TLS_CONFIG, tls)) != 0)
+        nng_stream_dialer_free(*out);
+    if (tls)
+        nng_tls_config_free(tls); /* the dialler holds it */
+    return rv ? err_set(e, RC_INVALID, NULL, "%.200s: %s", url, nng_strerror(rv)) : RC_OK;
+}
+
 /* The schemes that are offered; nng knows more. */
 enum rc link_check_url(const char *url, struct err *e) {
     struct str u = str_of(url);
     struct sockaddr_un un;
-    if (str_starts(u, STR_LIT("tls+tcp://")))
-        return err_set(e, RC_UNSUPPORTED, NULL, "%.200s: tls+tcp is not in this build", url);
     if (str_starts(u, STR_LIT("ipc://"))) {
         if (u.n - 6 > 0 && u.n - 6 < sizeof un.sun_path)
             return RC_OK;
         return err_set(e, RC_INVALID, NULL, "%.200s: the path must have 1 to %zu bytes", url,
                        sizeof un.sun_path - 1);
     }
-    if (str_starts(u, STR_LIT("tcp://"))) {
-        const char *colon = strrchr(url + 6, ':'), *digits = colon ? colon + 1 : "";
+    if (str_starts(u, STR_LIT("tcp://")) || link_is_tls(url)) {
+        const char *colon = strrchr(strstr(url, "://") + 3, ':'), *digits = colon ? colon + 1 : "";
         size_t n = strspn(digits, "0123456789");
         if (n >= 1 && n <= 5 && !digits[n] && atoi(digits) <= UINT16_MAX)
             return RC_OK;
         return err_set(e, RC_INVALID, NULL, "%.200s: the port must be a number up to %d", url, UINT16_MAX);
     }
-    return err_set(e, RC_INVALID, NULL, "%.200s: an address is ipc://PATH or tcp://HOST:PORT", url);
+    return err_set(e, RC_INVALID, NULL, "%.200s: an address is ipc://PATH, tcp://HOST:PORT or tls+tcp://HOST:PORT", url);
 }
 
 static struct link_dialler *find_dialler(struct link *l, const char *url) {
@@ -111,13 +124,12 @@ enum rc link_dial(struct link *l, const char *url, struct err *e) {
     struct link_dialler *d = xcalloc(1, sizeof *d);
     d->l = l;
     d->url = xstrdup(url);
-    int rv = nng_stream_dialer_alloc(&d->d, url); /* tried here, so that a bad address is told at once */
-    if (!rv)
-        rv = nng_aio_alloc(&d->aio, on_dialled, d);
-    if (rv) {
+    rc = dialler_alloc(l, url, &d->d, e); /* tried here, so that a bad address is told at once */
+    int rv = rc ? 0 : nng_aio_alloc(&d->aio, on_dialled, d);
+    if (rv)
         rc = err_set(e, RC_INVALID, NULL, "%.200s: %s", url, nng_strerror(rv));
+    if (rc)
         goto out;
-    }
     nng_aio_set_timeout(d->aio, DIAL_TIMEOUT_MS);
     pthread_mutex_lock(&l->mu);
     if (find_dialler(l, url)) {
@@ -212,7 +224,17 @@ enum rc link_listen(struct link *l, const char *url, struct err *e) {
     struct link_listener *n = xcalloc(1, sizeof *n);
     n->l = l;
     n->url = xstrdup(url);
+    nng_tls_config *tls = NULL;
+    rc = link_is_tls(url) ? link_tls_server(l->o.tls, &tls, e) : RC_OK;
+    if (rc) {
+        listener_free(n);
+        return rc;
+    }
     int rv = nng_stream_listener_alloc(&n->s, url);
+    if (!rv && tls)
+        rv = nng_stream_listener_set_ptr(n->s, NNG_OPT_TLS_CONFIG, tls);
+    if (tls)
+        nng_tls_config_free(tls); /* the listener holds it */
     if (!rv && ipc)
         rv = nng_stream_listener_set_int(n->s, NNG_OPT_IPC_PERMISSIONS, 0600);
     if (!rv)
@@ -237,7 +259,7 @@ int link_listen_port(const struct link *l) {
     int port = 0;
     pthread_mutex_lock(&m->mu);
     for (struct link_listener *n = m->listeners; n && port == 0; n = n->next)
-        if (str_starts(str_of(n->url), STR_LIT("tcp://")) &&
+        if ((str_starts(str_of(n->url), STR_LIT("tcp://")) || link_is_tls(n->url)) &&
             nng_stream_listener_get_int(n->s, NNG_OPT_TCP_BOUND_PORT, &port) != 0)
             port = 0;
     pthread_mutex_unlock(&m->mu);
@@ -302,9 +324,9 @@ static void reap(struct link *l) {
 static void dial(struct link_dialler *d) {
     if (d->d && d->used)
         nng_stream_dialer_free(d->d);
+    struct err e;
     if (!d->d || d->used)
-        CHECK(nng_stream_dialer_alloc(&d->d, d->url) ==
-              0); /* the address was good before: only memory can lack */
+        CHECK(dialler_alloc(d->l, d->url, &d->d, &e) == RC_OK); /* it was good before: only memory can lack */
     d->used = d->busy = true;
     nng_stream_dialer_dial(d->d, d->aio);
 }

@@ -20,6 +20,8 @@
 #include "common/err.h"
 #include "proto/weir.pb-c.h"
 
+struct link_tls;
+
 enum {
     LINK_PROTOCOL = 1,
     LINK_FRAME_BYTES_MAX = 256 * 1024,
@@ -46,6 +48,7 @@ enum link_lane { LINK_CONTROL = 0, LINK_DATA };
 struct link_opts {
     Weir__Role role;          /* peers must have the other one */
     struct str secret;        /* the cluster's token; empty: no proof is asked for */
+    const struct link_tls *tls; /* secure.h, for tls+tcp addresses; outlives the link. NULL: none can be used */
     size_t message_bytes_max; /* of a reassembled Envelope; 0: 64 MiB */
     size_t queue_bytes_max;   /* waiting to be sent, per connection; 0: 64 MiB */
     uint32_t conns_max;       /* 0: LINK_CONNS_MAX */
@@ -71,7 +74,7 @@ struct id128 link_self(const struct link *l);
 /* link_check_url: whether url is an address that this build can listen on or dial, as far as its text tells.
  * RC_INVALID, RC_UNSUPPORTED: not, and why. */
 MUST_USE enum rc link_check_url(const char *url, struct err *e);
-/* link_listen: ipc://PATH (mode 0600, a stale socket file is replaced), tcp://HOST:PORT. RC_IO if it cannot.
+/* link_listen: ipc://PATH (mode 0600, a stale socket file is replaced), tcp://HOST:PORT, tls+tcp://. RC_IO if it cannot.
  * link_listen_port: the port bound, for tcp with port 0. */
 MUST_USE enum rc link_listen(struct link *l, const char *url, struct err *e);
 int link_listen_port(const struct link *l);

@@ -135,6 +135,7 @@ struct gen_req {
     } parse;
     enum tools_mode tools_mode;
     struct str tool_name;              /* NAMED */
+    uint64_t encode_ns; /* when template or tokenizer began */
     uint64_t template_ns, tokenize_ns, compile_ns; /* time spent, for metrics; 0: none */
 };
 

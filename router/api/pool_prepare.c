@@ -341,7 +341,7 @@ static enum rc check_size(const struct gen_req *r, struct err *e) {
 enum rc pool_prepare(const struct router_opts *o, const struct field_values *v, struct gen_req *r,
                      struct err *e) {
     struct pool_cut cut;
-    uint64_t start_ns = clock_ns();
+    uint64_t start_ns = r->encode_ns = clock_ns();
     bool scores = r->route == GEN_SCORE || r->route == GEN_RERANK;
     if (v->priority.v && !r->model->facts.priority_scheduling)
         return err_set(e, RC_INVALID, "priority",

@@ -125,6 +125,7 @@ static enum rc encode_chat(const struct router_opts *o, struct chat_input *in, c
     struct tok_ids ids = {0};
     struct chat_times times = {0};
     arena_init(&scratch);
+    r->encode_ns = clock_ns();
     set_role(o, in, r);
     if (r->echo)
         echo_message(in->messages, r);
@@ -142,7 +143,7 @@ static enum rc encode_chat(const struct router_opts *o, struct chat_input *in, c
 
 static enum rc encode_completion(const struct field_values *v, const struct prompt_cut *cut,
                                  struct gen_req *r, struct err *e) {
-    uint64_t start_ns = clock_ns();
+    uint64_t start_ns = r->encode_ns = clock_ns();
     enum rc rc = prompts_encode(v->prompt, v->add_special.set ? v->add_special.v : true, cut, r, e);
     r->tokenize_ns = clock_ns() - start_ns;
     return rc;

@@ -70,6 +70,23 @@ void source_publish(struct source *s, struct addresses *found) {
     found->n = 0;
 }
 
+void source_publish_found(struct source *s, struct addresses *found) {
+    struct addresses secure = {.n = 0};
+    if (!s->opts->cluster_tls_ca) {
+        source_publish(s, found);
+        return;
+    }
+    for (size_t i = 0; i < found->n; i++) {
+        struct buf url = {0};
+        buf_addf(&url, "tls+%s", found->v[i]);
+        if (!addresses_add(&secure, buf_str(&url)))
+            LOG(LOG_ERROR, "a worker's address is too long", F_STR("address", found->v[i]));
+        buf_fini(&url);
+    }
+    addresses_fini(found);
+    source_publish(s, &secure);
+}
+
 /* ---- a file --------------------------------------------------------------------------------------------- */
 
 static enum rc read_file(const char *path, struct addresses *out, struct err *e) {
@@ -185,7 +202,7 @@ static void dns_run(struct source *s) {
             n_empty = found.n ? 0 : n_empty + 1;
             ttl_s = found.n ? MAX(least_s, (uint32_t)TTL_MIN_S) : TTL_MIN_S;
             if (found.n || n_empty == EMPTY_ANSWERS)
-                source_publish(s, &found);
+                source_publish_found(s, &found);
             source_trouble(s, n_empty ? "no such records" : NULL);
             failed_s = TTL_MIN_S;
         } else {

@@ -22,6 +22,8 @@ struct source {
 /* source_wait: sleeps. False: it is over. */
 bool source_wait(struct source *s, uint64_t ms);
 /* source_publish: found is what there is now; it is taken, and empty afterwards. */
+/* source_publish_found: likewise, of addresses that say tcp://, and mean TLS where --cluster-tls-ca is given. */
+void source_publish_found(struct source *s, struct addresses *found);
 void source_publish(struct source *s, struct addresses *found);
 /* source_trouble: logs it, unless it is what was said last. NULL: it is over. */
 void source_trouble(struct source *s, const char *why);

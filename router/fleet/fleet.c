@@ -33,6 +33,7 @@ struct fleet *fleet_new(const struct fleet_opts *o) {
     struct fleet *f = xcalloc(1, sizeof *f);
     f->o = *o;
     pthread_mutex_init(&f->lock, NULL);
+    pthread_mutex_init(&f->dial_lock, NULL);
     fleet_kv_init(f);
     f->link = fleet_link_new(f);
     return f;
@@ -59,6 +60,7 @@ void fleet_free(struct fleet *f) {
     }
     fleet_addresses_free(f);
     fleet_kv_fini(f);
+    pthread_mutex_destroy(&f->dial_lock);
     pthread_mutex_destroy(&f->lock);
     free(f);
 }
@@ -66,7 +68,7 @@ void fleet_free(struct fleet *f) {
 /* ---- models ------------------------------------------------------------------------------------------ */
 
 bool worker_is_ready(const struct worker_state *s) {
-    return s->up && s->state == WEIR__WORKER_STATE__READY && s->model && s->model->info;
+    return s->up && !s->leaving && s->state == WEIR__WORKER_STATE__READY && s->model && s->model->info;
 }
 
 static bool is_served(const struct fleet *f, const struct model_info *info) {
@@ -141,7 +143,7 @@ static size_t candidates(const struct fleet *f, const struct model_info *info, c
     size_t n = 0;
     for (unsigned i = 0; i < f->n_workers_end; i++) {
         struct worker_state *s = f->workers[i];
-        if (!s || !worker_is_ready(s) || s->model->info != info || (s->suspect || &s->w == t->avoid) != last)
+        if (!s || !worker_is_ready(s) || s->model->info != info || (s->suspect || s->slow || &s->w == t->avoid) != last)
             continue;
         w[n] = (struct policy_worker){.load = &s->load, .id = s->id};
         of[n++] = s;
@@ -159,7 +161,7 @@ static struct worker *take(struct fleet *f, struct model_info *info, struct flee
     uint32_t own[INDEX_SLOTS];
     enum policy_reason why;
     *any = false;
-    for (int last = 0; last < 2; last++) {
+    for (int last = 0; last < (t->strict ? 1 : 2); last++) {
         size_t n = candidates(f, info, t, last, w, of);
         bool fits = false;
         for (size_t i = 0; i < n && !fits; i++)
@@ -291,6 +293,18 @@ enum rc fleet_acquire(struct fleet *f, struct fleet_ticket *t, bool front) {
     return rc;
 }
 
+bool fleet_acquire_other(struct fleet *f, struct fleet_ticket *t) {
+    uint32_t match[INDEX_SLOTS];
+    bool any, known = fleet_kv_match(f, t, match);
+    t->strict = true;
+    t->queue = NULL;
+    pthread_mutex_lock(&f->lock);
+    t->worker = take(f, t->model, t, known ? match : NULL, &any);
+    pthread_mutex_unlock(&f->lock);
+    t->strict = false;
+    return t->worker != NULL;
+}
+
 bool fleet_cancel(struct fleet *f, struct fleet_ticket *t) {
     pthread_mutex_lock(&f->lock);
     struct fleet_model *m = t->queue;
@@ -356,7 +370,7 @@ static bool is_stalled(const struct fleet *f, const struct worker_state *s, uint
 const char *worker_state_name(const struct fleet *f, const struct worker_state *s, uint64_t now) {
     if (s->state == WEIR__WORKER_STATE__FAILED)
         return "dead";
-    if (s->state == WEIR__WORKER_STATE__DRAINING)
+    if (s->leaving || s->state == WEIR__WORKER_STATE__DRAINING)
         return "draining";
     if (!worker_is_ready(s))
         return "loading";
@@ -366,9 +380,9 @@ const char *worker_state_name(const struct fleet *f, const struct worker_state *
 const char *worker_health_name(const struct fleet *f, const struct worker_state *s, uint64_t now) {
     if (!s->up || s->state == WEIR__WORKER_STATE__FAILED)
         return "gone";
-    if (s->suspect)
+    if (s->suspect || s->slow)
         return "suspect";
-    if (s->state == WEIR__WORKER_STATE__DRAINING)
+    if (s->leaving || s->state == WEIR__WORKER_STATE__DRAINING)
         return "draining";
     return !worker_is_ready(s) ? "joining" : is_stalled(f, s, now) ? "stalled" : "ready";
 }
@@ -483,7 +497,7 @@ void fleet_gauges(struct fleet *f) {
         pthread_mutex_unlock(&f->lock);
         if (!more)
             return;
-        /* Not under the lock: the registry's is held for the length of a scrape. */
+        /* Not under the lock: a series that is new takes memory. */
         for (size_t k = 0; k < ARRAY_LEN(states) && info; k++)
             rmetrics_workers(f->o.metrics, str_of(info->facts.names[0]), states[k], count[k]);
         if (info)
@@ -545,11 +559,14 @@ void fleet_cut_silent(struct fleet *f) {
     } cut[FLEET_WORKERS_MAX];
     size_t n_cut = 0;
     fleet_kv_sweep(f);
+    fleet_let_go(f);
     pthread_mutex_lock(&f->lock);
     uint64_t now = clock_ns();
     for (unsigned i = 0; i < f->n_workers_end; i++) {
         struct worker_state *s = f->workers[i];
         const char *why = NULL;
+        if (s)
+            fleet_look_slow(f, s, now);
         if (s && s->suspect && ++s->n_suspect_ticks >= SILENT_TICKS &&
             now - s->suspect_ns > SILENT_MS * NS_PER_MS)
             why = "it is silent: frozen, or cut off";

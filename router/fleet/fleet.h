@@ -27,6 +27,7 @@ enum { FLEET_WORKERS_MAX = 256, FLEET_MODELS_MAX = 64 };
 /* worker: what loops may look at: fixed once it is ready. */
 struct worker {
     _Atomic uint32_t n_refs;
+    _Atomic unsigned n_slow_out; /* fleet_slow messages that loops have not worked off */
     struct link_conn *conn; /* held */
     unsigned engine;        /* the label of its metrics, and its place in the table */
     struct engine_metrics metrics;
@@ -47,6 +48,7 @@ struct fleet_ticket {
     uint32_t n_blocks;
     uint64_t key; /* for --policy consistent-hash */
     bool has_key;
+    bool strict; /* neither `avoid` nor a worker in doubt, not even if there is no other */
     /* the answer */
     struct worker *worker; /* held, its credit taken; NULL after a post: no worker is left */
     uint32_t n_cached;     /* tokens of the prompt that are expected in its prefix cache */
@@ -60,6 +62,7 @@ struct fleet_ticket {
 struct fleet_opts {
     const struct router_opts *opts;
     struct str secret;
+    const struct link_tls *tls; /* NULL: none */
     struct pool *pool;
     struct rmetrics *metrics;
     unsigned n_loops;
@@ -73,6 +76,7 @@ struct fleet_opts {
     bool (*on_reject)(struct loop *l, struct loop_msg *m);
     bool (*on_lost)(struct loop *l, struct loop_msg *m);
     bool (*on_pool)(struct loop *l, struct loop_msg *m);
+    bool (*on_slow)(struct loop *l, struct loop_msg *m);
     void (*on_change)(void *arg); /* fleet_progress would say something new */
 };
 
@@ -103,6 +107,14 @@ struct fleet_lost {
     uint32_t cursor;
 };
 
+/* A worker that makes no progress (--hedge-after), and is not gone: its requests may go on elsewhere. Posted to every
+ * loop, again while it has some; the receiver counts n_slow_out down. free(). */
+struct fleet_slow {
+    struct loop_msg msg;
+    struct worker *worker; /* held */
+    uint32_t cursor;
+};
+
 struct fleet *fleet_new(const struct fleet_opts *o);
 /* fleet_stop: closes every connection; no callback and no post comes afterwards, but jobs may still be in the
  * pool. */
@@ -110,6 +122,8 @@ void fleet_stop(struct fleet *f);
 /* fleet_free: after fleet_stop and after the pool is gone. */
 void fleet_free(struct fleet *f);
 
+/* fleet_dial: keeps a connection to url, until fleet_undial was called as often. The worker that is there then gets
+ * nothing new, finishes what it has, for --worker-drain-timeout at most, and is let go; the rest is replayed. */
 MUST_USE enum rc fleet_dial(struct fleet *f, const char *url, struct err *e);
 void fleet_undial(struct fleet *f, const char *url);
 /* fleet_is_up: whether the worker dialled at url has said hello and was not cut off or lost since. */
@@ -130,6 +144,9 @@ size_t fleet_models(struct fleet *f, struct model_info **out, size_t max);
  * model, and t does not wait for one. front: a request that is partly submitted, or was, goes ahead of the line
  * and past its limit. */
 MUST_USE enum rc fleet_acquire(struct fleet *f, struct fleet_ticket *t, bool front);
+/* fleet_acquire_other: for a request that has a worker, t->avoid: t->worker is another one, in no doubt, with room for
+ * it now. False: there is none; nothing is queued. */
+MUST_USE bool fleet_acquire_other(struct fleet *f, struct fleet_ticket *t);
 /* fleet_cancel: true: t was taken out of the line. False: it was not in it, so its answer has been posted. */
 bool fleet_cancel(struct fleet *f, struct fleet_ticket *t);
 /* fleet_release: gives credit back: sequences that ended, prompt tokens that were prefilled, and of these n_cached,

@@ -32,7 +32,7 @@ static void add_missing(const struct fleet *f, const char *comma, struct buf *ou
         bool there = false;
         for (unsigned k = 0; url && k < f->n_workers_end && !there; k++)
             there = f->workers[k] && !strcmp(f->workers[k]->address, url);
-        if (!url || there)
+        if (!url || there || !f->addresses[i].n_names)
             continue;
         buf_addf(out, "%s{\"id\":null,\"address\":", comma);
         jw_strz(out, url);

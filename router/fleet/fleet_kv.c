@@ -13,6 +13,7 @@ void fleet_kv_init(struct fleet *f) {
     const struct router_opts *o = f->o.opts;
     f->policy.kind = policy_of(o->policy);
     CHECK(f->policy.kind < N_POLICY); /* the flag has these values only */
+    rmetrics_policy(f->o.metrics, f->policy.kind);
     f->policy.rng = (uint64_t)o->seed;
     if (!o->has_seed)
         fill_random(&f->policy.rng, sizeof f->policy.rng);

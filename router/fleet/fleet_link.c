@@ -41,6 +41,7 @@ static void on_up(void *arg, struct link_conn *c, const struct link_peer *peer) 
         i++;
     if (i < FLEET_WORKERS_MAX) {
         f->workers[i] = s;
+        s->leaving = fleet_leaving(f, s->address);
         f->n_workers_end = MAX(f->n_workers_end, i + 1);
         s->w.engine = i;
     }
@@ -310,6 +311,7 @@ static void on_dial_error(void *arg, const char *address, const char *reason) {
 struct link *fleet_link_new(struct fleet *f) {
     return link_new(&(struct link_opts){.role = WEIR__ROLE__ROUTER,
                                         .secret = f->o.secret,
+                                        .tls = f->o.tls,
                                         .conns_max = FLEET_WORKERS_MAX,
                                         .arg = f,
                                         .on_up = on_up,

@@ -23,16 +23,20 @@ struct fleet_model {
     bool forgotten;    /* for too long (--model-retention): nobody is told of it, until a worker brings it */
 };
 
-/* fleet_address: one that is dialled. */
+/* fleet_address: one that is dialled. One that nobody names any more stays for as long as its worker has requests. */
 struct fleet_address {
     char *url; /* NULL: a free place */
     unsigned n_names;
+    uint64_t leave_ns; /* n_names 0: it is let go then at the latest */
 };
 
 struct worker_state {
     struct worker w;
     struct fleet *fleet;
     bool up, suspect;
+    bool slow;    /* no progress for --hedge-after: its requests are hedged, and it is a last resort */
+    unsigned n_slow_ticks; /* calls of fleet_cut_silent since it last made some */
+    bool leaving; /* nobody names its address any more: it gets nothing new */
     uint64_t suspect_ns;
     unsigned n_suspect_ticks; /* calls of fleet_cut_silent since then */
     char address[256];        /* as dialled */
@@ -52,7 +56,7 @@ struct worker_state {
     bool resetting;    /* it was told to reset its cache, and has not answered */
     uint32_t max_seqs; /* that run at a time; what it has beyond them waits there. 0: not told */
     uint64_t step_ago_ns,
-        step_at_ns; /* of its last Load: time without progress, and when it said so; 0: none pending */
+        step_at_ns; /* of its last Load: time without progress (0: none pending), and when it said so */
     /* Only in the connection's callbacks: */
     struct mask_times masks_seen;
     uint32_t vocab_size, n_top_max;
@@ -71,8 +75,9 @@ struct fleet {
     _Atomic bool knows_model; /* some models[i].info is there, for good */
     unsigned n_workers_end;   /* workers[] is NULL from there on */
     uint32_t n_waiting;       /* of all models */
+    pthread_mutex_t dial_lock; /* around what is told the link of addresses; taken before fleet.lock */
     struct fleet_address addresses[FLEET_WORKERS_MAX];
-    unsigned n_dialled;
+    unsigned n_dialled; /* that somebody names */
     struct policy policy;
     pthread_mutex_t index_lock; /* taken last, under fleet.lock or without it */
     struct prefix_index *index; /* under index_lock; NULL: the policy needs none */
@@ -89,7 +94,7 @@ struct fleet {
 
 /* fleet_pump: answers what it can of a model's line. Posts; sends nothing. */
 void fleet_pump(struct fleet *f, struct fleet_model *m);
-/* worker_is_ready: READY, and its model is built. */
+/* worker_is_ready: READY, its model is built, and somebody names its address: it may get requests. */
 bool worker_is_ready(const struct worker_state *s);
 
 /* worker_state_name: "loading", "ready", "draining", "stalled" or "dead". */
@@ -98,7 +103,15 @@ const char *worker_state_name(const struct fleet *f, const struct worker_state *
 /* worker_health_name: what this router makes of it: "joining", "ready", "suspect" (silent), "draining", "stalled" or
  * "gone". */
 const char *worker_health_name(const struct fleet *f, const struct worker_state *s, uint64_t now);
+/* fleet_hedge.c */
+/* fleet_look_slow: once in a tick, for each worker; under the lock. */
+void fleet_look_slow(struct fleet *f, struct worker_state *s, uint64_t now);
+
 /* fleet_dial.c */
+/* fleet_leaving: whether url is dialled only for what its worker has yet to finish. Under the lock. */
+bool fleet_leaving(const struct fleet *f, const char *url);
+/* fleet_let_go: several times a second, without the lock: addresses whose workers have finished, or had their time. */
+void fleet_let_go(struct fleet *f);
 void fleet_addresses_free(struct fleet *f);
 /* fleet_kv.c */
 void fleet_kv_init(struct fleet *f);

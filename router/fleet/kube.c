@@ -142,7 +142,7 @@ static void publish(struct kube *k) {
     for (unsigned i = 0; i < SLICES_MAX; i++)
         for (size_t j = 0; k->slice[i].name[0] && j < k->slice[i].at.n; j++)
             (void)addresses_add(&all, str_of(k->slice[i].at.v[j]));
-    source_publish(k->s, &all);
+    source_publish_found(k->s, &all);
 }
 
 static void note_version(struct kube *k, const json_t *object) {

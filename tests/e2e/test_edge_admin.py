@@ -75,9 +75,9 @@ def test_requests_are_listed(admin):
     threads = [Request(admin, request_id="list-1"), Request(admin, "/v1/chat/completions", n=2, temperature=1, stream=True), Request(admin, n=3, temperature=1)]
     wait_for(lambda: len(live(admin)) == 3 and any(r["output_tokens"] > 5 for r in live(admin)), 10, "three requests")
     rows = live(admin)
-    assert all(set(r) == {"id", "internal_id", "route", "model", "state", "worker", "age_s", "prompt_tokens", "output_tokens"} for r in rows)
+    assert all(set(r) == {"id", "internal_id", "route", "model", "state", "client_gone", "worker", "age_s", "prompt_tokens", "output_tokens"} for r in rows)
     first = next(r for r in rows if r["id"] == "cmpl-list-1")
-    assert first["route"] == "completions" and first["state"] == "running" and first["worker"] == 0 and re.fullmatch("[0-9a-f]{32}", first["internal_id"])
+    assert first["route"] == "completions" and first["state"] in ("prefill", "decode") and not first["client_gone"] and first["worker"] == 0 and re.fullmatch("[0-9a-f]{32}", first["internal_id"])
     assert 0 < first["age_s"] < 30 * SLOW and first["prompt_tokens"] >= 2
     assert {r["route"] for r in rows} == {"completions", "chat"} and len({r["internal_id"] for r in rows if r["internal_id"]}) == len([r for r in rows if r["internal_id"]])
     assert "secret" not in json.dumps(rows)

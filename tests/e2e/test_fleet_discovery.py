@@ -68,11 +68,11 @@ def test_a_file(workers, serve, tmp_path):
 
 
 def test_a_file_changes_under_load(workers, serve, tmp_path):
-    """A worker that is taken from the file in mid-stream hands over; nobody notices."""
+    """A worker that is taken from the file in mid-stream finishes, or hands over when its time is up; nobody notices."""
     a, b = workers(2)
     path = tmp_path / "workers"
     path.write_text(f"tcp://127.0.0.1:{a}\n")
-    r = serve("--worker-file", path, "--enable-admin-api", command="router")
+    r = serve("--worker-file", path, "--worker-drain-timeout", "0.2", "--enable-admin-api", command="router")
     s = iter(r.client().completions.create(model="", prompt="x", max_tokens=1000, seed=1, stream=True))
     text = next(s).choices[0].text
     path.write_text(f"tcp://127.0.0.1:{a}\ntcp://127.0.0.1:{b}\n")
@@ -80,7 +80,26 @@ def test_a_file_changes_under_load(workers, serve, tmp_path):
     path.write_text(f"tcp://127.0.0.1:{b}\n")
     text += "".join(chunk.choices[0].text for chunk in s)
     assert text == r.client().completions.create(model="", prompt="x", max_tokens=1000, seed=1).choices[0].text
-    assert ready(r) == [b]
+    assert ready(r) == [b] and r.metric_of("weir_failovers_total", outcome="ok") == 1
+
+
+def test_a_worker_that_is_no_longer_named_finishes(workers, serve, tmp_path):
+    """Without replay, so that a request that were cut off would fail."""
+    a, b = workers(2)
+    path = tmp_path / "workers"
+    path.write_text(f"tcp://127.0.0.1:{a}\n")
+    r = serve("--worker-file", path, "--no-replay", "--enable-admin-api", command="router")
+    s = iter(r.client().completions.create(model="", prompt="x", max_tokens=1500, seed=1, stream=True))
+    text = next(s).choices[0].text
+    path.write_text(f"tcp://127.0.0.1:{b}\n")
+    settles(r, [b])
+    (left,) = [w for w in json.loads(r.get("/weir/workers"))["workers"] if w["address"].endswith(f":{a}")]
+    assert left["state"] == "draining" and len(json.loads(r.get("/debug/requests"))["requests"]) == 1
+    ask(r)
+    text += "".join(chunk.choices[0].text for chunk in s)
+    assert text == r.client().completions.create(model="", prompt="x", max_tokens=1500, seed=1).choices[0].text
+    wait_for(lambda: len(json.loads(r.get("/weir/workers"))["workers"]) == 1, 5, "its departure")
+    assert r.metric("weir_failovers_total") == 0
 
 
 def test_files_that_cannot_be(tmp_path):

@@ -90,7 +90,8 @@ static void send_info(struct fake_worker *w, struct link_conn *c) {
 
 static void send_load(struct fake_worker *w, struct link_conn *c, uint32_t n_running) {
     Weir__Load m = WEIR__LOAD__INIT;
-    (void)w;
+    m.has_last_step_ns_ago = w->o.stall_ns > 0;
+    m.last_step_ns_ago = w->o.stall_ns;
     m.has_running = true;
     m.running = n_running;
     (void)!link_send(c, LINK_CONTROL, WEIR__ENVELOPE__BODY_LOAD, &m);

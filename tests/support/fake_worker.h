@@ -21,6 +21,7 @@ struct fake_opts {
     uint32_t credit_seqs;  /* 0: FAKE_SEQS_MAX */
     bool start_loading;    /* stay LOADING until fake_worker_state says otherwise */
     bool bad_digest;       /* announce another digest than the tokenizer has */
+    uint64_t stall_ns;     /* what it says of the time since its last step; 0: no work */
     void *arg;
     /* Sees every Submit first. True: it was dealt with, no tokens come from the script. */
     bool (*on_submit)(void *arg, struct fake_worker *w, struct link_conn *c, const Weir__Submit *m);

@@ -137,7 +137,7 @@ static int setup_with(void **state, uint32_t cache_blocks) {
     snprintf(r->url, sizeof r->url, "ipc://%s/w", r->dir);
     r->listen_v[0] = r->url;
     r->listen = (struct conf_list){r->listen_v, 1};
-    assert_int_equal(io_new(&r->io, &r->listen, (struct str){0}, "model", on_drain, r, &e), RC_OK);
+    assert_int_equal(io_new(&r->io, &r->listen, (struct str){0}, NULL, "model", on_drain, r, &e), RC_OK);
     uint32_t eos = 2;
     r->mock = mock_new(&(struct mock_opts){.step_ns = 1000000,
                                            .n_vocab = VOCAB,

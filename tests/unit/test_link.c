@@ -438,7 +438,7 @@ static void test_addresses(void **state) {
     struct end w, other;
     struct err e;
     end_open(&w, WEIR__ROLE__WORKER, (struct link_opts){0});
-    assert_int_equal(link_dial(w.link, "tls+tcp://h:1", &e), RC_UNSUPPORTED);
+    assert_int_equal(link_dial(w.link, "tls+tcp://h:1", &e), RC_INVALID);
     assert_non_null(strstr(e.msg, "tls+tcp"));
     static const char *const bad[] = {
         "",        "ipc://",   "http://x",      "tcp:/x",    "inproc://x", "127.0.0.1:80",
