@@ -91,8 +91,8 @@ def cabled():
 
 
 def test_partition(cabled):
-    """Streams of both workers end as if nothing had happened, the longest silence is under two seconds and a half, and the worker is
-    back when the cable is. A short cut moves nothing that need not move."""
+    """Streams end as if nothing had happened, the longest silence is under two seconds and a half, and the worker is back when the
+    cable is."""
     client = cabled.router.client()
 
     def stream(seed, silences):
