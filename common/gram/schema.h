@@ -1,7 +1,7 @@
 /* schema.h: the parts of the JSON Schema front end; gram_add_json_schema (front.h) is json_schema.c.
  *
  * How a schema becomes a grammar:
- * - schema_doc.c: the document: subschemas by place, their checks, $id, $anchor and $ref
+ * - schema_doc.c, schema_ref.c: the document: subschemas by place, their checks, $id, $anchor and $ref
  * - schema_vset.c: sets of strings and of numbers, closed under and, or, not: exact
  * - schema_scalar.c: for each subschema the null, booleans, numbers and strings it accepts, as sets; and
  *   whether it accepts no, some or all arrays and objects
@@ -39,7 +39,7 @@ enum {
 #define SCHEMA_ARENA_MAX (16 * MIB)
 #define SCHEMA_INF UINT32_MAX
 
-/* ---- the document (schema_doc.c) ---------------------------------------------------------------- */
+/* ---- the document (schema_doc.c, schema_ref.c) ---------------------------------------------------------------- */
 
 enum { LIT_TRUE = 0, LIT_FALSE = 1 }; /* node 0 accepts everything */
 static inline uint32_t lit_not(uint32_t lit) {
@@ -116,6 +116,14 @@ MUST_USE enum rc schema_sub(struct schema *s, uint32_t parent, const json_t *j, 
                             const char *key, uint32_t *lit, struct err *e);
 /* schema_value: the literal of "equals this value"; j lives as long as the document. */
 uint32_t schema_value(struct schema *s, uint32_t parent, const json_t *j);
+/* schema_seen: the node of a subschema that is known already. schema_simple: schemas that are no nodes of their own.
+ * schema_node_add: words: what its pointer has behind its parent's; base: its resource. */
+bool schema_seen(struct schema *s, const json_t *j, enum node_kind kind, uint32_t *node);
+bool schema_simple(const json_t *j, uint32_t *lit);
+uint32_t schema_node_add(struct schema *s, const json_t *j, enum node_kind kind, uint32_t parent, uint32_t base,
+                         struct str words);
+/* schema_uri_join: RFC 3986 5.2 without dot segments, which stay as they are and then match nothing. */
+struct str schema_uri_join(struct schema *s, struct str base, struct str ref);
 /* schema_ref: where a $ref of this node leads. */
 MUST_USE enum rc schema_ref(struct schema *s, uint32_t node, const json_t *ref, uint32_t *lit, struct err *e);
 /* schema_plain: follows a literal that is nothing but a $ref, or nothing but `not`. */
