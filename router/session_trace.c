@@ -110,8 +110,10 @@ static void fill_request(const struct session *s, struct trace_record *t) {
     t->cached_tokens = c.cached_tokens;
     t->completion_tokens = c.completion_tokens;
     t->n_sequences = q->n_prompts * q->n_samples;
-    for (uint32_t i = 0; i < s->n_legs; i++)
+    for (uint32_t i = 0; i < s->n_legs; i++) {
         t->n_replays += s->legs[i].n_replays;
+        t->n_hedges += s->legs[i].n_hedges;
+    }
     for (size_t i = 0; s->n_legs && s->metrics && i < sizeof s->legs[0].id.b; i++)
         snprintf(t->internal_id + 2 * i, 3, "%02x", s->legs[0].id.b[i]);
     if (s->metrics_worker)

@@ -120,6 +120,8 @@ static void add_given(struct attributes *a, const struct trace_record *r) {
         add_int(a, "weir.worker", r->worker);
     if (r->n_replays)
         add_int(a, "weir.replays", r->n_replays);
+    if (r->n_hedges)
+        add_int(a, "weir.hedges", r->n_hedges);
 }
 
 /* ---- spans ------------------------------------------------------------------------------------------- */

@@ -40,7 +40,7 @@ struct trace_record {
     bool generates;              /* what follows was asked for */
     double temperature, top_p;
     uint32_t n, max_tokens, top_k;
-    uint32_t prompt_tokens, cached_tokens, completion_tokens, n_sequences, n_replays;
+    uint32_t prompt_tokens, cached_tokens, completion_tokens, n_sequences, n_replays, n_hedges;
     int64_t worker; /* its number; below 0: none had it */
 };
 

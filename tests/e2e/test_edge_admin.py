@@ -1,6 +1,8 @@
 """The admin routes (api.md 15.4): there with their flag only, and what they do to requests of every kind."""
 import json
 import re
+import resource
+import socket
 import threading
 import time
 
@@ -74,6 +76,7 @@ def test_requests_are_listed(admin):
     assert live(admin) == []
     threads = [Request(admin, request_id="list-1"), Request(admin, "/v1/chat/completions", n=2, temperature=1, stream=True), Request(admin, n=3, temperature=1)]
     wait_for(lambda: len(live(admin)) == 3 and any(r["output_tokens"] > 5 for r in live(admin)), 10, "three requests")
+    assert call(admin, "/debug/requests", method="GET")[1]["total"] == 3
     rows = live(admin)
     assert all(set(r) == {"id", "internal_id", "route", "model", "state", "client_gone", "worker", "age_s", "prompt_tokens", "output_tokens"} for r in rows)
     first = next(r for r in rows if r["id"] == "cmpl-list-1")
@@ -83,6 +86,47 @@ def test_requests_are_listed(admin):
     assert "secret" not in json.dumps(rows)
     assert call(admin, "/abort_requests") == (200, {"status": "aborted", "aborted": 3})
     assert [t.reasons() for t in threads] == [["abort"], ["abort"] * 2, ["abort"] * 3]
+    at_rest(admin)
+
+
+def test_a_client_that_left_is_listed_until_its_work_is_back(admin):
+    """A template that takes the pool a while; its client does not wait. The row goes with the job, and nothing is left."""
+    loops = "{% for a in range(1500) %}{% for b in range(1500) %}{% endfor %}{% endfor %}x"
+    body = json.dumps({"messages": [{"role": "user", "content": "secret words"}], "chat_template": loops}).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer sk-1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    seen = []
+    for _ in range(20):
+        with socket.create_connection(("127.0.0.1", admin.port)) as c:
+            c.sendall(head.encode() + body)
+            wait_for(lambda: live(admin), 10, "the request")
+        wait_for(lambda: seen.extend(live(admin)) or not live(admin), 20, "its end")
+        if any(r["client_gone"] for r in seen):
+            break
+    gone = [r for r in seen if r["client_gone"]]
+    assert gone and all(r["state"] == "ending" and r["worker"] is None and r["id"].startswith("chatcmpl-") for r in gone)
+    assert {r["state"] for r in seen} <= {"preparing", "ending", "queue", "prefill", "decode"}
+    at_rest(admin)
+
+
+def test_the_list_has_an_end(admin):
+    """A thousand rows, and how many there are."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 2500:
+        pytest.skip(f"{hard} descriptors are too few")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2500), hard))
+    body = b'{"prompt": "x", "max_tokens": 1500, "ignore_eos": true}'
+    text = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer sk-1\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
+    clients = []
+    try:
+        for _ in range(1100):
+            clients.append(socket.create_connection(("127.0.0.1", admin.port)))
+            clients[-1].sendall(text + body)
+        wait_for(lambda: call(admin, "/debug/requests", method="GET")[1]["total"] == 1100, 20, "all of them")
+        assert len(live(admin)) == 1000
+        assert {r["state"] for r in live(admin)} <= {"preparing", "queue", "prefill", "decode"}
+    finally:
+        for c in clients:
+            c.close()
     at_rest(admin)
 
 
