@@ -12,6 +12,7 @@
 #define WEIR_COMMON_LINK_CONN_H
 
 #include <nng/nng.h>
+#include <nng/supplemental/tls/tls.h>
 #include <pthread.h>
 #include <stdatomic.h>
 
@@ -29,6 +30,7 @@ struct link_dialler {
     struct link_dialler *next;
     char *url;
     nng_aio *aio;
+    nng_tls_config *tls; /* NULL: not by TLS */
     /* Under link.mu: */
     nng_stream_dialer *d;   /* of one attempt; a connection takes it along */
     bool used;              /* d has dialled */

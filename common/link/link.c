@@ -72,22 +72,23 @@ static void dialler_free(struct link_dialler *d) {
     nng_aio_free(d->aio);
     if (d->d)
         nng_stream_dialer_free(d->d);
+    if (d->tls)
+        nng_tls_config_free(d->tls);
     free(d->url);
     free(d);
 }
 
-/* dialler_alloc: nng's part for one attempt, with certificates if the address takes some. */
-static enum rc dialler_alloc(const struct link *l, const char *url, nng_stream_dialer **out, struct err *e) {
-    nng_tls_config *tls = NULL;
-    enum rc rc = link_is_tls(url) ? link_tls_client(l->o.tls, url, &tls, e) : RC_OK;
-    if (rc != RC_OK)
-        return rc;
-    int rv = nng_stream_dialer_alloc(out, url);
-    if (!rv && tls && (rv = nng_stream_dialer_set_ptr(*out, NNG_OPT_TLS_CONFIG, tls)) != 0)
-        nng_stream_dialer_free(*out);
-    if (tls)
-        nng_tls_config_free(tls); /* the dialler holds it */
-    return rv ? err_set(e, RC_INVALID, NULL, "%.200s: %s", url, nng_strerror(rv)) : RC_OK;
+/* dialler_alloc: nng's part for one attempt. An error of nng's. */
+static int dialler_alloc(struct link_dialler *d) {
+    int rv = nng_stream_dialer_alloc(&d->d, d->url);
+    if (rv || !d->tls)
+        return rv;
+    rv = nng_stream_dialer_set_ptr(d->d, NNG_OPT_TLS_CONFIG, d->tls); /* which it holds */
+    if (rv) {
+        nng_stream_dialer_free(d->d);
+        d->d = NULL;
+    }
+    return rv;
 }
 
 /* The schemes that are offered; nng knows more. */
@@ -124,12 +125,16 @@ enum rc link_dial(struct link *l, const char *url, struct err *e) {
     struct link_dialler *d = xcalloc(1, sizeof *d);
     d->l = l;
     d->url = xstrdup(url);
-    rc = dialler_alloc(l, url, &d->d, e); /* tried here, so that a bad address is told at once */
-    int rv = rc ? 0 : nng_aio_alloc(&d->aio, on_dialled, d);
-    if (rv)
-        rc = err_set(e, RC_INVALID, NULL, "%.200s: %s", url, nng_strerror(rv));
+    rc = link_is_tls(url) ? link_tls_client(l->o.tls, url, &d->tls, e) : RC_OK;
     if (rc)
         goto out;
+    int rv = dialler_alloc(d); /* tried here, so that a bad address is told at once */
+    if (!rv)
+        rv = nng_aio_alloc(&d->aio, on_dialled, d);
+    if (rv) {
+        rc = err_set(e, RC_INVALID, NULL, "%.200s: %s", url, nng_strerror(rv));
+        goto out;
+    }
     nng_aio_set_timeout(d->aio, DIAL_TIMEOUT_MS);
     pthread_mutex_lock(&l->mu);
     if (find_dialler(l, url)) {
@@ -324,9 +329,8 @@ static void reap(struct link *l) {
 static void dial(struct link_dialler *d) {
     if (d->d && d->used)
         nng_stream_dialer_free(d->d);
-    struct err e;
     if (!d->d || d->used)
-        CHECK(dialler_alloc(d->l, d->url, &d->d, &e) == RC_OK); /* it was good before: only memory can lack */
+        CHECK(dialler_alloc(d) == 0); /* the address was good before: only memory can lack */
     d->used = d->busy = true;
     nng_stream_dialer_dial(d->d, d->aio);
 }

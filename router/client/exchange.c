@@ -136,7 +136,7 @@ static enum rc receive(struct exchange *x, char *piece, size_t *n, struct err *e
 }
 
 static enum rc on_body(struct exchange *x, struct str body, struct err *e) {
-    if (x->resp.status != 200 || !x->resp.event_stream) {
+    if (x->resp.status != 200 || !x->resp.event_stream || !x->on_event) {
         if (x->body.len + body.n > EXCHANGE_BODY_BYTES_MAX)
             return err_set(e, RC_TOO_LARGE, NULL, "the server's answer is longer than %d bytes",
                            EXCHANGE_BODY_BYTES_MAX);

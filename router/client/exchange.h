@@ -34,7 +34,7 @@ struct exchange {
 
 /* exchange_start: connects, to send `request` (taken over, also on failure). on_event gets the data of each
  * event, which holds during the call; false: enough, the rest is not wanted. It must not touch the exchange.
- */
+ * NULL: events are a body like any other. */
 MUST_USE enum rc exchange_start(struct exchange *x, const struct target *t, struct buf *request,
                                 bool (*on_event)(void *arg, struct str data), void *arg, struct err *e);
 /* exchange_step: does what can be done without blocking, and no more than about 256 KiB of it. RC_OK: look at
