@@ -1,10 +1,12 @@
 """Workers that stop without dying: requests go on elsewhere before the worker counts as gone, and what it says later is dropped."""
 import signal
 import threading
+import time
 
 import pytest
-from conftest import wait_for
+from conftest import SCALE, wait_for
 from fleet import Fleet
+from test_fleet_replay import Clients, variants
 
 ASK = {"model": "", "prompt": "tell me", "max_tokens": 400, "temperature": 1, "seed": 7, "extra_body": {"ignore_eos": True}}
 MOCK = ["--mock", "--mock-step-ms", "5"]
@@ -64,3 +66,29 @@ def test_a_process_that_stops_and_comes_back(fleet):
     assert fleet.router.metric("weir_failovers_total") == 0
     fleet.wait_all()
     wait_for(fleet.idle, 10, "nothing left at any worker")
+
+
+def test_requests_of_every_kind_on_real_engines():
+    """Workers that stop for a while, one after the other, under requests with everything that a move must carry over. Long enough to
+    be hedged off, mostly too short to be cut off; whichever comes, clients get what they would have got."""
+    f = Fleet(3, "--hedge-after", "0.5", "--max-replays", 20, worker_flags=["--max-num-seqs", 16])
+    try:
+        clients = Clients(f, variants(f.router.client()), 4)
+        for _ in range(int(6 * SCALE) + 1):
+            busy = []
+            wait_for(lambda: clients.wrong or busy.extend(f.serving()) or busy, 20, "a worker with a request")
+            if clients.wrong:
+                break
+            before = f.router.metric("weir_hedges_total")
+            f.kill(busy[0], signal.SIGSTOP)
+            end = time.monotonic() + 1.2
+            while time.monotonic() < end and f.router.metric("weir_hedges_total") == before:
+                time.sleep(.02)
+            f.kill(busy[0], signal.SIGCONT)
+            wait_for(lambda: clients.wrong or f.states() == ["ready"] * 3, 20, "three workers again")
+        clients.end()
+        assert f.router.metric("weir_hedges_total") >= 3 * SCALE
+        assert f.router.metric_of("weir_failovers_total", outcome="failed") == 0
+        wait_for(f.idle, 10, "nothing left behind")
+    finally:
+        f.stop()
