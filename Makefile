@@ -37,7 +37,7 @@ endif
 SAN := $(SAN_$(MODE))
 VERSION := $(shell sed -n 's/.*WEIR_VERSION "\(.*\)".*/\1/p' common/version.h)
 CFLAGS_ALL = $(CSTD) $(WARN) $(OPT) $(SAN) -pthread -MMD -MP -I. -I$(B)/gen $(CFLAGS)
-CXX_EMU = -std=c++20 -DWEIR_CUDA_EMU='"tests/cuda/emu.h"' -Wall -Wextra -Wno-unknown-pragmas $(if $(WARN),-Werror) $(OPT) $(SAN) -MMD -MP -I.
+CXX_EMU = -std=c++20 -fPIC -DWEIR_CUDA_EMU='"tests/cuda/emu.h"' -Wall -Wextra -Wno-unknown-pragmas $(if $(WARN),-Werror) $(OPT) $(SAN) -MMD -MP -I.
 LDFLAGS_ALL := $(SAN) -pthread -rdynamic $(LDFLAGS)
 LIBS_COMMON := -ljansson -lprotobuf-c -lnng -lcrypto -lm -ldl
 LIBS_ROUTER := -lh2o-evloop -lssl
@@ -72,12 +72,14 @@ CUDA_ARCHS ?= 80 89 90a
 comma := ,
 CUDA_SRC := $(wildcard worker/cuda/*.cu)
 CUDA_SO := $(B)/backend-cuda.so
+CUDA_OBJ := $(B)/cuda-$(subst $() ,-,$(strip $(CUDA_ARCHS)))# objects of other architectures stay where they are
 EMU_SRC := $(filter-out worker/cuda/rt_cuda.cu worker/cuda/group.cu,$(CUDA_SRC))
 EMU_OBJ := $(patsubst %.cu,$(B)/emu/%.o,$(EMU_SRC)) $(patsubst %.cc,$(B)/emu/%.o,$(wildcard tests/cuda/*.cc))
-EMU_TEST := $(addprefix $(B)/tests/cuda/test_cuda_,ops attn moe sample tiles selftest)
+EMU_TEST := $(addprefix $(B)/tests/cuda/test_cuda_,ops attn moe sample tiles selftest memory)
 LIBEMU := $(B)/libemu.a
+EMU_SO := $(B)/emu/backend-cuda.so
 
-.PHONY: all cuda programs tests-bin bench-bin fuzz-bin
+.PHONY: all cuda cuda-report emu-backend programs tests-bin bench-bin fuzz-bin
 all: programs
 ifeq ($(MODE),plain)
 	@ln -sf plain/weir build/weir && ln -sf plain/weir-worker build/weir-worker
@@ -129,13 +131,18 @@ $(TEST_BIN) $(TOOL_BIN) $(BENCH_BIN): $(B)/%: $(B)/%.o $(LIBSUPPORT) $(LIBROUTER
 $(FUZZ_BIN): $(B)/%: $(B)/%.o $(LIBSUPPORT) $(LIBROUTER) $(LIBWORKER) $(LIBCOMMON)
 	$(CC) $(LDFLAGS_ALL) -fsanitize=fuzzer -o $@ $^ $(LIBS_ROUTER) $(LIBS_COMMON)
 
-$(B)/cuda/%.o: worker/cuda/%.cu
+# What ptxas says of each kernel is kept beside its object: scripts/ptxas_report.py
+$(CUDA_OBJ)/%.o: worker/cuda/%.cu
 	@mkdir -p $(@D)
 	$(NVCC) -std=c++20 -O3 -lineinfo -I. -MMD -MP $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a)$(comma)code=sm_$(a)) \
-		$(if $(word 2,$(CUDA_ARCHS)),-gencode arch=compute_90$(comma)code=compute_90) -Xcompiler -fPIC,-Wall,-Wextra,-fvisibility=hidden -c $< -o $@
-$(CUDA_SO): $(patsubst worker/cuda/%.cu,$(B)/cuda/%.o,$(CUDA_SRC))
+		$(if $(word 2,$(CUDA_ARCHS)),-gencode arch=compute_90$(comma)code=compute_90) -Xcompiler -fPIC,-Wall,-Wextra,-fvisibility=hidden -Xptxas -v -c $< -o $@ \
+		2>$(@:.o=.ptxas) || { cat $(@:.o=.ptxas) >&2; rm -f $@; false; }
+	@! grep -i 'warning' $(@:.o=.ptxas) >&2
+$(CUDA_SO): $(patsubst worker/cuda/%.cu,$(CUDA_OBJ)/%.o,$(CUDA_SRC))
 	$(NVCC) -shared -cudart static -o $@ $^ -lcublasLt -ldl -Xlinker '-rpath=$$ORIGIN/lib'
 cuda: $(CUDA_SO)
+cuda-report: $(CUDA_SO)
+	@scripts/ptxas_report.py $(CUDA_OBJ)
 
 $(B)/emu/%.o: %.cu
 	@mkdir -p $(@D)
@@ -143,10 +150,14 @@ $(B)/emu/%.o: %.cu
 $(B)/emu/%.o: %.cc
 	@mkdir -p $(@D)
 	$(CXX) $(CXX_EMU) -c $< -o $@
+# The emulated device as a backend that weir-worker loads, for the GPU's scripts and benchmarks where there is no GPU.
+$(EMU_SO): $(EMU_OBJ)
+	$(CXX) $(SAN) -shared -o $@ $^
+emu-backend: $(EMU_SO)
 $(LIBEMU): $(EMU_OBJ)
 	@rm -f $@
 	ar rcs $@ $^
-$(B)/tests/cuda/test_cuda_tiles.o $(B)/tests/cuda/test_cuda_selftest.o: $(B)/%.o: %.c | $(GEN)
+$(addprefix $(B)/tests/cuda/test_cuda_,$(addsuffix .o,tiles selftest memory)): $(B)/%.o: %.c | $(GEN)
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS_ALL) -DPARITY_CUDA -c $< -o $@
 $(B)/tests/cuda/test_cuda_%.o: tests/parity/test_parity_%.c | $(GEN)

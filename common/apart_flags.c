@@ -30,8 +30,6 @@ const struct conf_flag apart_flag_rows[] = {
     IGNORED("max-log-len", CONF_INT, "a worker knows tokens and no text; give it to the router"),
     REFUSED("tokenizer", CONF_STR, "the tokenizer is the model folder's"),
     REFUSED("revision", CONF_STR, "name the folder of the revision as MODEL"),
-    IGNORED("gpu-memory-utilization", CONF_FLOAT,
-            "there is no GPU; --kv-cache-memory-bytes sets the memory of the KV cache"),
     ONLY("data-parallel-size", "-dp", CONF_INT, "1", "weir serve --workers N starts several workers"),
     IGNORED("disable-custom-all-reduce", CONF_BOOL, "ranks on CPUs reduce in shared memory"),
     REFUSED("quantization", CONF_STR, "no scheme is in this version"),

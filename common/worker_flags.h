@@ -18,6 +18,7 @@ struct worker_flags {
     uint64_t max_model_len;         /* 0: the config's */
     char *device;                   /* auto, cpu, cuda */
     uint64_t kv_cache_memory_bytes; /* 0: from the machine */
+    double gpu_memory_utilization;  /* share of a GPU's memory */
     int64_t n_blocks_override;      /* 0: none */
     int64_t block_size;             /* 16 */
     int64_t max_num_seqs, max_num_batched_tokens, long_prefill_threshold; /* 0: default */

@@ -90,6 +90,8 @@ struct be_info {
     enum dtype act;
     uint64_t memory_total_bytes, memory_free_bytes;
     uint32_t n_vocab_padded; /* row stride of logits, in floats */
+    /* of a device with memory of its own: free before the handle was opened. 0: the memory is the machine's */
+    uint64_t memory_start_bytes;
 };
 
 /* be_weight_src: a matrix or vector as the checkpoint has it, [rows][cols] row-major, in the host's mapped

@@ -17,7 +17,7 @@
 #include "worker/procs.h"
 
 enum { MASK_THREADS_MAX = 8 };
-enum { ROWS_MAX = 4096, TOKENS_MAX_CPU = 2048, SEQS_DEFAULT = 256 };
+enum { ROWS_MAX = 4096, ROWS_MAX_GPU = 512, TOKENS_MAX_CPU = 2048, SEQS_DEFAULT = 256 };
 
 /* ---- files -------------------------------------------------------------------------------------- */
 
@@ -292,17 +292,19 @@ static uint64_t kv_budget(const struct load *l, const struct worker_flags *f, ui
 }
 
 /* check_kv_memory: pages come when they are first written, so the system would grant any size and kill the
- * worker later. */
+ * worker later. Of a GPU each rank has its own, and what is free is all there is. */
 static enum rc check_kv_memory(const struct load *l, const struct worker_flags *f, struct err *e) {
     struct be_info now;
     l->ops->info(l->be, &now);
-    uint64_t most = f->n_blocks_override ? now.memory_total_bytes : now.memory_free_bytes;
-    uint64_t all = l->kv_bytes * (uint64_t)f->tensor_parallel;
+    bool gpu = now.memory_start_bytes > 0, of_all = f->n_blocks_override && !gpu;
+    uint64_t most = of_all ? now.memory_total_bytes : now.memory_free_bytes;
+    uint64_t all = l->kv_bytes * (gpu ? 1 : (uint64_t)f->tensor_parallel);
     if (all <= most)
         return RC_OK;
     return err_set(e, RC_INVALID, "kv_cache_memory_bytes",
-                   "the KV cache would take %.1f GiB and the machine has %.1f GiB%s: lower %s",
-                   (double)all / (double)GIB, (double)most / (double)GIB, f->n_blocks_override ? "" : " free",
+                   "the KV cache would take %.1f GiB and the %s has %.1f GiB%s: lower %s",
+                   (double)all / (double)GIB, gpu ? "GPU" : "machine", (double)most / (double)GIB,
+                   of_all ? "" : " free",
                    f->n_blocks_override ? "--num-gpu-blocks-override" : "--kv-cache-memory-bytes");
 }
 
@@ -311,18 +313,28 @@ static enum rc size_pools(struct load *l, const struct worker_flags *f, struct e
     uint64_t block_bytes = 0;
     for (uint32_t g = 0; g < o->n_groups; g++)
         block_bytes += l->ops->kv_block_bytes(l->be, &o->groups[g]);
+    enum rc rc = RC_OK;
+    struct load_room room = {0};
+    if (l->device.memory_start_bytes)
+        rc = load_gpu_room(l, f, o, &room, e);
+    if (rc != RC_OK)
+        return rc;
     if (f->n_blocks_override) {
         for (uint32_t g = 0; g < o->n_groups; g++)
             o->n_blocks[g] = (uint32_t)f->n_blocks_override;
         l->kv_bytes = block_bytes * (uint64_t)f->n_blocks_override;
     } else {
-        l->kv_bytes = kv_budget(l, f, block_bytes, o->n_seqs_max);
-        enum rc rc = engine_size_pools(o, l->kv_bytes, o->n_blocks, e);
+        bool rest = l->device.memory_start_bytes && !f->kv_cache_memory_bytes;
+        l->kv_bytes = rest ? room.kv_bytes : kv_budget(l, f, block_bytes, o->n_seqs_max);
+        rc = engine_size_pools(o, l->kv_bytes, o->n_blocks, e);
         if (rc != RC_OK)
-            return rc;
+            return rest && !strcmp(e->param, "kv_cache_memory_bytes") ? load_gpu_full(f, o, &room, e) : rc;
     }
     l->facts.n_blocks = o->n_groups ? o->n_blocks[0] : 0;
-    return check_kv_memory(l, f, e);
+    rc = check_kv_memory(l, f, e);
+    if (rc == RC_OK && l->device.memory_start_bytes)
+        load_gpu_tell(l, &room);
+    return rc;
 }
 
 static uint32_t logprobs_mode(const char *word) {
@@ -344,6 +356,8 @@ struct load_sizes load_sizes_of(const struct load *l, const struct worker_flags 
     if (hf_is_encoder(&l->config) && !f->max_num_batched_tokens)
         z.n_tokens = MAX(z.n_tokens, l->facts.max_model_len); /* a text is computed in one step */
     z.n_rows = MIN(MAX(z.n_seqs, z.n_tokens), ROWS_MAX);
+    if (l->ops && l->ops != &cpu_ops) /* rows of logits take three times the vocabulary in f32 of a GPU's memory */
+        z.n_rows = MAX(z.n_seqs, MIN(z.n_rows, ROWS_MAX_GPU));
     int cores = team_cores(), threads = f->threads ? (int)f->threads : cores;
     z.n_threads = MAX(1, threads / (int)z.n_ranks);
     z.may_spin = z.n_threads * (int)z.n_ranks <= cores;
@@ -466,11 +480,11 @@ static void open_constraints(struct load *l, const struct grammar_flags *f, stru
 enum rc load_model(struct load *l, const struct worker_flags *f, struct engine_opts *o,
                    void (*progress)(void *arg, uint64_t done, uint64_t total), void *progress_arg,
                    struct err *e) {
-    struct load_sizes z = load_sizes_of(l, f);
     struct cache_group_spec groups[BE_GROUPS_MAX];
     enum rc rc = device_ops(f->device, &l->ops, e);
     if (rc != RC_OK)
         return rc;
+    struct load_sizes z = load_sizes_of(l, f);
     struct model_opts mo = load_model_opts(l, &z, 0);
     struct be_config cfg = load_device_config(l, f, &z, 0);
     mo.progress = progress;

@@ -67,8 +67,8 @@ static void plan_largest(struct follower *w) {
 static enum rc make_pools(struct follower *w, const struct tp_msg *m, struct err *e) {
     char why[BE_ERR_BYTES] = "";
     for (uint32_t g = 0; g < w->limits.n_groups; g++) {
-        if (w->kv[g])
-            return err_set(e, RC_INVALID, NULL, "pools are made once");
+        if (w->kv[g]) /* those of the worst step, before the sizes are known */
+            w->l->ops->kv_free(w->l->be, w->kv[g]);
         w->kv[g] = w->l->ops->kv_new(w->l->be, g, &w->groups[g], m->n_blocks[g], why);
         if (!w->kv[g])
             return err_set(e, RC_IO, "kv_cache_memory_bytes", "KV cache: %s: lower --kv-cache-memory-bytes",

@@ -38,6 +38,7 @@ struct warp {
 
 emu_thread *emu_self;
 dim3 emu_block, emu_block_dim, emu_grid_dim;
+uint64_t emu_block_count;
 
 static struct {
     std::vector<fiber> fibers;
@@ -148,6 +149,7 @@ static bool release(size_t at, size_t n, enum state s) {
 
 static void block_run(size_t n) {
     std::vector<size_t> order(n);
+    emu_block_count++;
     for (size_t i = 0; i < n; i++) {
         fiber_start(&emu.fibers[i], i);
         order[i] = i;
@@ -175,7 +177,7 @@ static void block_run(size_t n) {
 void emu_run(dim3 grid, dim3 block, size_t shared_bytes, const std::function<void()> &kernel) {
     size_t n = static_cast<size_t>(block.x) * block.y * block.z;
     CHECK(n > 0 && n <= THREADS_MAX && n % 32 == 0 && grid.x > 0 && grid.y > 0 && grid.z > 0);
-    CHECK(grid.y <= 65535 && grid.z <= 65535);
+    CHECK(grid.x <= INT32_MAX && grid.y <= 65535 && grid.z <= 65535 && shared_bytes <= 227 * KIB);
     if (emu.fibers.size() < n)
         emu.fibers.resize(n);
     emu.flip.resize(n);

@@ -26,7 +26,9 @@ extern "C" {
 #define __forceinline__ inline
 #define __launch_bounds__(...)
 #define DEV static inline
-#define SHARED(type, name, n) alignas(16) static type name[n]
+#define SHARED(type, name, n)                                                                                \
+    static emu_static<type, (n)> name##_static;                                                              \
+    type *name = name##_static.enter()
 #define SHARED_DYN(type, name) type *name = reinterpret_cast<type *>(emu_shared())
 
 struct dim3 {
@@ -55,6 +57,18 @@ void emu_run(dim3 grid, dim3 block, size_t shared_bytes, const std::function<voi
 /* emu_seed: the order of threads from now on. */
 void emu_seed(uint64_t seed);
 void *emu_shared(void);
+/* emu_static: shared memory of a kernel's own; a block finds it poisoned (NaN), as dynamic memory is. */
+extern uint64_t emu_block_count;
+template <class T, size_t N> struct emu_static {
+    uint64_t block = 0;
+    alignas(16) unsigned char data[sizeof(T) * N];
+    T *enter() {
+        if (block != emu_block_count)
+            memset(data, 0xFF, sizeof data);
+        block = emu_block_count;
+        return reinterpret_cast<T *>(data);
+    }
+};
 
 void __syncthreads(void);
 void warp_sync(void);

@@ -1,10 +1,14 @@
 /* rt_emu.cc: rt.h on the heap. Everything runs when it is enqueued; between rt_capture and rt_captured it is recorded
- * instead, and runs with every rt_launch, so that what a captured step may not hold shows: host decisions in between. */
+ * instead, and runs with every rt_launch, so that what a captured step may not hold shows: host decisions in between.
+ *
+ * WEIR_EMU_MEMORY_KIB: the device's memory [1 GiB]; what is allocated beyond it fails, as on a GPU. WEIR_EMU_USED_KIB:
+ * what others use of it [0]. */
 #include "worker/cuda/rt.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
+#include <unordered_map>
 #include <vector>
 
 #include "worker/cuda/dev.h"
@@ -18,13 +22,24 @@ struct rt {
     size_t stage_bytes;
     bool stage_open;
     struct rt_graph *recording;
+    size_t memory_bytes, others_bytes, used_bytes;
+    std::unordered_map<void *, size_t> sizes;
+    const char *lacking; /* what had no memory; NULL: no error */
+    size_t lacking_bytes;
     std::vector<std::function<void()>> fetches; /* done at the wait, as late as they may be */
 };
+
+static size_t kib_of(const char *name, size_t otherwise) {
+    const char *s = getenv(name);
+    return (s ? strtoul(s, NULL, 10) : otherwise) * KIB;
+}
 
 int rt_open(struct rt **out, int device_index, char err[BE_ERR_BYTES]) {
     (void)device_index;
     (void)err;
     *out = new rt();
+    (*out)->memory_bytes = kib_of("WEIR_EMU_MEMORY_KIB", 1024 * 1024);
+    (*out)->others_bytes = kib_of("WEIR_EMU_USED_KIB", 0);
     return 0;
 }
 
@@ -34,28 +49,41 @@ void rt_close(struct rt *r) {
 }
 
 void rt_info(struct rt *r, struct rt_info *out) {
-    (void)r;
     memset(out, 0, sizeof *out);
     snprintf(out->name, sizeof out->name, "emulated");
     out->sm = 90;
     out->n_sms = 8;
-    out->memory_total_bytes = out->memory_free_bytes = static_cast<uint64_t>(1) << 30;
+    out->memory_total_bytes = r->memory_bytes;
+    out->memory_free_bytes = r->memory_bytes - MIN(r->memory_bytes, r->used_bytes + r->others_bytes);
 }
 
 void *rt_alloc(struct rt *r, size_t bytes) {
-    (void)r;
-    if (bytes > static_cast<size_t>(1) << 34)
+    size_t whole = (MIN(bytes, SIZE_MAX - 255) + 255) / 256 * 256, used = r->used_bytes + r->others_bytes;
+    if (used > r->memory_bytes || whole > r->memory_bytes - used)
         return NULL;
-    size_t whole = (bytes + 255) / 256 * 256;
     uint8_t *p = static_cast<uint8_t *>(aligned_alloc(256, whole ? whole : 256));
     CHECK(p);
     memset(p, 0, whole ? whole : 256);
+    r->used_bytes += r->sizes[p] = whole;
     return p;
 }
 
 void rt_free(struct rt *r, void *p) {
-    (void)r;
+    if (p)
+        r->used_bytes -= r->sizes[p];
+    r->sizes.erase(p);
     free(p);
+}
+
+void rt_no_memory(struct rt *r, const char *what, size_t bytes) {
+    if (r->lacking)
+        return;
+    r->lacking = what;
+    r->lacking_bytes = bytes;
+}
+
+void rt_fence(struct rt *r) {
+    (void)r;
 }
 
 void *rt_stage(struct rt *r, size_t n) {
@@ -71,11 +99,14 @@ void *rt_stage(struct rt *r, size_t n) {
 void rt_put(struct rt *r, void *dst, const void *staged, size_t n) {
     CHECK(r->stage_open && staged == r->stage && n <= r->stage_bytes);
     r->stage_open = false;
-    memcpy(dst, staged, n);
+    if (!r->lacking && n > 0)
+        memcpy(dst, staged, n);
 }
 
 void rt_fetch(struct rt *r, void *dst, const void *src, size_t n) {
     CHECK(!r->recording);
+    if (r->lacking)
+        return;
     std::vector<uint8_t> now(static_cast<const uint8_t *>(src), static_cast<const uint8_t *>(src) + n);
     r->fetches.push_back([=] { memcpy(dst, now.data(), now.size()); });
 }
@@ -95,15 +126,19 @@ void rt_unpinned(struct rt *r, void *p) {
 }
 
 int rt_wait(struct rt *r, char err[BE_ERR_BYTES]) {
-    (void)err;
     CHECK(!r->recording);
     for (auto &f : r->fetches)
         f();
     r->fetches.clear();
-    return 0;
+    if (!r->lacking)
+        return 0;
+    return dev_err(err, "GPU 0: no %.1f MiB of memory for %s", static_cast<double>(r->lacking_bytes) / static_cast<double>(MIB),
+                   r->lacking);
 }
 
 void rt_do(struct rt *r, const std::function<void()> &work) {
+    if (r->lacking)
+        return;
     if (r->recording)
         r->recording->work.push_back(work);
     else
@@ -123,7 +158,8 @@ struct rt_graph *rt_captured(struct rt *r) {
 }
 
 void rt_launch(struct rt *r, struct rt_graph *g) {
-    (void)r;
+    if (r->lacking)
+        return;
     for (auto &f : g->work)
         f();
 }

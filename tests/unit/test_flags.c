@@ -112,7 +112,7 @@ static const struct row {
     {"--kv-cache-dtype auto", SW, SERVED},
     {"--max-model-len 4k", SW, SERVED},
     {"--device cpu", SW, SERVED},
-    {"--gpu-memory-utilization 0.9", SW, IGNORED},
+    {"--gpu-memory-utilization 0.5", SW, SERVED},
     {"--kv-cache-memory-bytes 1GiB", SW, SERVED},
     {"--num-gpu-blocks-override 100", SW, SERVED},
     {"--block-size 16", SW, SERVED},

@@ -143,8 +143,8 @@ struct be {
 
 /* memory.cu */
 int dev_err(char err[BE_ERR_BYTES], const char *fmt, ...) PRINTF_LIKE(2, 3);
-/* dev_scratch: at least `bytes`. Growing waits, and drops captured graphs. Ends the process where there is no memory:
- * the worst step was planned at start. */
+/* dev_scratch: at least `bytes`. Growing waits, and drops captured graphs but for SAMPLE and ROWS, which no graph holds.
+ * Without memory it is an error that sticks, and the result is not to be touched: nothing runs any more. */
 void *dev_scratch(struct be *b, enum scratch_id id, size_t bytes);
 /* dev_act: the data of a buffer of activations that must hold rows x cols. */
 void *dev_act(const struct be *b, const struct be_mem *m, uint64_t rows, uint32_t cols);

@@ -90,6 +90,7 @@ static void dev_info(struct be *b, struct be_info *out) {
     out->act = b->act;
     out->memory_total_bytes = now.memory_total_bytes;
     out->memory_free_bytes = now.memory_free_bytes;
+    out->memory_start_bytes = b->device.memory_free_bytes;
     out->n_vocab_padded = b->n_vocab_padded;
 }
 

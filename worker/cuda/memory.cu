@@ -14,18 +14,21 @@ int dev_err(char err[BE_ERR_BYTES], const char *fmt, ...) {
 }
 
 void *dev_scratch(struct be *b, enum scratch_id id, size_t bytes) {
+    static uint64_t nowhere[32]; /* what an operation is given that will not run */
     if (b->scratch[id].bytes >= bytes)
         return b->scratch[id].data;
     CHECK(!b->capturing);
-    graphs_drop(b);
+    if (id == SCRATCH_SAMPLE || id == SCRATCH_ROWS)
+        bytes += bytes / 2; /* what rows bring along grows by a few bytes a step */
+    else
+        graphs_drop(b); /* they hold its address */
     rt_free(b->rt, b->scratch[id].data);
     b->scratch[id].data = rt_alloc(b->rt, bytes);
-    b->scratch[id].bytes = bytes;
-    if (!b->scratch[id].data) {
-        fprintf(stderr, "weir-worker: the GPU has no %zu bytes for a step's working memory\n", bytes);
-        abort();
-    }
-    return b->scratch[id].data;
+    b->scratch[id].bytes = b->scratch[id].data ? bytes : 0;
+    if (b->scratch[id].data)
+        return b->scratch[id].data;
+    rt_no_memory(b->rt, "a step's working memory", bytes);
+    return nowhere;
 }
 
 void *dev_act(const struct be *b, const struct be_mem *m, uint64_t rows, uint32_t cols) {

@@ -3,7 +3,7 @@
 #include "worker/cuda/norm.cuh"
 #include "worker/cuda/tile.h"
 
-enum { CHOOSE_THREADS = 128, EXPERTS_MAX = 512 };
+enum { CHOOSE_THREADS = 128, EXPERTS_MAX = 512, CHUNK = 256 };
 
 /* room: the working memory of an op_moe, one allocation. n rows, k experts a row. */
 struct moe_room {
@@ -11,6 +11,7 @@ struct moe_room {
     uint32_t *experts; /* [n][k] */
     float *weights;    /* [n][k] */
     uint32_t *starts;  /* [n_experts + 1] of the sorted rows */
+    uint32_t *counts;  /* [n k / CHUNK, rounded up][n_experts] */
     uint32_t *from;    /* [n k] sorted: row * k + choice */
     uint32_t *place;   /* [n][k] where a row's choice lies among the sorted */
     void *wide;        /* act [n k][2 inner] */
@@ -86,33 +87,95 @@ template <class T, class W> static __global__ void choose_kernel(struct choose_a
             a.weights[t * a.top_k + j] /= kept;
 }
 
-/* sort_kernel: one block: rows in order within each expert, so that the sums of a row never depend on others. */
-static __global__ void sort_kernel(struct moe_room m, uint32_t n, uint32_t n_experts) {
-    SHARED(uint32_t, starts, EXPERTS_MAX + 1);
+/* Rows are sorted by expert, in order within each, so that the sums of a row never depend on others. CHUNK rows at a time:
+ * each block counts its own, one block adds the counts up, and each row's place is what lies before its block and the
+ * equal ones before it in the block. */
+static __global__ void count_kernel(struct moe_room m, uint32_t n, uint32_t n_experts) {
+    SHARED(uint32_t, counts, EXPERTS_MAX);
     dep_wait();
-    for (uint32_t e = threadIdx.x; e < n_experts; e += blockDim.x) {
-        uint32_t count = 0;
-        for (uint32_t i = 0; i < n; i++)
-            count += m.experts[i] == e;
-        starts[e + 1] = count;
-    }
+    for (uint32_t e = threadIdx.x; e < n_experts; e += CHUNK)
+        counts[e] = 0;
     __syncthreads();
-    if (threadIdx.x == 0) {
-        starts[0] = 0;
-        for (uint32_t e = 0; e < n_experts; e++)
-            starts[e + 1] += starts[e];
-    }
+    uint32_t i = blockIdx.x * CHUNK + threadIdx.x;
+    if (i < n)
+        atomicAdd(&counts[m.experts[i]], 1u);
     __syncthreads();
-    for (uint32_t e = threadIdx.x; e < n_experts; e += blockDim.x) {
-        uint32_t at = starts[e];
-        for (uint32_t i = 0; i < n; i++)
-            if (m.experts[i] == e) {
-                m.from[at] = i;
-                m.place[i] = at++;
-            }
+    for (uint32_t e = threadIdx.x; e < n_experts; e += CHUNK)
+        m.counts[static_cast<size_t>(blockIdx.x) * n_experts + e] = counts[e];
+}
+
+/* starts_kernel: one block, a thread an expert: counts become the rows of the expert in front of each chunk. */
+static __global__ void starts_kernel(struct moe_room m, uint32_t n_chunks, uint32_t n_experts) {
+    SHARED(uint32_t, sums, EXPERTS_MAX / 32);
+    dep_wait();
+    uint32_t e = threadIdx.x, sum = 0, upto;
+    if (e < n_experts)
+        for (uint32_t k = 0; k < n_chunks; k++) {
+            uint32_t *count = m.counts + static_cast<size_t>(k) * n_experts + e, here = *count;
+            *count = sum;
+            sum += here;
+        }
+    upto = sum;
+    for (unsigned lanes = 1; lanes < 32; lanes *= 2) {
+        uint32_t o = warp_up(upto, lanes);
+        upto += e % 32 >= lanes ? o : 0;
     }
-    for (uint32_t e = threadIdx.x; e <= n_experts; e += blockDim.x)
-        m.starts[e] = starts[e];
+    if (e % 32 == 31)
+        sums[e / 32] = upto;
+    __syncthreads();
+    for (uint32_t w = 0; w < e / 32; w++)
+        upto += sums[w];
+    if (e < n_experts)
+        m.starts[e + 1] = upto;
+    if (e == 0)
+        m.starts[0] = 0;
+}
+
+static __global__ void place_kernel(struct moe_room m, uint32_t n, uint32_t n_experts) {
+    SHARED(uint32_t, experts, CHUNK);
+    dep_wait();
+    uint32_t i = blockIdx.x * CHUNK + threadIdx.x, e = i < n ? m.experts[i] : 0, at;
+    experts[threadIdx.x] = e;
+    __syncthreads();
+    if (i >= n)
+        return;
+    at = m.starts[e] + m.counts[static_cast<size_t>(blockIdx.x) * n_experts + e];
+    for (uint32_t k = 0; k < threadIdx.x; k++)
+        at += experts[k] == e;
+    m.from[at] = i;
+    m.place[i] = at;
+}
+
+/* sort_few: the same for one chunk, in one kernel. */
+static __global__ void sort_few(struct moe_room m, uint32_t n, uint32_t n_experts) {
+    SHARED(uint32_t, experts, CHUNK);
+    dep_wait();
+    uint32_t i = threadIdx.x, at = 0;
+    experts[i] = i < n ? m.experts[i] : UINT32_MAX;
+    __syncthreads();
+    for (uint32_t e = i; e <= n_experts; e += CHUNK) {
+        uint32_t before = 0;
+        for (uint32_t k = 0; k < n; k++)
+            before += experts[k] < e;
+        m.starts[e] = before;
+    }
+    if (i >= n)
+        return;
+    for (uint32_t k = 0; k < n; k++)
+        at += experts[k] < experts[i] || (experts[k] == experts[i] && k < i);
+    m.from[at] = i;
+    m.place[i] = at;
+}
+
+static void sort_rows(struct be *b, const struct moe_room *m, uint32_t n, uint32_t n_experts) {
+    uint32_t n_chunks = blocks_for(n, CHUNK);
+    if (n_chunks == 1) {
+        rt_run(b->rt, sort_few, dim3(1), dim3(CHUNK), 0, *m, n, n_experts);
+        return;
+    }
+    rt_run(b->rt, count_kernel, dim3(n_chunks), dim3(CHUNK), 0, *m, n, n_experts);
+    rt_run(b->rt, starts_kernel, dim3(1), dim3(EXPERTS_MAX), 0, *m, n_chunks, n_experts);
+    rt_run(b->rt, place_kernel, dim3(n_chunks), dim3(CHUNK), 0, *m, n, n_experts);
 }
 
 template <class T> static __global__ void glu_kernel(T *h, const T *wide, enum act_kind act, uint32_t inner, size_t n) {
@@ -240,7 +303,8 @@ static void *take(uint8_t **at, size_t n) {
 
 static struct moe_room room_of(struct be *b, const struct op_moe *op, uint32_t n, uint32_t cols, uint32_t inner) {
     size_t e = dtype_bytes(b->act), nk = static_cast<size_t>(n) * op->top_k;
-    size_t bytes = n * cols * e + nk * (4 + 4 + 4 + 4) + (2 * op->n_experts + 1) * sizeof(uint32_t) +
+    size_t n_counts = (nk + CHUNK - 1) / CHUNK * op->n_experts;
+    size_t bytes = static_cast<size_t>(n) * cols * e + nk * (4 + 4 + 4 + 4) + (n_counts + op->n_experts + 1) * sizeof(uint32_t) +
                    nk * (3 * static_cast<size_t>(inner) + cols) * e + 12 * 256;
     uint8_t *at = static_cast<uint8_t *>(dev_scratch(b, SCRATCH_MOE, bytes));
     struct moe_room m = {};
@@ -248,6 +312,7 @@ static struct moe_room room_of(struct be *b, const struct op_moe *op, uint32_t n
     m.experts = static_cast<uint32_t *>(take(&at, nk * 4));
     m.weights = static_cast<float *>(take(&at, nk * 4));
     m.starts = static_cast<uint32_t *>(take(&at, (op->n_experts + 1) * sizeof(uint32_t)));
+    m.counts = static_cast<uint32_t *>(take(&at, n_counts * sizeof(uint32_t)));
     m.from = static_cast<uint32_t *>(take(&at, nk * 4));
     m.place = static_cast<uint32_t *>(take(&at, nk * 4));
     m.wide = take(&at, nk * 2 * inner * e);
@@ -283,7 +348,7 @@ void dev_moe(struct be *b, const struct op_moe *op) {
     c.experts = m.experts;
     c.weights = m.weights;
     ACT_CALL(b, choose_typed, b, &c);
-    rt_run(b->rt, sort_kernel, dim3(1), dim3(EXPERTS_MAX), 0, m, nk, op->n_experts);
+    sort_rows(b, &m, nk, op->n_experts);
     grouped(b, m.wide, up, m.x, &m, true, op->top_k, nk);
     ACT_CALL(b, glu_typed, b, &m, op->act, inner, static_cast<size_t>(nk) * inner);
     grouped(b, m.y, down, m.h, &m, false, 1, nk);

@@ -113,6 +113,7 @@ template <class T> static void embed_launch(struct be *b, const struct embed_arg
 void dev_embed(struct be *b, const struct op_embed *op) {
     struct embed_args a = {};
     CHECK(op->tokens && op->tokens->n_in == op->cols && op->tokens->dtype == b->act);
+    CHECK(!b->embeds || b->embeds->cols == op->cols);
     CHECK((!op->positions || op->positions->n_in == op->cols) && (!op->types || op->types->n_in == op->cols));
     a.y = dev_act(b, op->y, b->n_tokens, op->cols);
     a.plan = b->dplan;

@@ -35,6 +35,9 @@ static void check_batch(const struct be *b, const struct batch *batch) {
         CHECK(batch->rows[r] < batch->n_tokens);
     for (uint32_t t = 0; batch->from_row && t < batch->n_tokens; t++)
         CHECK(batch->from_row[t] <= b->n_last_ids);
+    CHECK(!batch->embeds || (batch->embed_row && batch->embeds->dtype == b->act));
+    for (uint32_t t = 0; batch->embeds && t < batch->n_tokens; t++)
+        CHECK(batch->embed_row[t] <= batch->embeds->rows);
     for (uint32_t g = 0; g < batch->n_groups; g++) {
         const struct be_kv *kv = b->kv[g];
         if (!batch->group[g].slot)
@@ -131,8 +134,8 @@ static uint32_t padded(uint32_t n) {
 static bool only_decodes(const struct be *b, const struct batch *batch) {
     if (b->eager || batch->n_tokens == 0 || batch->n_tokens != batch->n_seqs || batch->embeds)
         return false;
-    for (uint32_t s = 0; batch->kind && s < batch->n_seqs; s++)
-        if (batch->kind[s] != ATTN_CAUSAL)
+    for (uint32_t s = 0; s < batch->n_seqs; s++)
+        if (batch->seq_start[s + 1] - batch->seq_start[s] != 1 || (batch->kind && batch->kind[s] != ATTN_CAUSAL))
             return false;
     return batch->n_rows > 0;
 }
@@ -152,6 +155,12 @@ static struct graph_slot *slot_of(struct be *b, uint32_t n_tokens, uint32_t n_ro
 }
 
 void graphs_drop(struct be *b) {
+    char err[BE_ERR_BYTES];
+    bool some = false;
+    for (uint32_t i = 0; i < b->n_graphs; i++)
+        some |= b->graphs[i].graph != NULL;
+    if (some)
+        rt_wait(b->rt, err); /* one may be running; an error sticks */
     for (uint32_t i = 0; i < b->n_graphs; i++)
         rt_graph_free(b->graphs[i].graph);
     b->n_graphs = 0;
@@ -185,7 +194,10 @@ void dev_plan(struct be *b, const struct batch *batch) {
         rt_free(b->rt, b->dplan);
         b->dplan_bytes = bytes + bytes / 4;
         b->dplan = static_cast<struct dplan *>(rt_alloc(b->rt, b->dplan_bytes));
-        CHECK(b->dplan);
+        if (!b->dplan) {
+            rt_no_memory(b->rt, "the plan of a step", b->dplan_bytes);
+            b->dplan_bytes = 0;
+        }
     }
     size(b, batch);
     b->embeds = batch->embeds;

@@ -4,7 +4,7 @@
  * header that stands in for CUDA's), where every thread of a block is a fiber and collectives are exchanges between them: tests/cuda.
  * So indices, bounds and synchronisation are tested, under ASan too, on machines without a GPU; speed is not.
  *
- * The rules that make this work: no <<<>>>, but launch() of dev.h; block sizes are multiples of 32; collectives
+ * The rules that make this work: no <<<>>>, but rt_run of rt.h; block sizes are multiples of 32; collectives
  * of a warp are called by all its 32 lanes; shared memory is declared by SHARED or SHARED_DYN.
  */
 #ifndef WEIR_WORKER_CUDA_PORT_H

@@ -3,8 +3,8 @@
  * rt_cuda.cu does it with CUDA's runtime; tests/cuda/rt_emu.cc with the heap, so that everything above runs on a
  * processor. All work is enqueued on the one stream, in order; only rt_wait blocks, and what says so.
  *
- * Errors stick: after the first one calls do nothing, and rt_wait reports it.
- * Threads: the one that opened it.
+ * Errors stick: after the first one nothing is enqueued any more, and rt_wait reports it.
+ * Threads: one at a time.
  */
 #ifndef WEIR_WORKER_CUDA_RT_H
 #define WEIR_WORKER_CUDA_RT_H
@@ -30,6 +30,8 @@ void rt_info(struct rt *r, struct rt_info *out);
 
 /* rt_alloc: aligned to 256 bytes, cleared (enqueued). NULL: no memory; that is no sticking error. */
 void *rt_alloc(struct rt *r, size_t bytes);
+/* rt_no_memory: an error that sticks: `bytes` for `what`, a constant, were not there. */
+void rt_no_memory(struct rt *r, const char *what, size_t bytes);
 /* rt_free: waits for what runs. NULL is fine. */
 void rt_free(struct rt *r, void *p);
 
@@ -44,6 +46,9 @@ void rt_copy(struct rt *r, void *dst, const void *src, size_t n);
 /* rt_pinned, rt_unpinned: host memory that rt_fetch reaches at full speed. NULL: no memory. */
 void *rt_pinned(struct rt *r, size_t n);
 void rt_unpinned(struct rt *r, void *p);
+/* rt_fence: the next kernel begins when everything before it has ended: for what reads, before its dep_wait, memory that
+ * a kernel just wrote. */
+void rt_fence(struct rt *r);
 /* rt_wait: until everything enqueued so far is done. */
 int rt_wait(struct rt *r, char err[BE_ERR_BYTES]);
 
@@ -68,13 +73,17 @@ static inline void rt_run(struct rt *r, void (*kernel)(P...), dim3 grid, dim3 bl
 }
 #else
 cudaStream_t rt_stream(struct rt *r);
-bool rt_overlaps(struct rt *r); /* programmatic dependent launch: sm_90 and later */
+bool rt_failed(const struct rt *r);
+bool rt_overlaps(struct rt *r); /* programmatic dependent launch: sm_90 and later, and not behind a fence */
 void rt_check(struct rt *r, cudaError_t e, const char *what);
 void rt_shared_limit(struct rt *r, const void *kernel, size_t bytes);
 
-/* rt_run: a kernel on the stream. Above 48 KiB of shared memory its limit is raised first. */
+/* rt_run: a kernel on the stream. Above 48 KiB of shared memory, a kernel's own arrays included, its limit is raised
+ * first. */
 template <class... P, class... A>
 static inline void rt_run(struct rt *r, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, A... args) {
+    if (rt_failed(r))
+        return;
     cudaLaunchAttribute attr = {};
     attr.id = cudaLaunchAttributeProgrammaticStreamSerialization;
     attr.val.programmaticStreamSerializationAllowed = 1;
@@ -85,7 +94,7 @@ static inline void rt_run(struct rt *r, void (*kernel)(P...), dim3 grid, dim3 bl
     c.stream = rt_stream(r);
     c.attrs = &attr;
     c.numAttrs = rt_overlaps(r) ? 1 : 0;
-    if (shared_bytes > 48 * KIB)
+    if (shared_bytes > 32 * KIB)
         rt_shared_limit(r, reinterpret_cast<const void *>(kernel), shared_bytes);
     rt_check(r, cudaLaunchKernelEx(&c, kernel, static_cast<P>(args)...), "a kernel's launch");
 }

@@ -39,9 +39,10 @@ struct rt {
     void *workspace;
     struct stage stage[STAGES];
     unsigned at;
-    bool stage_open;
+    bool stage_open, fenced;
     cudaError_t error; /* the first one */
     const char *what;
+    size_t lacking_bytes; /* of memory, if that is the error */
     struct product_plan *plans[PRODUCT_BUCKETS];
     uint32_t n_plans;
 };
@@ -51,7 +52,25 @@ cudaStream_t rt_stream(struct rt *r) {
 }
 
 bool rt_overlaps(struct rt *r) {
-    return r->sm >= 90;
+    bool fenced = r->fenced;
+    r->fenced = false;
+    return r->sm >= 90 && !fenced;
+}
+
+bool rt_failed(const struct rt *r) {
+    return r->error != cudaSuccess;
+}
+
+void rt_fence(struct rt *r) {
+    r->fenced = true;
+}
+
+/* bind: the device that calls of this thread mean. A handle is opened on one thread and used on another. */
+static void bind(struct rt *r) {
+    static thread_local int bound = -1;
+    if (bound != r->device)
+        rt_check(r, cudaSetDevice(r->device), "choosing the GPU");
+    bound = r->device;
 }
 
 void rt_check(struct rt *r, cudaError_t e, const char *what) {
@@ -148,6 +167,7 @@ void rt_info(struct rt *r, struct rt_info *out) {
 /* No memory is an answer, not an error that sticks. */
 void *rt_alloc(struct rt *r, size_t bytes) {
     void *p = NULL;
+    bind(r);
     if (cudaMalloc(&p, bytes ? bytes : 1) != cudaSuccess) {
         cudaGetLastError();
         return NULL;
@@ -156,9 +176,16 @@ void *rt_alloc(struct rt *r, size_t bytes) {
     return p;
 }
 
+void rt_no_memory(struct rt *r, const char *what, size_t bytes) {
+    if (r->error == cudaSuccess)
+        r->lacking_bytes = bytes;
+    rt_check(r, cudaErrorMemoryAllocation, what);
+}
+
 void rt_free(struct rt *r, void *p) {
     if (!p)
         return;
+    bind(r);
     rt_check(r, cudaStreamSynchronize(r->stream), "waiting");
     rt_check(r, cudaFree(p), "freeing memory");
 }
@@ -178,6 +205,7 @@ static void stage_grow(struct rt *r, struct stage *s, size_t n) {
 void *rt_stage(struct rt *r, size_t n) {
     struct stage *s = &r->stage[r->at];
     CHECK(!r->stage_open);
+    bind(r);
     r->stage_open = true;
     if (s->used)
         rt_check(r, cudaEventSynchronize(s->done), "an upload");
@@ -192,6 +220,8 @@ void rt_put(struct rt *r, void *dst, const void *staged, size_t n) {
     CHECK(r->stage_open && staged == s->data && n <= s->bytes);
     r->stage_open = false;
     r->at = (r->at + 1) % STAGES;
+    if (rt_failed(r))
+        return;
     if (n > 0)
         rt_check(r, cudaMemcpyAsync(dst, staged, n, cudaMemcpyHostToDevice, r->stream), "an upload");
     rt_check(r, cudaEventRecord(s->done, r->stream), "an event");
@@ -199,18 +229,18 @@ void rt_put(struct rt *r, void *dst, const void *staged, size_t n) {
 }
 
 void rt_fetch(struct rt *r, void *dst, const void *src, size_t n) {
-    if (n > 0)
+    if (n > 0 && !rt_failed(r))
         rt_check(r, cudaMemcpyAsync(dst, src, n, cudaMemcpyDeviceToHost, r->stream), "a download");
 }
 
 void rt_copy(struct rt *r, void *dst, const void *src, size_t n) {
-    if (n > 0)
+    if (n > 0 && !rt_failed(r))
         rt_check(r, cudaMemcpyAsync(dst, src, n, cudaMemcpyDeviceToDevice, r->stream), "a copy");
 }
 
 void *rt_pinned(struct rt *r, size_t n) {
     void *p = NULL;
-    (void)r;
+    bind(r);
     if (cudaMallocHost(&p, n ? n : 1) == cudaSuccess)
         return p;
     cudaGetLastError();
@@ -220,21 +250,27 @@ void *rt_pinned(struct rt *r, size_t n) {
 void rt_unpinned(struct rt *r, void *p) {
     if (!p)
         return;
+    bind(r);
     rt_check(r, cudaStreamSynchronize(r->stream), "waiting");
     cudaFreeHost(p);
 }
 
 int rt_wait(struct rt *r, char err[BE_ERR_BYTES]) {
+    bind(r);
     rt_check(r, cudaStreamSynchronize(r->stream), "a step");
     rt_check(r, cudaGetLastError(), "a step");
     if (r->error == cudaSuccess)
         return 0;
+    if (r->lacking_bytes)
+        return dev_err(err, "GPU %d: no %.1f MiB of memory for %s", r->device,
+                       static_cast<double>(r->lacking_bytes) / static_cast<double>(MIB), r->what);
     return dev_err(err, "GPU %d: %s: %s", r->device, r->what, cudaGetErrorString(r->error));
 }
 
 /* ---- graphs ------------------------------------------------------------------------------------ */
 
 void rt_capture(struct rt *r) {
+    bind(r);
     rt_check(r, cudaStreamBeginCapture(r->stream, cudaStreamCaptureModeThreadLocal), "capturing a step");
 }
 
@@ -254,13 +290,14 @@ struct rt_graph *rt_captured(struct rt *r) {
 }
 
 void rt_launch(struct rt *r, struct rt_graph *g) {
-    rt_check(r, cudaGraphLaunch(g->exec, r->stream), "a captured step");
+    if (!rt_failed(r))
+        rt_check(r, cudaGraphLaunch(g->exec, r->stream), "a captured step");
 }
 
 void rt_graph_free(struct rt_graph *g) {
     if (!g)
         return;
-    cudaGraphExecDestroy(g->exec); /* what runs of it goes on */
+    cudaGraphExecDestroy(g->exec);
     free(g);
 }
 
@@ -333,6 +370,8 @@ static struct product_plan *plan_of(struct rt *r, const struct product_plan *lik
 bool rt_product(struct rt *r, void *y, enum dtype y_type, const void *x, const void *w, const void *add, enum dtype t,
                 uint32_t m, uint32_t n, uint32_t k) {
     struct product_plan like;
+    if (rt_failed(r))
+        return true; /* nothing is enqueued any more */
     memset(&like, 0, sizeof like);
     like.m = m;
     like.n = n;

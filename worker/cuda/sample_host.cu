@@ -61,16 +61,18 @@ static void row_fill(const struct be *b, const struct sample_row *r, const struc
 static struct pending *pending_take(struct be *b, uint32_t n, uint32_t n_top_max) {
     if (b->n_pending == PENDING_MAX) {
         char err[BE_ERR_BYTES];
-        rt_wait(b->rt, err); /* an error sticks */
-        pending_deliver(b);
+        if (rt_wait(b->rt, err) == 0)
+            pending_deliver(b);
+        b->n_pending = 0; /* an error sticks */
     }
     struct pending *p = &b->pending[b->n_pending];
     size_t bytes = n * (sizeof(struct dsample_out) + n_top_max * (sizeof(uint32_t) + sizeof(float)));
     if (p->host_bytes < bytes) {
         rt_unpinned(b->rt, p->host);
         p->host = rt_pinned(b->rt, bytes);
-        p->host_bytes = bytes;
-        CHECK(p->host);
+        p->host_bytes = p->host ? bytes : 0;
+        if (!p->host)
+            rt_no_memory(b->rt, "results in pinned memory", bytes);
     }
     p->outs = static_cast<struct sample_out **>(realloc(p->outs, n * sizeof *p->outs));
     CHECK(p->outs);

@@ -43,6 +43,8 @@ static int kind_check(enum be_weight_kind kind, const struct be_weight_src *src,
             return dev_err(err, "experts of %u and %u rows", taken_rows(src), taken_rows(&src[i]));
         if ((src[i].dtype == DT_F8E4M3) != (src[0].dtype == DT_F8E4M3))
             return dev_err(err, "fp8 and other types in one weight");
+        if (src[i].dtype == DT_F8E4M3 && src[i].scale_block != src[0].scale_block)
+            return dev_err(err, "fp8 scales of blocks and of whole tensors in one weight");
     }
     if ((kind == BE_W_GATE_UP && (n_src != 2 || taken_rows(&src[0]) != taken_rows(&src[1]))) ||
         (kind == BE_W_EXPERTS_GATE_UP && n_src % 2))
@@ -144,9 +146,6 @@ static bool shape(struct be *b, struct be_w *w, enum be_weight_kind kind, const 
     if (w->dtype == DT_F8E4M3) {
         w->scale_block = src[0].scale_block ? src[0].scale_block : w->n_in;
         w->n_scales = (w->n_in + w->scale_block - 1) / w->scale_block;
-        for (uint32_t i = 1; i < n_src; i++)
-            if (src[i].scale_block != src[0].scale_block)
-                return false;
     }
     return n_out <= UINT32_MAX && !__builtin_mul_overflow(n_out * w->n_experts, static_cast<uint64_t>(dtype_bytes(w->dtype)), &n) &&
            !__builtin_mul_overflow(n, static_cast<uint64_t>(kind == BE_W_VECTOR ? 1 : w->n_in), &w->bytes);
@@ -177,6 +176,7 @@ struct be_w *dev_weight(struct be *b, enum be_weight_kind kind, const struct be_
     }
     if (n_scales)
         scales_upload(b, w, src, n_src);
+    rt_fence(b->rt); /* products read weights before their dep_wait */
     w->bytes += n_scales * sizeof(float);
     own(b, w);
     return w;
