@@ -8,6 +8,8 @@
 #   make bench      one JSON line per case
 #   make lint       include arrows, file sizes, formatting of names
 #   make CUDA=1     also backend-cuda.so beside weir-worker; CUDA_ARCHS= picks architectures (80 89 90a)
+#   make gpu-bundle build/weir-gpu-90a.tar.gz: programs, benchmark and scripts/gpu_check.sh for a GPU machine (BUNDLE_ARCH=)
+#   make cuda-report   registers and shared memory of every kernel; fails where one spills
 
 MODE ?= plain
 B := build/$(MODE)
@@ -71,20 +73,20 @@ NVCC ?= $(or $(shell command -v nvcc),/usr/local/cuda/bin/nvcc)
 CUDA_ARCHS ?= 80 89 90a
 comma := ,
 CUDA_SRC := $(wildcard worker/cuda/*.cu)
-CUDA_SO := $(B)/backend-cuda.so
-CUDA_OBJ := $(B)/cuda-$(subst $() ,-,$(strip $(CUDA_ARCHS)))# objects of other architectures stay where they are
+CUDA_OBJ := $(B)/cuda-$(subst $() ,-,$(strip $(CUDA_ARCHS)))# each choice of architectures has a folder
+CUDA_SO := $(CUDA_OBJ)/backend-cuda.so
 EMU_SRC := $(filter-out worker/cuda/rt_cuda.cu worker/cuda/group.cu,$(CUDA_SRC))
 EMU_OBJ := $(patsubst %.cu,$(B)/emu/%.o,$(EMU_SRC)) $(patsubst %.cc,$(B)/emu/%.o,$(wildcard tests/cuda/*.cc))
 EMU_TEST := $(addprefix $(B)/tests/cuda/test_cuda_,ops attn moe sample tiles selftest memory)
 LIBEMU := $(B)/libemu.a
 EMU_SO := $(B)/emu/backend-cuda.so
 
-.PHONY: all cuda cuda-report emu-backend programs tests-bin bench-bin fuzz-bin
+.PHONY: all cuda cuda-report gpu-bundle emu-backend programs tests-bin bench-bin fuzz-bin
 all: programs
 ifeq ($(MODE),plain)
 	@ln -sf plain/weir build/weir && ln -sf plain/weir-worker build/weir-worker
 endif
-programs: $(PROGRAMS) $(PLUGINS) $(if $(filter 1,$(CUDA)),$(CUDA_SO))
+programs: $(PROGRAMS) $(PLUGINS) $(if $(filter 1,$(CUDA)),cuda)
 tests-bin: $(TEST_BIN) $(TOOL_BIN) $(EMU_TEST)
 bench-bin: $(BENCH_BIN)
 fuzz-bin: $(FUZZ_BIN)
@@ -139,8 +141,11 @@ $(CUDA_OBJ)/%.o: worker/cuda/%.cu
 		2>$(@:.o=.ptxas) || { cat $(@:.o=.ptxas) >&2; rm -f $@; false; }
 	@! grep -i 'warning' $(@:.o=.ptxas) >&2
 $(CUDA_SO): $(patsubst worker/cuda/%.cu,$(CUDA_OBJ)/%.o,$(CUDA_SRC))
-	$(NVCC) -shared -cudart static -o $@ $^ -lcublasLt -ldl -Xlinker '-rpath=$$ORIGIN/lib'
+	$(NVCC) -shared -cudart static -Xcompiler -static-libstdc++,-static-libgcc -o $@ $^ -lcublasLt -ldl -Xlinker '-rpath=$$ORIGIN/lib'
+# The one beside weir-worker, and beside the benchmarks, is the last that was built.
 cuda: $(CUDA_SO)
+	@mkdir -p $(B)/tests/bench && ln -sf $(patsubst $(B)/%,%,$<) $(B)/backend-cuda.so && \
+		ln -sf ../../$(patsubst $(B)/%,%,$<) $(B)/tests/bench/backend-cuda.so
 cuda-report: $(CUDA_SO)
 	@scripts/ptxas_report.py $(CUDA_OBJ)
 
@@ -150,6 +155,25 @@ $(B)/emu/%.o: %.cu
 $(B)/emu/%.o: %.cc
 	@mkdir -p $(@D)
 	$(CXX) $(CXX_EMU) -c $< -o $@
+# A bundle for a machine with nothing but the driver and the CUDA libraries: static where Debian has an archive, the rest of
+# the libraries in lib/ beside the programs. One architecture.
+BUNDLE_ARCH ?= 90a
+BUNDLE := $(B)/bundle
+BUNDLE_PARTS := $(addprefix $(BUNDLE)/,weir weir-worker bench_gpu bench_gpu_parity backend-cuda.so)
+LIBS_STATIC := -Wl,-Bstatic -ljansson -lprotobuf-c -lnng -lmbedtls -lmbedx509 -lmbedcrypto -Wl,-Bdynamic -lcrypto -lm -ldl
+BUNDLE_LINK = @mkdir -p $(@D) && $(CC) $(LDFLAGS_ALL) -Wl,--disable-new-dtags,-rpath,'$$ORIGIN/lib' -o $@ $^
+$(BUNDLE)/weir: $(call obj,router/main.c) $(LIBROUTER) $(LIBCOMMON)
+	$(BUNDLE_LINK) $(LIBS_ROUTER) $(LIBS_STATIC)
+$(BUNDLE)/weir-worker: $(call obj,worker/main.c) $(LIBWORKER) $(LIBCOMMON)
+	$(BUNDLE_LINK) $(LIBS_STATIC)
+$(BUNDLE)/bench_%: $(B)/tests/bench/bench_%.o $(LIBSUPPORT) $(LIBWORKER) $(LIBCOMMON)
+	$(BUNDLE_LINK) $(LIBS_STATIC)
+$(BUNDLE)/backend-cuda.so: $(CUDA_SO)
+	@mkdir -p $(@D) && cp $< $@
+gpu-bundle:
+	@$(MAKE) --no-print-directory CUDA_ARCHS=$(BUNDLE_ARCH) $(BUNDLE_PARTS)
+	@scripts/gpu_bundle.sh $(BUNDLE) $(BUNDLE_ARCH)
+
 # The emulated device as a backend that weir-worker loads, for the GPU's scripts and benchmarks where there is no GPU.
 $(EMU_SO): $(EMU_OBJ)
 	$(CXX) $(SAN) -shared -o $@ $^

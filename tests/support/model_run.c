@@ -24,7 +24,7 @@ void model_run_open(struct model_run *r, const struct hf_config *cfg, const stru
                            .be = r->be,
                            .rank = (uint32_t)c.rank,
                            .n_ranks = (uint32_t)c.n_ranks,
-                           .kv = DT_F32,
+                           .kv = bc->compute ? bc->compute : DT_F32,
                            .n_tokens_max = MODEL_RUN_LEN,
                            .dummy = !set};
     if (model_load(&r->model, cfg, set, &o, &e))
