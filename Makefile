@@ -160,13 +160,18 @@ $(B)/emu/%.o: %.cc
 BUNDLE_ARCH ?= 90a
 BUNDLE := $(B)/bundle
 BUNDLE_PARTS := $(addprefix $(BUNDLE)/,weir weir-worker bench_gpu bench_gpu_parity backend-cuda.so)
-LIBS_STATIC := -Wl,-Bstatic -ljansson -lprotobuf-c -lnng -lmbedtls -lmbedx509 -lmbedcrypto -Wl,-Bdynamic -lcrypto -lm -ldl
+LIBS_STATIC := -Wl,-Bstatic -lprotobuf-c -lnng -lmbedtls -lmbedx509 -lmbedcrypto -Wl,-Bdynamic -lcrypto -lm -ldl
 BUNDLE_LINK = @mkdir -p $(@D) && $(CC) $(LDFLAGS_ALL) -Wl,--disable-new-dtags,-rpath,'$$ORIGIN/lib' -o $@ $^
-$(BUNDLE)/weir: $(call obj,router/main.c) $(LIBROUTER) $(LIBCOMMON)
+# Jansson's archive has names of its own making (utf8_encode) that are ours, too: only its json_ ones stay visible.
+$(BUNDLE)/jansson.o:
+	@mkdir -p $(@D)
+	ld -r -o $@ --whole-archive $(shell $(CC) -print-file-name=libjansson.a)
+	objcopy --wildcard --keep-global-symbol='json_*' --keep-global-symbol='jansson_*' $@
+$(BUNDLE)/weir: $(call obj,router/main.c) $(LIBROUTER) $(LIBCOMMON) $(BUNDLE)/jansson.o
 	$(BUNDLE_LINK) $(LIBS_ROUTER) $(LIBS_STATIC)
-$(BUNDLE)/weir-worker: $(call obj,worker/main.c) $(LIBWORKER) $(LIBCOMMON)
+$(BUNDLE)/weir-worker: $(call obj,worker/main.c) $(LIBWORKER) $(LIBCOMMON) $(BUNDLE)/jansson.o
 	$(BUNDLE_LINK) $(LIBS_STATIC)
-$(BUNDLE)/bench_%: $(B)/tests/bench/bench_%.o $(LIBSUPPORT) $(LIBWORKER) $(LIBCOMMON)
+$(BUNDLE)/bench_%: $(B)/tests/bench/bench_%.o $(LIBSUPPORT) $(LIBWORKER) $(LIBCOMMON) $(BUNDLE)/jansson.o
 	$(BUNDLE_LINK) $(LIBS_STATIC)
 $(BUNDLE)/backend-cuda.so: $(CUDA_SO)
 	@mkdir -p $(@D) && cp $< $@

@@ -89,6 +89,7 @@ cuda() {
     local said
     said=$(build/plain/weir-worker --selftest --device cuda 2>&1)
     echo "$said"
+    make --no-print-directory -s CUDA_ARCHS=90a cuda-report || { echo "0 passed, 1 failed"; return; }
     if echo "$said" | grep -q '^ok ' && ! echo "$said" | grep -q '^FAIL'; then echo "1 passed, 0 failed"
     elif [ "$(echo "$said" | wc -l)" -eq 1 ] && echo "$said" | grep -q 'no GPU'; then echo "1 passed, 0 failed"
     else echo "0 passed, 1 failed"; fi
@@ -101,7 +102,7 @@ stages=${TEST_STAGES:-$all}
 ! want e2e && ! want e2e-asan || later venv scripts/setup.sh "$([ "$mode" = long ] && echo venv-long || echo venv)"
 ! want lint || stage lint lint
 if want plain || want e2e; then
-    build "build plain" "plain all tests-bin bench-bin"
+    build "build plain" "plain all tests-bin bench-bin emu-backend"
     ready "build plain"
 fi
 if want asan || want e2e-asan; then build "build asan" "asan programs tests-bin"; fi
@@ -116,6 +117,7 @@ if want plain && have_nvcc; then
     ready "build cuda"
     stage "CUDA backend" cuda
 fi
+! want plain || stage "GPU tools, emulated" scripts/test_gpu_tools.sh
 ! want tsan || build "build tsan" "tsan $(scripts/threaded_tests.sh build/tsan | tr '\n' ' ')"
 ! want asan || stage "units, ASan and UBSan" units asan
 ! want e2e-asan || stage "grammars, ASan and UBSan" grammars asan

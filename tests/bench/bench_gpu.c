@@ -264,7 +264,7 @@ static void decode(struct bench *b, uint32_t n_seqs, uint32_t context) {
                                                    .n_kv_heads = c->n_kv_heads, .head_dim = c->head_dim, .dtype = DT_BF16}) /
                   KV_BLOCK_TOKENS * n * (past + 1);
     double gb_s = (double)(weights + kv) * 1e-9 / s;
-    snprintf(text, sizeof text, "\"batch\":%u,\"context\":%u,\"step_ms\":%.4f,\"gb_s\":%.1f,\"share_of_copy\":%s,\"steps\":%d",
+    snprintf(text, sizeof text, "\"batch\":%u,\"context\":%u,\"step_ms\":%.4f,\"gb_s\":%.4g,\"share_of_copy\":%s,\"steps\":%d",
              n, past + 1, s * 1e3, gb_s, share(gb_s, b->copy_gb_s, part, sizeof part), steps);
     emit(b, "gpu.decode_tokens_s", n / s, "tokens/s", text);
     batch_free(batch);
@@ -279,7 +279,7 @@ static void prefill(struct bench *b, uint32_t n_tokens) {
     double s = step_s(b, batch, &steps), heads = (double)c->n_heads * c->head_dim, kv = (double)c->n_kv_heads * c->head_dim;
     double products = (heads * 2 + kv * 2 + 3.0 * c->mlp) * c->hidden * c->n_layers;
     double flop = 2 * products * n + 2.0 * c->vocab * c->hidden + 2 * heads * n * n * c->n_layers;
-    snprintf(text, sizeof text, "\"tokens\":%u,\"step_ms\":%.3f,\"tflop_s\":%.1f,\"share_of_gemm\":%s,\"steps\":%d", n, s * 1e3,
+    snprintf(text, sizeof text, "\"tokens\":%u,\"step_ms\":%.3f,\"tflop_s\":%.4g,\"share_of_gemm\":%s,\"steps\":%d", n, s * 1e3,
              flop / s * 1e-12, share(flop / s * 1e-12, b->gemm_tflop_s, part, sizeof part), steps);
     emit(b, "gpu.prefill_tokens_s", n / s, "tokens/s", text);
     batch_free(batch);

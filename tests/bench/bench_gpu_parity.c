@@ -9,6 +9,7 @@
  * prompt as one chunk, then step by step, as an engine decodes. A token may differ where two logits are nearer to each
  * other than twice the largest error of that row, and no error may be above a share of the row's range: 2^-12 in f32,
  * 2^-4 in bf16, whose numbers have 8 bits and go through every layer. Anything else is a failure, and the exit status 1.
+ * WEIR_BENCH_SCALE below 1, for an emulated device: one short text a model.
  */
 #include <math.h>
 #include <stdio.h>
@@ -21,7 +22,7 @@
 #include "worker/device.h"
 #include "worker/file.h"
 
-enum { PROMPT = 24, MORE = 40, PROMPTS = 3 };
+enum { PROMPT = 24, MORE = 40 };
 
 static const struct {
     const char *name, *config;
@@ -38,6 +39,8 @@ static const struct {
      "\"rope_theta\":10000.0,\"num_local_experts\":4,\"num_experts_per_tok\":2,\"tie_word_embeddings\":false,"
      "\"bos_token_id\":1,\"eos_token_id\":2}"},
 };
+
+static bool fast = true; /* no emulated device */
 
 static void die(const char *what) {
     fprintf(stderr, "bench_gpu_parity: %s\n", what);
@@ -80,21 +83,21 @@ static bool check(const struct hf_config *c, const struct st_set *set, const cha
     struct model_run cpu_run, gpu_run;
     struct tally t = {0};
     struct be_info info;
-    uint32_t tokens[PROMPT + MORE];
+    uint32_t tokens[PROMPT + MORE], n_prompts = fast ? 3 : 1, more = fast ? MORE : 5;
     uint64_t s = 7;
     char params[300];
     model_run_open(&cpu_run, c, set, &cpu_ops, &(struct be_config){.n_ranks = 1});
     model_run_open(&gpu_run, c, set, gpu, &(struct be_config){.n_ranks = 1, .compute = type});
-    for (uint32_t p = 0; p < PROMPTS; p++) {
+    for (uint32_t p = 0; p < n_prompts; p++) {
         for (uint32_t i = 0; i < PROMPT; i++) {
             s = s * 6364136223846793005u + 1442695040888963407u;
             tokens[i] = (uint32_t)(s >> 33) % c->vocab;
         }
-        model_run_greedy(&cpu_run, tokens, PROMPT, MORE);
+        model_run_greedy(&cpu_run, tokens, PROMPT, more);
         model_run_chunk(&gpu_run, tokens, 0, PROMPT);
-        for (uint32_t i = PROMPT; i + 1 < PROMPT + MORE; i++)
+        for (uint32_t i = PROMPT; i + 1 < PROMPT + more; i++)
             model_run_chunk(&gpu_run, tokens, i, i + 1);
-        for (uint32_t i = 0; i + 1 < PROMPT + MORE; i++)
+        for (uint32_t i = 0; i + 1 < PROMPT + more; i++)
             compare(cpu_run.logits + (size_t)i * c->vocab, gpu_run.logits + (size_t)i * c->vocab, c->vocab,
                     type == DT_F32 ? 0x1p-12 : 0x1p-4, &t);
     }
@@ -120,12 +123,13 @@ static bool both(struct str text, const struct st_set *set, const char *name, co
 }
 
 int main(int argc, char **argv) {
-    const char *folder = argc > 1 ? argv[1] : "deploy/tiny-model";
+    const char *folder = argc > 1 ? argv[1] : "deploy/tiny-model", *scale = getenv("WEIR_BENCH_SCALE");
     const struct be_ops *gpu;
     struct st_set *set = NULL;
     struct err e = {0};
     char *config;
     size_t n;
+    fast = !scale || strtod(scale, NULL) >= 1;
     if (device_ops("cuda", &gpu, &e) != RC_OK) {
         fprintf(stderr, "bench_gpu_parity: left out: %s\n", e.msg);
         return 0;

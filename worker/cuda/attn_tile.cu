@@ -120,6 +120,7 @@ static __global__ void __launch_bounds__(WARPS * 32) tile_kernel(struct attn_arg
     uint32_t my_row[2] = {first_row + warp * 16 + lane / 4, first_row + warp * 16 + lane / 4 + 8};
     struct dkeys mine[2];
     float max[2], sum[2], acc[DIM / 8][4] = {};
+#pragma unroll
     for (int h = 0; h < 2; h++) {
         uint32_t row = my_row[h] < n_rows ? my_row[h] : n_rows - 1;
         mine[h] = keys_of(a, tile.first + row / group, tile.seq);
@@ -136,7 +137,9 @@ static __global__ void __launch_bounds__(WARPS * 32) tile_kernel(struct attn_arg
         const T *k = stages + stage * S::STAGE, *v = k + S::KEYS * S::PITCH;
         float s[S::KEYS / 8][4], top[2] = {max[0], max[1]};
         scores<T, DIM>(s, q + warp * 16 * S::PITCH, k);
+#pragma unroll
         for (int i = 0; i < S::KEYS / 8; i++)
+#pragma unroll
             for (int e = 0; e < 4; e++) {
                 int h = e / 2;
                 uint32_t j = j0 + i * 8 + lane % 4 * 2 + e % 2;
@@ -144,17 +147,21 @@ static __global__ void __launch_bounds__(WARPS * 32) tile_kernel(struct attn_arg
                 s[i][e] = seen ? score_of(a, s[i][e], 0, mine[h].at, j) : -INFINITY;
                 top[h] = fmaxf(top[h], s[i][e]);
             }
+#pragma unroll
         for (int h = 0; h < 2; h++) {
             top[h] = fmaxf(top[h], warp_xor(top[h], 1));
             top[h] = fmaxf(top[h], warp_xor(top[h], 2));
             float keep = max[h] == top[h] ? 1.0f : expf(max[h] - top[h]), base = top[h] == -INFINITY ? 0.0f : top[h];
             sum[h] *= keep;
             max[h] = top[h];
+#pragma unroll
             for (int i = 0; i < S::KEYS / 8; i++)
+#pragma unroll
                 for (int e = 2 * h; e < 2 * h + 2; e++) {
                     s[i][e] = expf(s[i][e] - base);
                     sum[h] += s[i][e];
                 }
+#pragma unroll
             for (int d = 0; d < DIM / 8; d++) {
                 acc[d][2 * h] *= keep;
                 acc[d][2 * h + 1] *= keep;
@@ -164,10 +171,12 @@ static __global__ void __launch_bounds__(WARPS * 32) tile_kernel(struct attn_arg
         __syncthreads();
     }
     copies_wait<0>();
+#pragma unroll
     for (int h = 0; h < 2; h++) {
         sum[h] += warp_xor(sum[h], 1);
         sum[h] += warp_xor(sum[h], 2);
     }
+#pragma unroll
     for (int h = 0; h < 2; h++) {
         if (my_row[h] >= n_rows)
             continue;
@@ -175,7 +184,9 @@ static __global__ void __launch_bounds__(WARPS * 32) tile_kernel(struct attn_arg
         size_t row = static_cast<size_t>(token) * a.n_heads + head;
         float *part = a.parts ? a.parts + (row * a.n_splits + split) * (DIM + 2) : NULL;
         float one = 1.0f / sum[h];
+#pragma unroll
         for (int d = 0; d < DIM / 8; d++)
+#pragma unroll
             for (int e = 0; e < 2; e++) {
                 uint32_t c = d * 8 + lane % 4 * 2 + e;
                 if (part)
