@@ -10,7 +10,7 @@ for bin in build/plain/tests/bench/bench_*"${1:-}"*; do
         "$bin" 200 build/bench-grammar.jsonl && scripts/bench_peers.sh build/bench-grammar.jsonl
     else
         "$bin"
-    fi || { echo "bench: $bin failed" >&2; bad=1; }
+    fi || [ $? = 77 ] || { echo "bench: $bin failed" >&2; bad=1; } # 77: left out, for want of a GPU
 done
 if [[ pool == *"${1:-}"* ]]; then
     { scripts/setup.sh venv-bench >&2 && build/venv-bench/bin/python tests/bench/pool.py; } ||

@@ -12,7 +12,7 @@
  *                                        tests/bench/offline_lengths.txt
  *
  * Steps go from the plan to the tokens on the host. Medians. Weights and KV do not fit any cache; attention alone goes
- * from layer to layer. backend-cuda.so is looked for beside this program; without it the bench says so and ends in peace.
+ * from layer to layer. backend-cuda.so is looked for beside this program; without it, or a GPU, it says so: status 77.
  * WEIR_BENCH_SCALE, default 1, scales contexts, requests and times: 0.05 is for an emulated device.
  */
 #include <dlfcn.h>
@@ -157,7 +157,7 @@ static void on_failed(void *arg, const char *message) {
     die(message);
 }
 
-/* model_open: false: this version does not have the dtype. */
+/* model_open: false: this version does not have the dtype, or there is no GPU. */
 static bool model_open(struct bench *b) {
     struct worker_flags f;
     struct err e = {0};
@@ -183,12 +183,16 @@ static bool model_open(struct bench *b) {
     uint64_t from_ns = clock_ns();
     if (rc == RC_OK)
         rc = load_model(&b->l, &f, &b->engine, NULL, NULL, &e);
-    if (rc != RC_OK)
+    conf_free(&t, &f, &positional);
+    if (rc == RC_UNAVAILABLE)
+        fprintf(stderr, "bench_gpu: left out: %s\n", e.msg);
+    else if (rc != RC_OK)
         die(e.msg);
+    if (rc != RC_OK)
+        return false;
     fprintf(stderr, "bench_gpu: %s in %s, %.1f GiB of weights made in %.1f s, KV cache for %u tokens\n", b->shape, b->dtype,
             (double)model_weight_bytes(b->l.model) / (double)GIB, (double)(clock_ns() - from_ns) * 1e-9,
             b->l.facts.n_blocks * KV_BLOCK_TOKENS);
-    conf_free(&t, &f, &positional);
     return true;
 }
 
@@ -462,10 +466,11 @@ int main(int argc, char **argv) {
         die("WEIR_BENCH_SCALE is above 0 and at most 1");
     if (access(beside("backend-cuda.so", path, sizeof path), R_OK) != 0) {
         fprintf(stderr, "bench_gpu: left out: no backend-cuda.so beside it (make CUDA=1)\n");
-        return 0;
+        return 77;
     }
     folder_make(&b);
-    if (model_open(&b)) {
+    bool open = model_open(&b);
+    if (open) {
         b.rows = xcalloc(1024, sizeof *b.rows); /* greedy */
         b.outs = xcalloc(1024, sizeof *b.outs);
         if (!part[0] || !strcmp(part, "yardstick") || !strcmp(part, "steps") || !strcmp(part, "attention")) {
@@ -489,5 +494,5 @@ int main(int argc, char **argv) {
     folder_remove(&b);
     free(b.rows);
     free(b.outs);
-    return 0;
+    return open ? 0 : 77;
 }

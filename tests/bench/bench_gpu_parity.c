@@ -122,6 +122,15 @@ static bool both(struct str text, const struct st_set *set, const char *name, co
     return good;
 }
 
+static bool opens(const struct be_ops *gpu, struct err *e) {
+    struct be *b;
+    if (gpu->open(&b, &(struct be_config){.n_ranks = 1, .n_tokens_max = 1, .n_seqs_max = 1, .n_rows_max = 1, .n_vocab = 1},
+                  e->msg) != 0)
+        return false;
+    gpu->close(b);
+    return true;
+}
+
 int main(int argc, char **argv) {
     const char *folder = argc > 1 ? argv[1] : "deploy/tiny-model", *scale = getenv("WEIR_BENCH_SCALE");
     const struct be_ops *gpu;
@@ -130,9 +139,9 @@ int main(int argc, char **argv) {
     char *config;
     size_t n;
     fast = !scale || strtod(scale, NULL) >= 1;
-    if (device_ops("cuda", &gpu, &e) != RC_OK) {
+    if (device_ops("cuda", &gpu, &e) != RC_OK || !opens(gpu, &e)) {
         fprintf(stderr, "bench_gpu_parity: left out: %s\n", e.msg);
-        return 0;
+        return 77;
     }
     if (file_read(folder, "config.json", MIB, &config, &n, &e) != RC_OK || st_open(&set, folder, &e) != RC_OK)
         die(e.msg);

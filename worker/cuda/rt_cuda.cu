@@ -155,9 +155,10 @@ void rt_info(struct rt *r, struct rt_info *out) {
     cudaDeviceProp p;
     size_t free_bytes = 0, total = 0;
     memset(out, 0, sizeof *out);
+    bind(r);
     rt_check(r, cudaMemGetInfo(&free_bytes, &total), "the device's memory");
     if (cudaGetDeviceProperties(&p, r->device) == cudaSuccess)
-        snprintf(out->name, sizeof out->name, "%s", p.name);
+        snprintf(out->name, sizeof out->name, "%.63s", p.name);
     out->sm = r->sm;
     out->n_sms = r->n_sms;
     out->memory_total_bytes = total;
@@ -190,7 +191,7 @@ void rt_free(struct rt *r, void *p) {
     rt_check(r, cudaFree(p), "freeing memory");
 }
 
-static void stage_grow(struct rt *r, struct stage *s, size_t n) {
+static void stage_grow(struct stage *s, size_t n) {
     if (s->data)
         cudaFreeHost(s->data);
     s->bytes = n + n / 2;
@@ -211,7 +212,7 @@ void *rt_stage(struct rt *r, size_t n) {
         rt_check(r, cudaEventSynchronize(s->done), "an upload");
     s->used = false;
     if (s->bytes < n || !s->data)
-        stage_grow(r, s, MAX(n, 64 * KIB));
+        stage_grow(s, MAX(n, 64 * KIB));
     return s->data;
 }
 
