@@ -131,6 +131,7 @@ void session_trace_end(struct session *s, int status, const char *reason) {
         return;
     }
     t->status = status;
+    t->http_status = s->stream && s->stream->started ? 200 : status;
     t->end = reason;
     t->end_ns = now;
     fill_stages(s, t, now);

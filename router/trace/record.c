@@ -74,7 +74,7 @@ static double seconds(uint64_t begin_ns, uint64_t end_ns) {
 static void add_asked(struct attributes *a, const struct trace_record *r) {
     add_text(a, "http.request.method", "POST");
     add_text(a, "http.route", r->route);
-    add_int(a, "http.response.status_code", r->status);
+    add_int(a, "http.response.status_code", r->http_status);
     add_text(a, "gen_ai.provider.name", "weir");
     add_text(a, "gen_ai.operation.name", r->operation);
     add_text(a, "gen_ai.request.id", r->id);

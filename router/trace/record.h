@@ -36,7 +36,7 @@ struct trace_record {
     char route[64], id[200], model[257], model_asked[257];
     char internal_id[33];
     const char *operation, *end; /* literals: gen_ai.operation.name; how it ended */
-    int status;                  /* of HTTP */
+    int status, http_status; /* how it ended, and what the head said: 200 where an error came as an event */
     bool generates;              /* what follows was asked for */
     double temperature, top_p;
     uint32_t n, max_tokens, top_k;

@@ -146,10 +146,14 @@ def test_requests_that_do_not_end_well(serve, collector):
     assert post(s, "/v1/completions", {"prompt": "x", "max_tokens": 1000, "ignore_eos": True})[0] == 504
     late = collector.wait(2)[1]
     assert late.status.code == 2 and attributes(late)["error.type"] == "504" and attributes(late)["gen_ai.usage.output_tokens"] > 1
+    status, _, events = post(s, "/v1/completions", {"prompt": "x", "max_tokens": 1000, "ignore_eos": True, "stream": True})
+    assert status == 200 and b'"error"' in events
+    a = attributes(collector.wait(3)[2])
+    assert (a["http.response.status_code"], a["error.type"], a["weir.end"]) == (200, "504", "error")
     stream = s.client().completions.create(model="", prompt="x", max_tokens=1000, stream=True)
     next(iter(stream))
     stream.close()
-    left = collector.wait(3)[2]
+    left = collector.wait(4)[3]
     assert attributes(left)["weir.end"] == "client left" and "send" not in collector.children(left)
 
 

@@ -236,7 +236,7 @@ static void test_encode(void **state) {
     struct trace_pairs more;
     struct buf b = {0};
     struct trace_record r = {.begin_ns = 1000, .end_ns = 9000, .first_ns = 5000, .operation = "chat", .end = "done",
-                             .status = 200, .generates = true, .temperature = .5, .top_p = 1, .n = 2, .max_tokens = 7,
+                             .status = 200, .http_status = 200, .generates = true, .temperature = .5, .top_p = 1, .n = 2, .max_tokens = 7,
                              .prompt_tokens = 11, .completion_tokens = 14, .n_sequences = 2, .worker = 3,
                              .id = "chatcmpl-x", .model = "m", .model_asked = "alias", .route = "/v1/chat/completions",
                              .state = "a=b", .span = {1, 2, 3, 4, 5, 6, 7, 8}};
