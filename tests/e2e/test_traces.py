@@ -139,7 +139,7 @@ def test_sampled_by_ratio(serve, collector):
 
 
 def test_requests_that_do_not_end_well(serve, collector):
-    s = traced(serve, collector, "--request-timeout", "0.2")
+    s = traced(serve, collector, "--request-timeout", .5 * SLOW)
     assert post(s, "/v1/completions", {"prompt": "x", "temperature": -1})[0] == 400
     (bad,) = collector.wait(1)
     assert bad.status.code == 0 and attributes(bad)["error.type"] == "400" and "prefill" not in collector.children(bad)
