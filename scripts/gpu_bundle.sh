@@ -10,7 +10,7 @@ rm -rf "$out"
 mkdir -p "$out/lib" "$out/models"
 for f in weir weir-worker bench_gpu bench_gpu_parity backend-cuda.so; do strip -o "$out/$f" "$parts/$f"; done
 # Those of libc are wherever a program runs at all; CUDA's come with the machine.
-others='linux-vdso|ld-linux|/lib(c|m|dl|rt|pthread|resolv)\.so|libcu|libnv'
+others='linux-vdso|ld-linux|/lib(c|m|dl|rt|pthread|resolv|gcc_s)\.so|libcu|libnv'
 ldd "$out"/{weir,weir-worker,bench_gpu,bench_gpu_parity,backend-cuda.so} | awk '$2 == "=>" && $3 ~ /^\// {print $3}' | sort -u |
     grep -vE "$others" | while read -r lib; do cp -L "$lib" "$out/lib/$(basename "$lib")"; done
 strip "$out"/lib/*

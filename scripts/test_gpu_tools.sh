@@ -44,10 +44,16 @@ ready() {
 }
 expect "gpu_ready.py on the CPU" ready
 
+peers() { # without torch it says so
+    python3 tests/bench/gpu_peers.py /dev/null --dry | tee "$work/peers"
+    grep -qE 'torch is not here|gpu.peer_decode_ratio' "$work/peers"
+}
+expect "gpu_peers.py" peers
+
 # Only from lib/, libc's, and CUDA's, whether they are here or not.
 own_libraries() {
-    ldd ./weir ./weir-worker ./bench_gpu ./bench_gpu_parity ./backend-cuda.so | grep -E '=>' | grep -v "=> $PWD/lib/" |
-        grep -vE 'lib(c|m|dl|rt|pthread|resolv)\.so|libcu[a-zA-Z]*\.so|libnv' >../foreign
+    ldd "$PWD"/{weir,weir-worker,bench_gpu,bench_gpu_parity,backend-cuda.so} | grep -E '=>' | grep -v "=> $PWD/lib/" |
+        grep -vE 'lib(c|m|dl|rt|pthread|resolv|gcc_s)\.so|libcu[a-zA-Z]*\.so|libnv' >../foreign
     cat ../foreign
     [ ! -s ../foreign ]
 }

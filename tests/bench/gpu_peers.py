@@ -9,7 +9,9 @@
 Without torch, or without a GPU for it, it says so and ends with status 77. --dry: a small shape on the CPU, for tests.
 """
 import json
+import os
 import pathlib
+import signal
 import sys
 import time
 
@@ -26,7 +28,7 @@ if not DRY and not torch.cuda.is_available():
     print("torch has no GPU here")
     sys.exit(77)
 LAYERS, HIDDEN, MLP, HEADS, KV_HEADS, DIM, VOCAB = (2, 64, 128, 4, 2, 16, 200) if DRY else (32, 4096, 14336, 32, 8, 128, 128256)
-CONTEXT, STEPS, N_REQUESTS = (32, 5, 3) if DRY else (1024, 100, 200)
+CONTEXT, STEPS, N_REQUESTS, LIMIT_S = (32, 5, 3, 20) if DRY else (1024, 100, 200, 80)
 
 
 class Loop:
@@ -80,7 +82,9 @@ class Loop:
 
 
 def offline_tokens_s(lengths):
-    """Output tokens a second of transformers' continuous batching; None where it does not run."""
+    """Output tokens a second of transformers' continuous batching; None where it does not run, or takes too long."""
+    signal.signal(signal.SIGALRM, too_long)
+    signal.alarm(LIMIT_S)
     try:
         from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
@@ -104,6 +108,10 @@ def offline_tokens_s(lengths):
         return sum(len(o.generated_tokens) for o in out.values()) / (time.perf_counter() - start), attention
     except Exception as e:  # a peer's versions and needs are its own
         return None, f"{type(e).__name__}: {e}"[:200].replace("\n", " ")
+
+
+def too_long(*_):
+    raise TimeoutError(f"not done in {LIMIT_S} s")
 
 
 def ours(path, case, **params):
@@ -130,6 +138,7 @@ def main():
     lengths = [tuple(map(int, line.split())) for line in (here / "offline_lengths.txt").read_text().splitlines()][:N_REQUESTS]
     peer, how = offline_tokens_s(lengths)
     tell("gpu.peer_offline_ratio", ours(results, "gpu.offline_tokens_s", **model), peer, f"transformers, {how}")
+    os._exit(0)  # a thread of a peer that did not end waits for ever
 
 
 if __name__ == "__main__":

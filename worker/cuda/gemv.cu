@@ -5,7 +5,7 @@
  * and the first ones start before the kernel in front has ended. */
 #include "worker/cuda/product.h"
 
-enum { GEMV_WARPS = 4, UNROLL = 4 };
+enum { GEMV_WARPS = 4 };
 
 struct gemv_args {
     const void *w;
@@ -32,7 +32,7 @@ template <int ROWS> DEV uint32_t row_of(const struct gemv_args &a, uint32_t firs
 }
 
 template <class T, class W, int M, int ROWS> static __global__ void gemv_kernel(struct gemv_args a) {
-    const int V = vec<W>::n;
+    const int V = vec<W>::n, UNROLL = V > 8 ? 2 : 4; /* 16 numbers of a column need twice the registers of 8 */
     const uint32_t STEP = 32 * V;
     uint32_t lane = threadIdx.x % 32, warp = blockIdx.x * GEMV_WARPS + threadIdx.x / 32;
     uint32_t first = warp * static_cast<uint32_t>(a.tail.gated ? ROWS / 2 : ROWS);
