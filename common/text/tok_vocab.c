@@ -179,6 +179,7 @@ static void shown_fill(struct tok *t, const struct entry *entries, size_t n) {
 static void bytes_fill(struct tok *t) {
     struct slices *to = &t->bytes;
     struct buf blob = {0};
+    (void)buf_reserve(&blob, 1); /* pieces that decode to nothing are at its beginning */
     to->n = t->pieces.n;
     to->at = xreallocarray(NULL, (size_t)to->n + 1, sizeof *to->at);
     to->at[0] = 0;

@@ -112,7 +112,8 @@ static const struct tm_kwarg *keyword(const struct tm_args *args, const char *na
 
 static struct tm_args without(const struct tm_args *args, size_t n) {
     struct tm_args rest = *args;
-    rest.v += n;
+    if (n)
+        rest.v += n; /* there may be no list at all */
     rest.n -= n;
     return rest;
 }

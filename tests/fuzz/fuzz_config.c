@@ -16,9 +16,10 @@ static void check_config(const struct hf_config *c) {
     for (uint32_t i = 0; i < c->n_layers; i++)
         CHECK(c->layer_windowed[i] == 0 || (c->layer_windowed[i] == 1 && c->window));
     float freq[256], scale;
-    hf_rope_inv_freq(c, c->head_dim, c->max_positions, freq, &scale);
+    CHECK(c->rotary_dim % 2 == 0 && c->rotary_dim <= c->head_dim); /* 0: no rotary positions */
+    hf_rope_inv_freq(c, c->rotary_dim, c->max_positions, freq, &scale);
     CHECK(isfinite(scale));
-    for (uint32_t i = 0; i < c->head_dim / 2; i++)
+    for (uint32_t i = 0; i < c->rotary_dim / 2; i++)
         CHECK(isfinite(freq[i]));
 }
 
