@@ -13,6 +13,25 @@ void leg_prefilled(struct leg *g) {
     g->credit_tokens = 0;
 }
 
+/* bill_end: before credit is given back, so that who comes next is chosen with it in mind. */
+static void bill_end(struct leg *g, bool lost) {
+    admit_output(&g->s->who, g->n_unbilled);
+    fleet_bill_end(g->s->loop->router->fleet, g->worker, &g->bill, g->n_unbilled, lost);
+    g->n_unbilled = 0;
+}
+
+void leg_prompt_done(struct leg *g, uint32_t n_cached) {
+    uint32_t n = leg_tokens(g);
+    if (!g->bill.in_known)
+        fleet_bill_prompt(g->s->loop->router->fleet, g->worker, &g->bill, n - MIN(n, n_cached));
+}
+
+void leg_bill(struct leg *g) {
+    admit_output(&g->s->who, g->n_unbilled);
+    fleet_bill_said(g->s->loop->router->fleet, g->worker, &g->bill, g->n_unbilled);
+    g->n_unbilled = 0;
+}
+
 static void tell_abort(struct leg *g, bool whole, uint32_t k) {
     Weir__Abort m = WEIR__ABORT__INIT;
     m.has_request_id = m.has_whole = m.has_stream = true;
@@ -29,6 +48,7 @@ void leg_close(struct leg *g, bool abort) {
     CHECK(g->state == LEG_SUBMITTED);
     if (abort)
         tell_abort(g, true, 0);
+    bill_end(g, false);
     fleet_release(l->router->fleet, g->worker, g->n_live, g->credit_tokens, g->credit_tokens ? g->n_cached : 0);
     g->n_live = g->credit_tokens = 0;
     slots_del(&l->slots, g->handle);
@@ -54,6 +74,14 @@ void leg_cut(struct leg *g, uint32_t k) {
     leg_choice_over(g, k);
 }
 
+/* fill_tag: whose it is, so that the worker is fair to those of several routers. */
+static void fill_tag(struct session *s, Weir__Submit *m) {
+    static const struct id128 none;
+    m->has_fair_tag = !id128_eq(s->who.tenant, none);
+    if (m->has_fair_tag)
+        m->fair_tag = (ProtobufCBinaryData){sizeof s->who.tenant.b, s->who.tenant.b};
+}
+
 /* send_submit: RC_CLOSED, RC_AGAIN: as link_queue. RC_OVERLOAD: no handle is left. */
 static enum rc send_submit(struct leg *g, struct worker *w) {
     struct loop *l = g->s->loop;
@@ -66,6 +94,8 @@ static enum rc send_submit(struct leg *g, struct worker *w) {
     scratch.m.request_id = (ProtobufCBinaryData){sizeof g->id.b, g->id.b};
     scratch.m.has_stream = true;
     scratch.m.stream = g->handle;
+    scratch.m.priority = g->s->priority;
+    fill_tag(g->s, &scratch.m);
     void *resume = replay_fill(g, &scratch);
     enum rc rc = link_queue(w->conn, LINK_DATA, WEIR__ENVELOPE__BODY_SUBMIT, &scratch.m);
     free(resume);
@@ -97,7 +127,7 @@ static enum rc submit(struct leg *g, struct worker *w) {
             link_cut(w->conn, "it does not read its requests");
         if (rc == RC_AGAIN || rc == RC_CLOSED)
             fleet_unusable(f, w);
-        fleet_release(f, w, s->ticket.n_seqs, s->ticket.n_tokens, s->ticket.n_cached);
+        fleet_give_back(f, w, &s->ticket);
         worker_drop(w);
         return rc == RC_AGAIN ? RC_CLOSED : rc;
     }
@@ -108,6 +138,8 @@ static enum rc submit(struct leg *g, struct worker *w) {
     g->credit_tokens = s->ticket.n_tokens;
     g->n_cached = s->ticket.n_cached;
     g->predicted = s->ticket.predicted && !g->touched; /* what a lost worker's tokens add is not in it */
+    g->bill = s->ticket.bill;
+    s->ticket.bill = (struct vtc_bill){0};
     s->n_new--;
     if (g->n_live < s->req->n_samples)
         drop_finished(g);
@@ -130,12 +162,10 @@ static void fail_unavailable(struct session *s) {
     session_fail(s, &e, RETRY_AFTER_LOADING_S);
 }
 
-static void fail_full(struct session *s) {
+static void fail_full(struct session *s, enum refusal why) {
     struct router *r = s->loop->router;
     struct err e;
-    rmetrics_reject(r->metrics, REJECT_QUEUE_FULL, 429);
-    err_set(&e, RC_OVERLOAD, NULL, "Too many requests are waiting: %lld (--max-queued-requests)",
-            (long long)r->opts->limit.queued_requests);
+    session_refused(r, why, &e);
     session_fail(s, &e, fleet_retry_after_s(r->fleet));
 }
 
@@ -144,8 +174,20 @@ static void fail_full(struct session *s) {
 static bool submitted(struct session *s, struct leg *g, struct worker *w) {
     if (submit(g, w) != RC_OVERLOAD)
         return true;
-    fail_full(s);
+    fail_full(s, REFUSE_REQUESTS);
     return false;
+}
+
+/* fill_place: where the leg stands if it must wait. What it had a worker for once is not to wait again. */
+static void fill_place(const struct session *s, const struct leg *g, struct line_ticket *t) {
+    uint64_t n = leg_tokens(g);
+    for (uint32_t i = 0; i < s->n_legs && !s->metrics; i++) /* a request waits as a whole */
+        n += &s->legs[i] != g ? s->req->prompts[i].n_ids : 0;
+    t->tenant = s->who.tenant;
+    t->priority = s->priority;
+    t->again = g->n_replays || g->n_refusals || g->n_hedges;
+    t->arrival_ns = s->begin_ns;
+    t->n_tokens = (uint32_t)MIN(n, UINT32_MAX);
 }
 
 /* fill_ticket: what the fleet is asked for a leg. */
@@ -156,6 +198,8 @@ static void fill_ticket(struct leg *g) {
     s->ticket.model = s->req->model;
     s->ticket.n_seqs = leg_seqs(g);
     s->ticket.n_tokens = leg_tokens(g);
+    s->ticket.n_out_max = s->req->prompts[g->prompt].max_tokens;
+    fill_place(s, g, &s->ticket.line);
     s->ticket.blocks = s->req->prompts[g->prompt].blocks;
     s->ticket.n_blocks = s->req->prompts[g->prompt].n_blocks;
     s->ticket.has_key = s->has_key || s->req->session_key;
@@ -178,7 +222,7 @@ static bool next_leg(struct session *s) {
         s->ticket_out = true;
         return false;
     case RC_OVERLOAD:
-        fail_full(s);
+        fail_full(s, s->ticket.refused);
         return false;
     default:
         fail_unavailable(s);
@@ -210,7 +254,7 @@ static bool on_ticket(struct loop *l, struct loop_msg *m) {
     s->ticket_out = false;
     if (s->over) {
         if (w) {
-            fleet_release(l->router->fleet, w, s->ticket.n_seqs, s->ticket.n_tokens, s->ticket.n_cached);
+            fleet_give_back(l->router->fleet, w, &s->ticket);
             worker_drop(w);
         }
         session_maybe_free(s);
@@ -241,6 +285,7 @@ void dispatch_start(struct session *s) {
 
 void leg_again(struct leg *g, bool abort) {
     struct session *s = g->s;
+    bill_end(g, true);
     leg_close(g, abort);
     g->state = LEG_NEW;
     s->n_new++;
@@ -255,9 +300,11 @@ bool leg_hedge(struct leg *g) {
         return false;
     fill_ticket(g);
     s->ticket.avoid = g->worker;
+    s->ticket.line.again = true;
     if (!fleet_acquire_other(s->loop->router->fleet, &s->ticket))
         return false;
     struct worker *w = s->ticket.worker;
+    bill_end(g, true);
     leg_close(g, true);
     g->state = LEG_NEW;
     g->n_hedges++;

@@ -6,6 +6,7 @@
 #include "common/link/secure.h"
 #include "common/log.h"
 #include "router/fleet/policy.h"
+#include "router/fleet/vtc.h"
 #include "router/launch.h"
 #include "router/parse/parse.h"
 #include "router/trace/tracer.h"
@@ -294,6 +295,40 @@ const struct conf_flag router_flag_rows[] = {
     BYTES("max-template-output", template_output, "bytes of a rendering [16 MiB]"),
     LIMIT("max-template-depth", template_depth, "loop and call depth of a template [64]"),
     LIMIT("max-queued-requests", queued_requests, "requests that wait for a worker; more get 429 [2048]"),
+    LIMIT("max-queued-tokens", queued_tokens, "tokens of their prompts; more get 429 [16777216]"),
+    SECONDS("max-queue-wait", max_queue_wait_s,
+            "a request that would wait longer, by the rate at which requests end, gets 429 [0: no limit]"),
+    {.name = "fairness",
+     .kind = CONF_BOOL,
+     AT(fairness),
+     .help = "waiting tenants take turns by what they have had: API keys, or else names by --tenant-header [on]"},
+    {.name = "tenant-header",
+     .kind = CONF_STR,
+     AT(tenant_header),
+     .help = "where there are no API keys: header with the tenant's name, set by whatever stands in front of the "
+             "router, since clients could write anything [none]"},
+    {.name = "priority-header",
+     .kind = CONF_STR,
+     AT(priority_header),
+     .help = "header with a request's priority, likewise; it replaces the body's [none]"},
+    {.name = "fair-input-weight",
+     .kind = CONF_FLOAT,
+     .min = 0.001,
+     .max = 1000,
+     AT(fair_input_weight),
+     .help = "what a computed token of a prompt counts in a tenant's share [1]"},
+    {.name = "fair-output-weight",
+     .kind = CONF_FLOAT,
+     .min = 0.001,
+     .max = 1000,
+     AT(fair_output_weight),
+     .help = "likewise, a token of output [2]"},
+    {.name = "max-tenants",
+     .kind = CONF_INT,
+     .min = 1,
+     .max = VTC_TENANTS_MAX,
+     AT(max_tenants),
+     .help = "tenants of a model that are told apart at a time [4096]"},
     BYTES("max-stream-buffer", stream_buffer_bytes, "output waiting for a slow client [4 MiB]"),
     {.name = "seed",
      .kind = CONF_INT,
@@ -334,6 +369,7 @@ void router_opts_init(struct router_opts *o) {
                   .template_output = 16 * 1024 * 1024,
                   .template_depth = 64,
                   .queued_requests = 2048,
+                  .queued_tokens = 1 << 24,
                   .stream_buffer_bytes = 4 * MIB},
         .keep_alive_s = 65,
         .write_timeout_s = 60,
@@ -351,6 +387,10 @@ void router_opts_init(struct router_opts *o) {
         .policy = xstrdup("prefix"),
         .hash_header = xstrdup("X-Session-Id"),
         .prefix_index_mb = 64,
+        .fairness = true,
+        .fair_input_weight = 1,
+        .fair_output_weight = 2,
+        .max_tenants = 4096,
         .guided_backend = xstrdup("auto"),
         .log_level = xstrdup("info"),
         .max_log_len = 512,
@@ -364,6 +404,8 @@ enum rc router_opts_check(const struct router_opts *o, struct err *e) {
                        "--enable-auto-tool-choice needs --tool-call-parser, one of %s", PARSE_TOOLS_CHOICES);
     if (o->tool_call_parser && !o->auto_tool_choice)
         LOG(LOG_WARN, "--tool-call-parser has no effect without --enable-auto-tool-choice");
+    if (o->tenant_header && (o->api_keys.n || o->api_key_file))
+        LOG(LOG_WARN, "--tenant-header has no effect where there are API keys: they are the tenants");
     for (size_t i = 0; i < o->workers.n; i++)
         if (link_is_tls(o->workers.v[i]) && !o->cluster_tls_ca)
             return err_set(e, RC_INVALID, "worker", "%.200s needs --cluster-tls-ca", o->workers.v[i]);

@@ -80,7 +80,8 @@ struct rmetrics {
     struct metrics *reg;
     struct metric_family *hist[N_EH], *stat[N_ES], *success, *iteration, *cache_config;
     struct metric_family *http_requests, *http_seconds, *http_in, *http_out;
-    struct metric_family *workers, *queue_depth, *queue_wait, *rejected, *decisions, *ready_seconds;
+    struct metric_family *workers, *queue_depth, *queue_tokens, *queue_tenants, *queue_wait, *rejected, *decisions,
+        *ready_seconds;
     _Atomic(struct metric *) reject[N_REJECT][N_REJECT_STATUS]; /* those beyond one a reason on first use */
     struct metric *spans[N_SPAN_END], *retry[2], *failover[2];  /* retry, failover: [1]: it went well */
     struct metric *plain[N_PM], *masks[MASK_KINDS], *index_blocks, *index_evicted;
@@ -190,6 +191,10 @@ static void register_own(struct rmetrics *m) {
         labelled(m, METRIC_GAUGE, "weir_workers", NULL, "Workers known to this router.", model_state, 2);
     m->queue_depth =
         labelled(m, METRIC_GAUGE, "weir_queue_depth", NULL, "Requests waiting in this router.", model, 1);
+    m->queue_tokens = labelled(m, METRIC_GAUGE, "weir_queue_tokens", NULL,
+                               "Tokens of the prompts that wait in this router.", model, 1);
+    m->queue_tenants =
+        labelled(m, METRIC_GAUGE, "weir_queue_tenants", NULL, "Tenants whose requests wait in this router.", model, 1);
     m->queue_wait = metric_family(m->reg, METRIC_HISTOGRAM, "weir_queue_wait_seconds", NULL,
                                   "Waiting in this router.", model, 1, buckets_a, ARRAY_LEN(buckets_a));
     m->rejected =
@@ -235,6 +240,7 @@ static void register_own(struct rmetrics *m) {
                                          "Outputs of workers for streams that are gone.");
     for (int i = 0; i < N_REJECT; i++)
         rejected(m, (enum reject_reason)i, i == REJECT_QUEUE_FULL ? 429 : i == REJECT_LIMIT ? 413 : 503);
+    rejected(m, REJECT_LIMIT, 429); /* of a key, by requests or tokens a minute */
 }
 
 struct rmetrics *rmetrics_new(void) {
@@ -287,6 +293,8 @@ void rmetrics_engine(struct rmetrics *m, struct str model, unsigned engine, stru
     }
     out->iteration_tokens = metric_at(m->iteration, v);
     out->queue_depth = metric_at(m->queue_depth, &model);
+    out->queue_tokens = metric_at(m->queue_tokens, &model);
+    out->queue_tenants = metric_at(m->queue_tenants, &model);
     out->queue_wait = metric_at(m->queue_wait, &model);
     out->prefix_predicted = metric_at(m->prefix_predicted, &model);
     out->prefix_actual = metric_at(m->prefix_actual, &model);

@@ -47,6 +47,7 @@ struct engine_metrics {
     struct metric *hist[N_EH], *stat[N_ES], *finished[N_FINISHED];
     struct metric *iteration_tokens;
     struct metric *queue_depth, *queue_wait; /* of the model */
+    struct metric *queue_tokens, *queue_tenants; /* likewise: of prompts that wait, and who they are of */
     struct metric *prefix_predicted, *prefix_actual, *prefix_drift; /* likewise; tokens */
 };
 

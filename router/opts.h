@@ -16,7 +16,7 @@ struct router_limits {
     int64_t n, prompts, sequences, messages, inputs, tools;
     int64_t stop_strings, stop_bytes, stop_token_ids, bad_words, logit_bias, logprobs, logprob_entries;
     int64_t template_bytes, template_steps, template_output, template_depth;
-    int64_t queued_requests;
+    int64_t queued_requests, queued_tokens;
     uint64_t stream_buffer_bytes;
 };
 
@@ -78,6 +78,11 @@ struct router_opts {
     double replay_timeout_s;  /* to find it, from the lost worker's last word; below 0: fleet_replay_ns says */
     double model_wait_s;      /* that a request waits for a worker of a model that has none */
     double model_retention_s; /* that a model without workers stays known; 0: for ever */
+    double max_queue_wait_s;                      /* predicted; 0: no limit */
+    double fair_input_weight, fair_output_weight; /* of a token, in what tenants have had (fleet/vtc.h) */
+    bool fairness;
+    char *tenant_header, *priority_header; /* that whatever stands in front of the router sets; NULL: none */
+    int64_t max_tenants;                          /* that are told apart at a time */
     int64_t seed; /* --seed; has_seed false: none */
     bool has_seed;
 };

@@ -11,6 +11,7 @@ enum { SCAN_SLOTS = 64 }; /* of the table in one step */
 
 static void on_first(struct leg *g, uint32_t k, const struct batch_entry *t) {
     struct session *s = g->s;
+    leg_prompt_done(g, t->cached_tokens); /* first: the credit may go to whoever comes next */
     leg_prefilled(g);
     if (g->choices[k].begun)
         return; /* it goes on where another worker had begun: usage tells what that one found cached */
@@ -183,6 +184,7 @@ static bool on_entry(struct loop *l, const struct batch *b, const struct batch_e
         leg_prefilled(g);
         observe_token(s, c);
         choice_keep(c, token.id);
+        leg_said(g);
         if (UNLIKELY(s->logged))
             reqlog_token(&s->logged[g->prompt * s->req->n + k], token.id,
                          (size_t)l->router->opts->max_log_len);

@@ -16,6 +16,7 @@
 #include "common/link/secure.h"
 #include "common/log.h"
 #include "router/api/processors.h"
+#include "router/admit.h"
 #include "router/auth.h"
 #include "router/core.h"
 #include "router/cors.h"
@@ -151,6 +152,7 @@ enum rc router_new(struct router **out, const struct router_opts *opts, struct e
         .on_slow = session_on_slow,
         .on_change = fleet_changed,
     });
+    fleet_set_tenants(r->fleet, admit_tenants(r));
     *out = r;
     return RC_OK;
 }
@@ -218,16 +220,22 @@ static void refresh_tls(struct router *r, bool forced) {
     }
 }
 
-static void reload(struct router *r) {
+/* refresh_keys: forced: even if the file has not changed. */
+static void refresh_keys(struct router *r, bool forced) {
     struct err e;
     size_t n;
-    refresh_tls(r, true);
-    if (!r->opts->api_key_file)
+    if (!r->opts->api_key_file || (!forced && !auth_changed(r->auth)))
         return;
     if (auth_reload(r->auth, &n, &e) == RC_OK)
         LOG(LOG_INFO, "keys read again", F_U64("keys", n));
     else
         LOG(LOG_ERROR, "the keys stay as they were", F_STR("reason", e.msg));
+    fleet_set_tenants(r->fleet, admit_tenants(r));
+}
+
+static void reload(struct router *r) {
+    refresh_tls(r, true);
+    refresh_keys(r, true);
 }
 
 /* wait_signal: sleeps until something is asked for, or timeout_ms. */
@@ -291,6 +299,7 @@ bool router_run(struct router *r) {
         fleet_tick(r->fleet);
         trim(r);
         refresh_tls(r, false);
+        refresh_keys(r, false);
         tick_ns = clock_ns();
     }
     drain(r);

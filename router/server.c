@@ -2,6 +2,7 @@
 #include <stdio.h>
 
 #include "router/admin.h"
+#include "router/admit.h"
 #include "router/api/error.h"
 #include "router/auth.h"
 #include "router/conn.h"
@@ -101,7 +102,7 @@ static bool all_identity(struct str list) {
 }
 
 /* check_key: one Authorization header, and a key that is known. Missing and wrong keys are not told apart. */
-static bool check_key(const h2o_req_t *req, struct auth *a, struct err *e) {
+static bool check_key(const h2o_req_t *req, struct auth *a, struct auth_key *key, struct err *e) {
     const h2o_header_t *found = NULL;
     unsigned n = 0;
     for (size_t i = 0; i < req->headers.size; i++) {
@@ -111,7 +112,7 @@ static bool check_key(const h2o_req_t *req, struct auth *a, struct err *e) {
             n++;
         }
     }
-    if (n == 1 && auth_allows(a, str_of_iovec(found->value)))
+    if (n == 1 && auth_allows(a, str_of_iovec(found->value), key))
         return true;
     err_set(e, RC_UNAUTHORIZED, NULL,
             "This server wants an API key that it knows: Authorization: Bearer KEY");
@@ -140,29 +141,30 @@ static bool check_body_headers(const h2o_req_t *req, struct err *e) {
 
 /* ---- the handler ------------------------------------------------------------------------------------- */
 
-static void dispatch(h2o_req_t *req, const struct route *route, struct str path, struct str suffix) {
+static void dispatch(h2o_req_t *req, const struct route *route, struct str path, struct str suffix,
+                     const struct admitted *a) {
     struct err e;
     switch (route->id) {
     case ROUTE_COMPLETIONS:
-        session_begin(req, GEN_COMPLETIONS, suffix);
+        session_begin(req, GEN_COMPLETIONS, suffix, a);
         break;
     case ROUTE_CHAT:
-        session_begin(req, GEN_CHAT, suffix);
+        session_begin(req, GEN_CHAT, suffix, a);
         break;
     case ROUTE_EMBEDDINGS:
-        session_begin(req, GEN_EMBEDDINGS, suffix);
+        session_begin(req, GEN_EMBEDDINGS, suffix, a);
         break;
     case ROUTE_POOLING:
-        session_begin(req, GEN_POOLING, suffix);
+        session_begin(req, GEN_POOLING, suffix, a);
         break;
     case ROUTE_CLASSIFY:
-        session_begin(req, GEN_CLASSIFY, suffix);
+        session_begin(req, GEN_CLASSIFY, suffix, a);
         break;
     case ROUTE_SCORE:
-        session_begin(req, GEN_SCORE, suffix);
+        session_begin(req, GEN_SCORE, suffix, a);
         break;
     case ROUTE_RERANK:
-        session_begin(req, GEN_RERANK, suffix);
+        session_begin(req, GEN_RERANK, suffix, a);
         break;
     case ROUTE_TOKENIZE:
         offload_reply(req, WORK_TOKENIZE, suffix);
@@ -257,6 +259,8 @@ static int on_req(h2o_handler_t *self, h2o_req_t *req) {
     struct conn *c = conn_of(req);
     struct str path = path_of(req), method = str_of_iovec(req->input.method), suffix = {0};
     const struct route *route = NULL;
+    struct auth_key key = {.quota = NULL};
+    struct admitted admitted = {.quota = NULL};
     struct err e;
     unsigned retry_after_s = 0;
     bool options = str_eqz(method, "OPTIONS");
@@ -266,12 +270,12 @@ static int on_req(h2o_handler_t *self, h2o_req_t *req) {
     if (!check_head(req, &e))
         goto fail;
     if (UNLIKELY(r->auth) && !options && !auth_open(path, !r->opts->metrics_auth) &&
-        !check_key(req, r->auth, &e)) {
+        !check_key(req, r->auth, &key, &e)) {
         reply_header(req, "www-authenticate", STR_LIT("Bearer"));
         goto fail;
     }
     if (options && preflight(req, r->cors))
-        return 0;
+        return 0; /* no key was asked for */
     route = mounted(r->opts, path);
     if (!route) {
         err_set(&e, RC_NOT_FOUND, NULL, "Not Found");
@@ -300,10 +304,14 @@ static int on_req(h2o_handler_t *self, h2o_req_t *req) {
     }
     if (route->flags & ROUTE_JSON && !check_body_headers(req, &e))
         goto fail;
-    dispatch(req, route, path, suffix);
+    if (route->flags & ROUTE_INFERENCE && !admit(req, &key, &admitted, &e, &retry_after_s))
+        goto fail;
+    dispatch(req, route, path, suffix, &admitted);
+    quota_drop(key.quota);
     LOOP_WATCH_END(route->label);
     return 0;
 fail:
+    quota_drop(key.quota);
     reply_error(req, &e, retry_after_s, suffix);
     return 0;
 }

@@ -29,6 +29,24 @@ void session_unavailable(struct router *r, struct err *e) {
     err_set(e, RC_UNAVAILABLE, NULL, "The service is not ready: %s%s%s", why, note[0] ? "; " : "", note);
 }
 
+void session_refused(struct router *r, enum refusal why, struct err *e) {
+    const struct router_opts *o = r->opts;
+    rmetrics_reject(r->metrics, REJECT_QUEUE_FULL, 429);
+    switch (why) {
+    case REFUSE_TOKENS:
+        err_set(e, RC_OVERLOAD, NULL, "Too many tokens are waiting: %lld (--max-queued-tokens)",
+                (long long)o->limit.queued_tokens);
+        break;
+    case REFUSE_WAIT:
+        err_set(e, RC_OVERLOAD, NULL, "The request would have to wait longer than %g s (--max-queue-wait)",
+                o->max_queue_wait_s);
+        break;
+    default:
+        err_set(e, RC_OVERLOAD, NULL, "Too many requests are waiting: %lld (--max-queued-requests)",
+                (long long)o->limit.queued_requests);
+    }
+}
+
 /* ---- the end ----------------------------------------------------------------------------------------- */
 
 static void enlist(struct session *s, struct session **first) {
@@ -115,6 +133,8 @@ static void end(struct session *s) {
     s->req = NULL;
     if (s->metrics)
         fleet_done(l->router->fleet); /* refusals say nothing of how fast the line moves */
+    quota_drop(s->who.quota);
+    s->who.quota = NULL;
     worker_drop(s->metrics_worker);
     s->metrics_worker = NULL;
     s->metrics = NULL;
@@ -360,6 +380,22 @@ static void on_keepalive(h2o_timeout_entry_t *entry) {
 
 /* ---- the beginning ----------------------------------------------------------------------------------- */
 
+/* may_go_on: what only the body tells: its priority, and its tokens against the key's limit. False: it is over. */
+static bool may_go_on(struct session *s) {
+    struct err e;
+    unsigned retry_after_s = 0;
+    uint64_t n_tokens = 0;
+    for (uint32_t i = 0; i < s->req->n_prompts; i++)
+        n_tokens += s->req->prompts[i].n_ids;
+    s->priority = s->who.has_priority ? s->who.priority : s->req->priority;
+    if (s->priority && !s->req->model->facts.priority_scheduling)
+        err_set(&e, RC_INVALID, "priority", "priority needs a server with --scheduling-policy priority");
+    else if (admit_prompt(s->loop->router, &s->who, n_tokens, &e, &retry_after_s))
+        return true;
+    session_fail(s, &e, retry_after_s);
+    return false;
+}
+
 /* on_prepared: the job is back. */
 static void on_prepared(struct loop *l, void *owner, struct gen_req *req, const struct err *e,
                         const char *asked_id) {
@@ -391,6 +427,8 @@ static void on_prepared(struct loop *l, void *owner, struct gen_req *req, const 
     snprintf(s->suffix, sizeof s->suffix, "%.*s", (int)(req->id.n - at), req->id.p + at);
     s->run = gen_run_new(req);
     s->req = gen_run_req(s->run);
+    if (!may_go_on(s))
+        return;
     session_trace_prepared(s);
     const struct router_opts *o = l->router->opts;
     if (UNLIKELY(o->log_requests))
@@ -445,12 +483,13 @@ static void set_key(struct session *s, const h2o_req_t *req) {
     }
 }
 
-void session_begin(h2o_req_t *req, enum gen_route route, struct str suffix) {
+void session_begin(h2o_req_t *req, enum gen_route route, struct str suffix, const struct admitted *a) {
     struct loop *l = loop_of(req);
     struct router *r = l->router;
     struct session *s = xcalloc(1, sizeof *s);
     s->loop = l;
     s->route = route;
+    s->who = *a;
     s->begin_ns = clock_ns();
     snprintf(s->suffix, sizeof s->suffix, "%.*s", (int)suffix.n, suffix.p ? suffix.p : "");
     s->queue_entry.cb = on_queue_timeout;

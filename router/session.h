@@ -10,11 +10,12 @@
 #ifndef WEIR_ROUTER_SESSION_H
 #define WEIR_ROUTER_SESSION_H
 
+#include "router/admit.h"
 #include "router/core.h"
 
 /* session_begin: takes the request; every check up to the body's content is done. suffix: a valid
- * X-Request-Id, or empty. */
-void session_begin(h2o_req_t *req, enum gen_route route, struct str suffix);
+ * X-Request-Id, or empty. Takes over what a holds. */
+void session_begin(h2o_req_t *req, enum gen_route route, struct str suffix, const struct admitted *a);
 
 /* What the fleet posts (fleet.h). */
 bool session_on_batch(struct loop *l, struct loop_msg *m);
@@ -28,6 +29,8 @@ bool session_on_lost(struct loop *l, struct loop_msg *m);
 void session_flush_touched(struct loop *l, uint64_t end_ns);
 /* session_end_all: every session ends with 503, as a drain that has run out of time does. */
 void session_end_all(struct loop *l);
+/* session_refused: the error, counted, of a request that may not wait. */
+void session_refused(struct router *r, enum refusal why, struct err *e);
 /* session_unavailable: the error of a request that no worker can take, with what the launcher knows. */
 void session_unavailable(struct router *r, struct err *e);
 

@@ -6,7 +6,7 @@
 #include "router/session.h"
 #include "router/stream.h"
 
-enum { LEG_REFUSALS_MAX = 3, RETRY_AFTER_LOADING_S = 5, CHOICE_TAIL = 8 };
+enum { LEG_REFUSALS_MAX = 3, RETRY_AFTER_LOADING_S = 5, CHOICE_TAIL = 8, LEG_BILL_TOKENS = 32 };
 
 /* choice: one sample of one prompt. One cache line: the newest of its tokens lie in it, and go to `ids` eight
  * at a time, so that keeping them for a replay costs an output next to nothing. */
@@ -37,7 +37,9 @@ struct leg {
     const struct worker *avoid; /* the last one that it was with; not held, only compared */
     uint64_t until_ns;      /* after a loss: another worker must be found by then */
     bool touched;           /* something of it has reached the run */
+    uint32_t n_unbilled;    /* tokens of output that its tenant has not been charged with yet */
     struct choice *choices; /* [n] */
+    struct vtc_bill bill;   /* while submitted: what its tenant was charged */
 };
 
 struct session {
@@ -68,6 +70,8 @@ struct session {
         *metrics; /* of the worker that took the first prompt; lives as long as the worker is held */
     struct worker *metrics_worker; /* held for that */
     struct trace_record *trace;    /* NULL: nobody wants to know */
+    struct admitted who;
+    int32_t priority; /* lower runs earlier; once prepared */
     char suffix[129];              /* of the client-visible id, once known */
 };
 
@@ -102,6 +106,14 @@ void leg_choice_over(struct leg *g, uint32_t k);
 void leg_cut(struct leg *g, uint32_t k);
 /* leg_prefilled: gives the prompt's credit back, once. */
 void leg_prefilled(struct leg *g);
+/* leg_prompt_done: its prompt is computed, but for n_cached tokens: its tenant is charged with that. leg_said: a token
+ * of output has come; they are charged some at a time, since that takes the fleet's lock. */
+void leg_prompt_done(struct leg *g, uint32_t n_cached);
+void leg_bill(struct leg *g);
+static inline void leg_said(struct leg *g) {
+    if (UNLIKELY(++g->n_unbilled == LEG_BILL_TOKENS))
+        leg_bill(g);
+}
 /* leg_close: nothing more is expected; with `abort` the worker is told. */
 void leg_close(struct leg *g, bool abort);
 /* leg_hedge: gives the leg to another worker that has room for it now, with the tokens it has; its own, which makes no

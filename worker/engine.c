@@ -51,6 +51,7 @@ static void live_remove(struct engine *e, struct req *r) {
         compiling_remove(e, r);
     if (r->beam)
         beams_forget(e, r);
+    sched_left(&e->sched, r);
     if (r->next)
         r->next->prev = r->prev;
     if (r->prev)
@@ -141,6 +142,7 @@ static void do_control(struct engine *e, const struct cmd *c) {
 
 static void do_submit(struct engine *e, struct req *r) {
     live_add(e, r);
+    sched_arrive(&e->sched, r);
     if (r->constraint) {
         r->compiling = true;
         r->compile_next = e->compiling;

@@ -102,16 +102,19 @@ static void send_info(struct io *io, struct link_conn *c) {
     send_soft(c, LINK_CONTROL, WEIR__ENVELOPE__BODY_WORKER_INFO, &m);
 }
 
-/* send_credit: two batches and the largest request, so that a line can form at the worker, where priority is
- * kept, but most waiting happens in the routers. */
-static void send_credit(struct io *io, struct link_conn *c) {
+/* send_credit: to one of n_routers: a batch, so that each of them alone can keep the engine busy, and its part of a
+ * line as long again; the line has room for the largest request (128 samples). So a line can form here, where priority
+ * and the order of tenants are kept between routers, but most waiting happens in the routers. */
+static void send_credit(struct io *io, struct link_conn *c, size_t n_routers) {
+    enum { SAMPLES = 128 };
     Weir__Credit m = WEIR__CREDIT__INIT;
+    const struct io_facts *f = &io->facts;
+    uint64_t tokens = MAX(MAX((uint64_t)f->n_blocks * HASH_BLOCK_TOKENS, f->max_model_len),
+                          2ull * f->max_batched_tokens);
+    uint64_t line = MAX(((uint64_t)f->max_seqs + SAMPLES) / n_routers, SAMPLES);
     m.has_sequences = m.has_prefill_tokens = true;
-    m.sequences = 2 * io->facts.max_seqs + 128;
-    uint64_t tokens =
-        2ull * MAX(MAX((uint64_t)io->facts.n_blocks * HASH_BLOCK_TOKENS, io->facts.max_model_len),
-                   2ull * io->facts.max_batched_tokens);
-    m.prefill_tokens = (uint32_t)MIN(tokens, UINT32_MAX);
+    m.sequences = (uint32_t)MIN(f->max_seqs + line, UINT32_MAX);
+    m.prefill_tokens = (uint32_t)MIN(tokens + tokens / n_routers, UINT32_MAX);
     send_soft(c, LINK_CONTROL, WEIR__ENVELOPE__BODY_CREDIT, &m);
 }
 
@@ -165,7 +168,7 @@ static void tell_all(struct io *io) {
         send_info(io, held[i]);
     if (io->state == WEIR__WORKER_STATE__READY)
         for (size_t i = 0; i < n; i++)
-            send_credit(io, held[i]);
+            send_credit(io, held[i], n);
     pthread_mutex_unlock(&io->lock);
     for (size_t i = 0; i < n; i++)
         link_drop(held[i]);
@@ -200,6 +203,16 @@ static void *report_loop(void *arg) {
 
 /* ---- connections -------------------------------------------------------------------------------- */
 
+/* grant: the routers are others: what each may have depends on how many there are. Under the lock. */
+static void grant(struct io *io) {
+    size_t n = 0;
+    for (size_t i = 0; i < IO_ROUTERS_MAX; i++)
+        n += io->routers[i].conn != NULL;
+    for (size_t i = 0; i < IO_ROUTERS_MAX && io->state == WEIR__WORKER_STATE__READY; i++)
+        if (io->routers[i].conn)
+            send_credit(io, io->routers[i].conn, n);
+}
+
 /* A connection's user pointer is its entry in io.routers, whose epoch is fixed while the connection is up. */
 static void on_up(void *arg, struct link_conn *c, const struct link_peer *peer) {
     struct io *io = arg;
@@ -214,9 +227,8 @@ static void on_up(void *arg, struct link_conn *c, const struct link_peer *peer) 
         r->kv_events = false;
         link_set_user(c, r);
         send_info(io, c);
-        if (io->state == WEIR__WORKER_STATE__READY)
-            send_credit(io, c);
     }
+    grant(io);
     pthread_mutex_unlock(&io->lock);
     if (!r) {
         Weir__Fault m = WEIR__FAULT__INIT;
@@ -242,6 +254,7 @@ static void on_down(void *arg, struct link_conn *c, const char *reason) {
         io->engine.drop_router(io->engine.arg, index, epoch);
     pthread_mutex_lock(&io->lock);
     r->conn = NULL;
+    grant(io);
     pthread_mutex_unlock(&io->lock);
     link_drop(c);
     LOG(LOG_INFO, "router left", F_STR("reason", reason));

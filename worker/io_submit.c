@@ -5,6 +5,7 @@
 #include <jansson.h>
 
 #include "common/clock.h"
+#include "common/hash.h"
 #include "worker/io_private.h"
 #include "worker/procs.h"
 
@@ -45,6 +46,8 @@ void io_reject(struct link_conn *c, struct id128 id, const struct err *e) {
 }
 
 /* What this build does not serve is refused by name: ignoring it would change what the client gets. */
+enum { FAIR_TAG_BYTES_MAX = 32 };
+
 static enum rc check_supported(const Weir__Submit *m, struct err *e) {
     const char *field = NULL;
     if (m->n_tensors)
@@ -53,6 +56,8 @@ static enum rc check_supported(const Weir__Submit *m, struct err *e) {
         field = "adapter";
     else if (m->kv_transfer)
         field = "kv_transfer";
+    if (m->has_fair_tag && m->fair_tag.len > FAIR_TAG_BYTES_MAX)
+        return err_set(e, RC_INVALID, "fair_tag", "fair_tag has at most %d bytes", FAIR_TAG_BYTES_MAX);
     return field ? err_set(e, RC_UNSUPPORTED, field, "this worker does not serve %s", field) : RC_OK;
 }
 
@@ -265,6 +270,19 @@ static enum rc hold_constraint(const Weir__Constraint *c, struct io *io, struct 
                           str_of(c->options_json), out, e);
 }
 
+static void fill_tenant(const Weir__Submit *m, struct req *out) {
+    uint8_t digest[32];
+    if (!m->has_fair_tag || m->fair_tag.len == 0)
+        return;
+    out->tagged = true;
+    if (m->fair_tag.len == sizeof out->tenant.b) {
+        memcpy(out->tenant.b, m->fair_tag.data, sizeof out->tenant.b); /* our routers': a digest already */
+        return;
+    }
+    hash_sha256(m->fair_tag.data, m->fair_tag.len, digest);
+    memcpy(out->tenant.b, digest, sizeof out->tenant.b);
+}
+
 /* make_req: m was checked. Absent numbers are neutral. The constraint's hold goes to the request. */
 static struct req *make_req(const Weir__Submit *m, const struct io_facts *f, struct id128 id, uint32_t router,
                             uint32_t epoch, struct constraint *constraint) {
@@ -337,6 +355,7 @@ static struct req *make_req(const Weir__Submit *m, const struct io_facts *f, str
     };
     if (m->has_domain)
         memcpy(src.domain, m->domain.data, sizeof src.domain);
+    fill_tenant(m, &src);
     struct req *r = req_new(&src);
     free(bias);
     free(resume);
@@ -377,6 +396,7 @@ static struct req *make_pool_req(const Weir__Submit *m, const struct io_facts *f
     };
     if (m->has_domain)
         memcpy(src.domain, m->domain.data, sizeof src.domain);
+    fill_tenant(m, &src);
     struct req *r = req_new(&src);
     free(types);
     return r;

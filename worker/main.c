@@ -162,6 +162,7 @@ static enum rc start_mock(struct worker *w, struct err *e) {
     f->max_seqs = w->o.w.max_num_seqs ? (uint32_t)w->o.w.max_num_seqs : 4096;
     f->max_batched_tokens = 2048;
     f->device = "mock";
+    f->priority_scheduling = !strcmp(w->o.w.scheduling_policy, "priority");
     if (w->o.w.mock_cache_blocks) {
         f->n_blocks = (uint32_t)w->o.w.mock_cache_blocks;
         f->prefix_caching = true;

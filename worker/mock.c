@@ -14,8 +14,8 @@
 /* run: one live sample. The request is shared by its samples and counted. */
 struct run {
     struct req *req;
-    uint32_t sample, n_out;
-    uint64_t starts_ns;   /* the prompt is done */
+    uint32_t sample, n_out, n_resumed;
+    uint64_t starts_ns;   /* the prompt is done; UINT64_MAX: its turn has not come */
     bool aborted, silent; /* silent: its router is gone */
     bool begun;           /* its first event is out */
     uint32_t n_cached;
@@ -31,7 +31,8 @@ struct mock {
     uint64_t frozen_ns;    /* no step before */
     uint64_t n_refusals;   /* requests still to be refused */
     char *text_path;
-    struct run *runs; /* [n] in order of arrival; the first n_seqs_max run, the others wait */
+    struct run *runs; /* [n] the first n_seqs_max run, the others wait, in the order of an engine's (seq_order) */
+    struct fair fair;
     size_t n, cap;
     struct mock_cache *cache; /* NULL: none */
     uint64_t prefill_ns;      /* with it: when the last prompt is done */
@@ -55,6 +56,13 @@ uint32_t mock_token(const struct mock_opts *o, uint64_t seed, uint32_t i) {
     }
 }
 
+static uint64_t n_prefill(const struct req *r) {
+    uint64_t n = r->n_prompt;
+    for (uint32_t k = 0; k < r->n_resume; k++)
+        n += r->resume[k].n_tokens;
+    return n;
+}
+
 /* req.n_live counts its runs; the last one frees it. */
 static void drop_req(struct mock *m, struct req *r) {
     if (--r->n_live)
@@ -66,6 +74,14 @@ static void drop_req(struct mock *m, struct req *r) {
 
 static bool same_router(const struct req *r, uint32_t router, uint32_t epoch) {
     return r->router == router && r->router_epoch == epoch;
+}
+
+/* bill: of a run that is over. The first of a request's brings its prompt along. */
+static void bill(struct mock *m, const struct run *r) {
+    struct req *q = r->req;
+    uint32_t n_in = q->fair_cost && !q->n_resume && r->begun ? q->n_prompt - r->n_cached : 0;
+    fair_end(&m->fair, q->tenant, q->fair_cost, n_in, r->n_out - r->n_resumed, r->begun);
+    q->fair_cost = 0;
 }
 
 /* ---- the thread --------------------------------------------------------------------------------- */
@@ -184,13 +200,6 @@ static void send_step(struct mock *m, size_t n_out, struct step_out *out) {
     m->o.on_step(m->o.arg, out);
 }
 
-static uint64_t n_prefill(const struct req *r) {
-    uint64_t n = r->n_prompt;
-    for (uint32_t k = 0; k < r->n_resume; k++)
-        n += r->resume[k].n_tokens;
-    return n;
-}
-
 /* prefill: with a cache: begins with the prompts whose turn has come, in order of arrival. */
 static void prefill(struct mock *m, uint64_t now, size_t limit) {
     for (size_t i = 0; i < limit && m->prefill_ns <= now; i++) {
@@ -211,6 +220,13 @@ static void prefill(struct mock *m, uint64_t now, size_t limit) {
     }
 }
 
+/* seat: a run that is among those that run; without a cache its prompt is computed from now on. */
+static void seat(struct mock *m, struct run *r, uint64_t now) {
+    fair_serve(&m->fair, r->req->fair);
+    if (r->starts_ns == UINT64_MAX && !m->cache)
+        r->starts_ns = now + m->o.prefill_ns_per_token * n_prefill(r->req);
+}
+
 /* step: one token for each run that is due; called and left with the lock held. True: more is to be told of the
  * cache. */
 static bool step(struct mock *m) {
@@ -224,11 +240,15 @@ static bool step(struct mock *m) {
     for (size_t i = 0; i < m->n; i++) {
         struct run r = m->runs[i];
         bool end = false;
+        if (i < limit)
+            seat(m, &r, now);
         if (i < limit || r.aborted || r.silent) {
             bool event = step_run(m, &r, now, &m->out[n_out], &m->first[n_out]);
             end = r.silent || (event && m->out[n_out].finish != FINISH_NONE);
             n_out += event && !r.silent;
         }
+        if (end)
+            bill(m, &r);
         if (end)
             ended[n_ended++] = r.req;
         else
@@ -316,6 +336,20 @@ static enum rc read_text(struct mock *m, struct err *e) {
     return RC_OK;
 }
 
+/* place: where r's runs go: behind all that run, and before those of later requests that wait. */
+static size_t place(const struct mock *m, const struct req *r) {
+    size_t at = m->n;
+    for (; at > m->o.n_seqs_max; at--) {
+        const struct req *q = m->runs[at - 1].req;
+        bool before = r->priority != q->priority ? r->priority < q->priority : r->fair < q->fair;
+        if (!before)
+            break;
+    }
+    while (at > 0 && at < m->n && m->runs[at - 1].req == m->runs[at].req)
+        at++; /* samples stay together */
+    return at;
+}
+
 static enum rc mock_submit(void *arg, struct req *r, struct err *e) {
     struct mock *m = arg;
     pthread_mutex_lock(&m->lock);
@@ -338,11 +372,17 @@ static enum rc mock_submit(void *arg, struct req *r, struct err *e) {
         m->runs = xreallocarray(m->runs, m->cap, sizeof *m->runs);
     }
     r->n_live = r->n_samples;
-    uint64_t starts = m->cache ? UINT64_MAX : clock_ns() + m->o.prefill_ns_per_token * n_prefill(r);
+    r->fair = fair_arrive(&m->fair, r->tagged, r->tenant, r->n_resume ? 0 : r->n_prompt, r->n_samples, r->max_tokens,
+                          &r->fair_cost);
+    size_t at = place(m, r);
+    memmove(m->runs + at + r->n_samples, m->runs + at, (m->n - at) * sizeof *m->runs);
+    m->n += r->n_samples;
+    bool waits = m->cache || at >= m->o.n_seqs_max;
+    uint64_t starts = waits ? UINT64_MAX : clock_ns() + m->o.prefill_ns_per_token * n_prefill(r);
     for (uint32_t s = 0; s < r->n_samples; s++)
-        m->runs[m->n++] = (struct run){.req = r, .sample = s, .starts_ns = starts};
+        m->runs[at + s] = (struct run){.req = r, .sample = s, .starts_ns = starts};
     for (uint32_t k = 0; k < r->n_resume; k++)
-        m->runs[m->n - r->n_samples + r->resume[k].sample].n_out = r->resume[k].n_tokens;
+        m->runs[at + r->resume[k].sample].n_out = m->runs[at + r->resume[k].sample].n_resumed = r->resume[k].n_tokens;
     pthread_cond_signal(&m->wake);
     pthread_mutex_unlock(&m->lock);
     return RC_OK;
@@ -427,6 +467,7 @@ struct io_engine mock_engine(struct mock *m) {
 
 struct mock *mock_new(const struct mock_opts *o) {
     struct mock *m = xcalloc(1, sizeof *m);
+    fair_init(&m->fair);
     m->o = *o;
     m->eos = xcalloc(o->n_eos_ids, sizeof *m->eos);
     memcpy(m->eos, o->eos_ids, o->n_eos_ids * sizeof *m->eos);

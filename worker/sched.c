@@ -20,6 +20,8 @@ void sched_init(struct sched *s, const struct sched_opts *o) {
         kv_init(&s->pool[g], o->groups[g].n_blocks, NULL, NULL);
         s->table[g] = xcalloc((size_t)s->n_seats * s->n_table, sizeof *s->table[g]);
     }
+    s->fair = xmalloc(sizeof *s->fair);
+    fair_init(s->fair);
     prefix_init(&s->prefix, s->group, o->n_groups, s->pool, o->prefix_seed, o->n_events_max);
     s->seats_free = xcalloc(s->n_seats, sizeof *s->seats_free);
     for (s->n_seats_free = 0; s->n_seats_free < s->n_seats; s->n_seats_free++)
@@ -41,6 +43,7 @@ void sched_fini(struct sched *s) {
         kv_fini(&s->pool[g]);
         free(s->table[g]);
     }
+    free(s->fair);
     free(s->seats_free);
     free(s->running);
     free(s->waiting);
@@ -54,9 +57,31 @@ void sched_fini(struct sched *s) {
 
 /* ---- coming and going ------------------------------------------------------------------------- */
 
+/* A resumed request was paid for where it was lost. */
+static uint32_t billed_prompt(const struct req *r) {
+    return r->n_resume ? 0 : r->n_prompt - MIN(r->n_cached, r->n_prompt);
+}
+
+void sched_arrive(struct sched *s, struct req *r) {
+    if (r->arrived)
+        return;
+    r->arrived = true;
+    r->fair = fair_arrive(s->fair, r->tagged, r->tenant, billed_prompt(r), r->n_samples, r->max_tokens, &r->fair_cost);
+}
+
+void sched_left(struct sched *s, const struct req *r) {
+    uint64_t n_out = 0;
+    for (uint32_t k = 0; k < r->n_samples; k++)
+        n_out += r->seqs[k].n_out - r->seqs[k].n_resumed;
+    if (r->arrived)
+        fair_end(s->fair, r->tenant, r->fair_cost, r->admitted_ns ? billed_prompt(r) : 0, n_out,
+                 r->max_tokens && r->admitted_ns ? r->n_samples : 0);
+}
+
 void sched_add(struct sched *s, struct req *r) {
     struct seq *tail = NULL; /* of the chain that hangs on the first sample without output */
     r->serial = s->next_serial++;
+    sched_arrive(s, r);
     for (uint32_t k = 0; k < r->n_samples; k++) {
         struct seq *q = &r->seqs[k];
         if (q->state == SEQ_ENDED)
@@ -265,6 +290,7 @@ static bool admit(struct sched *s, uint64_t now_ns) {
     blocks_adopt(s, q, n_hits);
     if (r->admitted_ns == 0) {
         r->admitted_ns = MAX(now_ns, 1);
+        fair_serve(s->fair, r->fair);
         r->n_cached = MIN(q->n_computed, r->n_prompt);
         if (s->opts.prefix_cache)
             prefix_count(&s->prefix, seq_known(q), q->n_computed);

@@ -5,7 +5,7 @@
  * through the prefix cache, and between samples of a request, which are forked from the first when its prompt
  * is computed; a shared block is copied before it is written.
  *
- * Order is (priority, arrival), the same for admission and preemption. When blocks run out, the running
+ * Order is (priority, fairness between tenants, arrival), the same for admission and preemption. When blocks run out, the running
  * sequence that comes last in that order gives up all of its blocks and waits again; later it recomputes
  * prompt and output so far, and goes on as if nothing had happened. Nothing starves under FCFS: the
  * unfinished sequence that comes first is never preempted, and gets at least one token in each step once it
@@ -23,6 +23,7 @@
 #ifndef WEIR_WORKER_SCHED_H
 #define WEIR_WORKER_SCHED_H
 
+#include "worker/fair.h"
 #include "worker/kv.h"
 #include "worker/prefix.h"
 #include "worker/seq.h"
@@ -91,6 +92,7 @@ struct sched {
     uint32_t n_pending; /* samples that hang on others */
     uint64_t n_preemptions;
     uint64_t next_serial;
+    struct fair *fair;
     struct id128 *names; /* [n_table] scratch of admission */
     struct step_plan plan;
     /* of the step being planned */
@@ -107,6 +109,10 @@ void sched_fini(struct sched *s);
  * n_chunk. */
 uint32_t sched_blocks_needed(const struct kv_group *g, uint32_t n_tokens, uint32_t n_chunk);
 
+/* sched_arrive: a prepared request gets its place among tenants; sched_add does it for one that has none yet.
+ * sched_left: r is over, every sample of it: what it has cost its tenant is known. */
+void sched_arrive(struct sched *s, struct req *r);
+void sched_left(struct sched *s, const struct req *r);
 /* sched_add: all samples of a prepared request join the queue, but those that have ended already. */
 void sched_add(struct sched *s, struct req *r);
 /* sched_end: the sequence ends now, in whatever state it is, and holds nothing any more. seq->finish is the

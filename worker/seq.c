@@ -73,6 +73,7 @@ bool req_stops_at(const struct req *r, uint32_t token) {
 int seq_order(const struct seq *a, const struct seq *b, bool by_priority) {
     if (by_priority)
         ORDER(a->req->priority, b->req->priority);
+    ORDER(a->req->fair, b->req->fair);
     ORDER(a->req->arrival_ns, b->req->arrival_ns);
     ORDER(a->req->serial, b->req->serial);
     ORDER(a->sample, b->sample);

@@ -63,6 +63,8 @@ struct req {
     uint64_t stream;       /* the router's handle of sample 0; sample k is stream + k */
     uint32_t n_samples;    /* sequences sharing the prompt; 1 .. SEQ_SAMPLES_MAX */
     int32_t priority;      /* lower runs earlier; has no effect under SCHED_FCFS */
+    bool tagged;           /* it says whose it is: */
+    struct id128 tenant;   /* all zero without */
     uint64_t arrival_ns;   /* monotonic clock, at the worker's link */
     uint64_t deadline_ns;  /* the engine gives up then; 0: never */
 
@@ -124,6 +126,8 @@ struct req {
     uint64_t admitted_ns;                   /* first admission of any sample; 0: none yet */
     uint64_t prefilled_ns;                  /* the prompt was computed; 0: not yet */
     uint64_t serial;                        /* order of submission */
+    uint64_t fair, fair_cost;               /* worker/fair.h: its start tag, and what it is expected to cost */
+    bool arrived;                           /* both are known */
     struct prompt_logprob *prompt_logprobs; /* [n_prompt]; NULL unless asked for and admitted */
     uint32_t *prompt_top_ids;               /* [n_prompt][n_prompt_logprobs] best first */
     float *prompt_top_logprobs;             /* [n_prompt][n_prompt_logprobs] */
@@ -219,7 +223,7 @@ bool seq_wants_prompt_rows(const struct seq *s);
 static inline bool seq_prompt_only(const struct seq *s) {
     return s->req->max_tokens == 0;
 }
-/* seq_order: the scheduler's order, (priority, arrival, serial, sample); negative if a comes first.
+/* seq_order: the scheduler's order, (priority, fairness, arrival, serial, sample); negative if a comes first.
  * Priorities count only if by_priority. */
 int seq_order(const struct seq *a, const struct seq *b, bool by_priority);
 

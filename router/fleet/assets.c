@@ -254,6 +254,7 @@ static struct fleet_model *find_or_add(struct fleet *f, const uint8_t key[32]) {
         return NULL;
     struct fleet_model *m = xcalloc(1, sizeof *m);
     memcpy(m->key, key, 32);
+    line_init(&m->line, (uint32_t)f->o.opts->max_tenants, f->o.opts->fair_input_weight, f->o.opts->fair_output_weight);
     f->models[f->n_models++] = m;
     return m;
 }

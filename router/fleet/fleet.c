@@ -1,7 +1,6 @@
-/* The table of workers, the choice among them, and the lines of prompts that wait for one. */
+/* The table of workers and of the models they serve. */
 #include "router/fleet/fleet.h"
 
-#include <math.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,8 +11,6 @@
 #include "router/fleet/fleet_private.h"
 
 #define FETCH_NS (120 * NS_PER_S) /* for all files of a model */
-
-enum { RETRY_AFTER_MIN_S = 1, RETRY_AFTER_MAX_S = 60 };
 
 struct worker *worker_hold(struct worker *w) {
     atomic_fetch_add_explicit(&w->n_refs, 1, memory_order_relaxed);
@@ -53,7 +50,7 @@ void fleet_free(struct fleet *f) {
         return;
     CHECK(f->stopped);
     for (unsigned i = 0; i < f->n_models; i++) {
-        CHECK(!f->models[i]->first);
+        line_fini(&f->models[i]->line);
         if (f->models[i]->info)
             model_info_drop(f->models[i]->info);
         free(f->models[i]);
@@ -71,7 +68,7 @@ bool worker_is_ready(const struct worker_state *s) {
     return s->up && !s->leaving && s->state == WEIR__WORKER_STATE__READY && s->model && s->model->info;
 }
 
-static bool is_served(const struct fleet *f, const struct model_info *info) {
+bool fleet_serves(const struct fleet *f, const struct model_info *info) {
     for (unsigned i = 0; i < f->n_workers_end; i++) {
         if (f->workers[i] && worker_is_ready(f->workers[i]) && f->workers[i]->model->info == info)
             return true;
@@ -88,7 +85,7 @@ struct model_info *fleet_find_model(struct fleet *f, struct str name, bool *serv
         struct model_info *m = f->models[i]->info;
         if (!m || f->models[i]->forgotten || (name.n && !model_info_serves(m, name)))
             continue;
-        *serving = is_served(f, m);
+        *serving = fleet_serves(f, m);
         if (!found || *serving)
             found = m;
     }
@@ -134,199 +131,7 @@ void fleet_first_name(struct fleet *f, struct buf *out) {
     pthread_mutex_unlock(&f->lock);
 }
 
-/* ---- choice and line --------------------------------------------------------------------------------- */
-
-/* candidates: ready workers of a model. Those that have been silent for a second are a last resort, as is one to be
- * avoided. */
-static size_t candidates(const struct fleet *f, const struct model_info *info, const struct fleet_ticket *t,
-                         bool last, struct policy_worker *w, struct worker_state **of) {
-    size_t n = 0;
-    for (unsigned i = 0; i < f->n_workers_end; i++) {
-        struct worker_state *s = f->workers[i];
-        if (!s || !worker_is_ready(s) || s->model->info != info || (s->suspect || s->slow || &s->w == t->avoid) != last)
-            continue;
-        w[n] = (struct policy_worker){.load = &s->load, .id = s->id};
-        of[n++] = s;
-    }
-    return n;
-}
-
-/* take: a worker with credit for the prompt, its credit taken and held; NULL: none. *any: some ready worker
- * serves the model. match: fleet_kv_match's; NULL: asked here, once it is of use. */
-static struct worker *take(struct fleet *f, struct model_info *info, struct fleet_ticket *t, const uint32_t *match,
-                           bool *any) {
-    struct policy_worker w[FLEET_WORKERS_MAX];
-    struct worker_state *of[FLEET_WORKERS_MAX];
-    const struct policy_ask ask = {t->n_seqs, t->n_tokens, t->key, t->has_key};
-    uint32_t own[INDEX_SLOTS];
-    enum policy_reason why;
-    *any = false;
-    for (int last = 0; last < (t->strict ? 1 : 2); last++) {
-        size_t n = candidates(f, info, t, last, w, of);
-        bool fits = false;
-        for (size_t i = 0; i < n && !fits; i++)
-            fits = pick_fits(w[i].load, t->n_seqs, t->n_tokens);
-        *any |= n > 0;
-        if (!fits)
-            continue;
-        if (!match && fleet_kv_match(f, t, own))
-            match = own;
-        for (size_t i = 0; i < n && match; i++)
-            if (of[i]->feed.slot != INDEX_NO_SLOT)
-                w[i].n_cached = match[of[i]->feed.slot] * HASH_BLOCK_TOKENS;
-        int i = policy_choose(&f->policy, w, n, &ask, &why);
-        CHECK(i >= 0);
-        struct worker_state *s = of[i];
-        t->n_cached = w[i].n_cached;
-        t->predicted = match && s->feed.slot != INDEX_NO_SLOT;
-        s->load.n_seqs += t->n_seqs;
-        s->load.n_tokens += t->n_tokens;
-        s->load.n_cached += t->n_cached;
-        rmetrics_decision(f->o.metrics, f->policy.kind, why);
-        return worker_hold(&s->w);
-    }
-    return NULL;
-}
-
-static void line_add(struct fleet *f, struct fleet_model *m, struct fleet_ticket *t, bool front) {
-    struct fleet_ticket *before = front ? NULL : m->last, *after = front ? m->first : NULL;
-    t->prev = before;
-    t->next = after;
-    *(before ? &before->next : &m->first) = t;
-    *(after ? &after->prev : &m->last) = t;
-    t->queue = m;
-    m->n_waiting++;
-    f->n_waiting++;
-}
-
-static void line_remove(struct fleet *f, struct fleet_ticket *t) {
-    struct fleet_model *m = t->queue;
-    *(t->prev ? &t->prev->next : &m->first) = t->next;
-    *(t->next ? &t->next->prev : &m->last) = t->prev;
-    t->queue = NULL;
-    m->n_waiting--;
-    f->n_waiting--;
-}
-
-static void answer(struct fleet *f, struct fleet_ticket *t, struct worker *w) {
-    line_remove(f, t);
-    t->worker = w;
-    if (w)
-        metric_observe(w->metrics.queue_wait, (double)(clock_ns() - t->queued_ns) * 1e-9);
-    f->o.post(f->o.arg, t->loop, &t->msg);
-}
-
-void fleet_pump(struct fleet *f, struct fleet_model *m) {
-    while (m->first) {
-        bool any;
-        struct worker *w = take(f, m->info, m->first, NULL, &any);
-        if (!w && any)
-            return;
-        if (!w)
-            break;
-        answer(f, m->first, w);
-    }
-    /* Nobody serves the model: who does not wait for that is told. */
-    uint64_t now = m->first ? clock_ns() : 0;
-    for (struct fleet_ticket *t = m->first, *next; t; t = next) {
-        next = t->next;
-        if (t->until_ns <= now)
-            answer(f, t, NULL);
-    }
-}
-
-/* n_waiting: in the lines here, and what this router has at workers beyond the sequences that run there. */
-static uint64_t n_waiting(const struct fleet *f) {
-    uint64_t n = f->n_waiting;
-    for (unsigned i = 0; i < f->n_workers_end; i++) {
-        const struct worker_state *s = f->workers[i];
-        if (s && s->max_seqs && s->load.n_seqs > s->max_seqs)
-            n += s->load.n_seqs - s->max_seqs;
-    }
-    return n;
-}
-
-/* runs_at_once: some worker has room for the sequences, so that they need not wait there. */
-static bool runs_at_once(const struct fleet *f, const struct model_info *info, uint32_t n_seqs) {
-    for (unsigned i = 0; i < f->n_workers_end; i++) {
-        const struct worker_state *s = f->workers[i];
-        if (!s || !worker_is_ready(s) || s->model->info != info)
-            continue;
-        if (s->max_seqs == 0 || s->load.n_seqs == 0 || (uint64_t)s->load.n_seqs + n_seqs <= s->max_seqs)
-            return true;
-    }
-    return false;
-}
-
-enum rc fleet_acquire(struct fleet *f, struct fleet_ticket *t, bool front) {
-    enum rc rc = RC_OK;
-    bool any = false;
-    const uint64_t now = clock_ns();
-    uint32_t match[INDEX_SLOTS];
-    const bool known = fleet_kv_match(f, t, match);
-    t->worker = NULL;
-    t->queue = NULL;
-    pthread_mutex_lock(&f->lock);
-    struct fleet_model *m = NULL;
-    for (unsigned i = 0; i < f->n_models && !m; i++) {
-        if (f->models[i]->info == t->model)
-            m = f->models[i];
-    }
-    CHECK(m); /* models are never removed */
-    bool full = !front && n_waiting(f) >= (uint64_t)f->o.opts->limit.queued_requests;
-    if (front || (!m->first && (!full || runs_at_once(f, t->model, t->n_seqs))))
-        t->worker = take(f, t->model, t, known ? match : NULL, &any);
-    else
-        any = is_served(f, t->model);
-    if (t->worker) {
-        metric_observe(t->worker->metrics.queue_wait, 0);
-    } else if (!any && t->until_ns <= now) {
-        rc = RC_UNAVAILABLE;
-    } else if (full) {
-        rc = RC_OVERLOAD;
-    } else {
-        t->queued_ns = now;
-        line_add(f, m, t, front);
-        rc = RC_AGAIN;
-    }
-    pthread_mutex_unlock(&f->lock);
-    return rc;
-}
-
-bool fleet_acquire_other(struct fleet *f, struct fleet_ticket *t) {
-    uint32_t match[INDEX_SLOTS];
-    bool any, known = fleet_kv_match(f, t, match);
-    t->strict = true;
-    t->queue = NULL;
-    pthread_mutex_lock(&f->lock);
-    t->worker = take(f, t->model, t, known ? match : NULL, &any);
-    pthread_mutex_unlock(&f->lock);
-    t->strict = false;
-    return t->worker != NULL;
-}
-
-bool fleet_cancel(struct fleet *f, struct fleet_ticket *t) {
-    pthread_mutex_lock(&f->lock);
-    struct fleet_model *m = t->queue;
-    if (m) {
-        line_remove(f, t);
-        fleet_pump(f, m); /* a large prompt at the head may have held up smaller ones */
-    }
-    pthread_mutex_unlock(&f->lock);
-    return m != NULL;
-}
-
-void fleet_release(struct fleet *f, struct worker *w, uint32_t n_seqs, uint32_t n_tokens, uint32_t n_cached) {
-    struct worker_state *s = w->state;
-    pthread_mutex_lock(&f->lock);
-    CHECK(s->load.n_seqs >= n_seqs && s->load.n_tokens >= n_tokens && s->load.n_cached >= n_cached);
-    s->load.n_seqs -= n_seqs;
-    s->load.n_tokens -= n_tokens;
-    s->load.n_cached -= n_cached;
-    if (s->up && s->model)
-        fleet_pump(f, s->model);
-    pthread_mutex_unlock(&f->lock);
-}
+/* ---- workers that go ---------------------------------------------------------------------------------- */
 
 void fleet_unusable(struct fleet *f, struct worker *w) {
     pthread_mutex_lock(&f->lock);
@@ -343,19 +148,6 @@ bool fleet_has_other(struct fleet *f, const struct worker *w) {
     }
     pthread_mutex_unlock(&f->lock);
     return other;
-}
-
-void fleet_done(struct fleet *f) {
-    pthread_mutex_lock(&f->lock);
-    f->n_done++;
-    pthread_mutex_unlock(&f->lock);
-}
-
-unsigned fleet_retry_after_s(struct fleet *f) {
-    pthread_mutex_lock(&f->lock);
-    double s = f->done_per_s > 0.01 ? ceil((double)n_waiting(f) / f->done_per_s) : RETRY_AFTER_MAX_S;
-    pthread_mutex_unlock(&f->lock);
-    return (unsigned)fmin(fmax(s, RETRY_AFTER_MIN_S), RETRY_AFTER_MAX_S);
 }
 
 /* ---- what others ask --------------------------------------------------------------------------------- */
@@ -476,8 +268,10 @@ static void set_gauges(struct fleet *f, struct fleet_model *m, uint64_t now,
         for (size_t k = 0; k < ARRAY_LEN(states); k++)
             count[k] += !strcmp(name, states[k]);
         if (worker_is_ready(s)) {
-            metric_set(s->w.metrics.queue_depth, m->n_waiting);
-            metric_set(s->w.metrics.stat[ES_WAITING], s->n_waiting + (first ? m->n_waiting : 0));
+            metric_set(s->w.metrics.queue_depth, m->line.n);
+            metric_set(s->w.metrics.queue_tokens, (double)m->line.n_tokens);
+            metric_set(s->w.metrics.queue_tenants, m->line.order.n);
+            metric_set(s->w.metrics.stat[ES_WAITING], s->n_waiting + (first ? m->line.n : 0));
             first = false;
         }
     }
@@ -537,7 +331,7 @@ bool fleet_is_ready(struct fleet *f, const char *url) {
 static void look_at_model(struct fleet *f, struct fleet_model *m, uint64_t now) {
     const double retention_s = f->o.opts->model_retention_s;
     bool has_worker = false;
-    if (m->first && !is_served(f, m->info))
+    if (m->line.first && !fleet_serves(f, m->info))
         fleet_pump(f, m);
     for (unsigned i = 0; i < f->n_workers_end; i++)
         has_worker |= f->workers[i] && f->workers[i]->up && f->workers[i]->model == m;
@@ -545,7 +339,7 @@ static void look_at_model(struct fleet *f, struct fleet_model *m, uint64_t now) 
         m->alone_ns = 0;
     else if (m->alone_ns == 0)
         m->alone_ns = now;
-    m->forgotten = retention_s > 0 && m->alone_ns && !m->first &&
+    m->forgotten = retention_s > 0 && m->alone_ns && !m->line.first &&
                    (double)(now - m->alone_ns) > retention_s * (double)NS_PER_S;
 }
 

@@ -2,8 +2,8 @@
  *
  * A worker is a connection: it appears when one comes up, and a connection that ends is a worker that is
  * gone. Its model's tokenizer and templates are fetched from it once per revision and built on the pool; from
- * then on the model stays known, with or without workers. A prompt gets a worker by fleet_acquire: the least
- * loaded ready one within its credit, else it waits here, first come first served, and its loop is told when
+ * then on the model stays known, with or without workers. A prompt gets a worker by fleet_acquire: a ready one
+ * within its credit, by --policy; else it waits here, in its model's line (line.h), and its loop is told when
  * its turn has come.
  *
  * Threads: every function from any thread; one mutex, held for some hundred nanoseconds, never across a send.
@@ -16,7 +16,9 @@
 #include "common/pool.h"
 #include "router/api/model_info.h"
 #include "router/fleet/batch.h"
+#include "router/fleet/line.h"
 #include "router/fleet/pick.h"
+#include "router/fleet/refuse.h"
 #include "router/metrics.h"
 #include "router/router.h"
 
@@ -41,7 +43,9 @@ struct fleet_ticket {
     struct loop_msg msg; /* step: the owner's; posted to `loop` when a queued ticket is answered */
     unsigned loop;
     struct model_info *model;
+    struct line_ticket line; /* tenant, priority, arrival, again, tokens */
     uint32_t n_seqs, n_tokens;
+    uint32_t n_out_max; /* tokens that each sequence may say */
     const struct worker *avoid; /* taken only if there is no other; only compared. NULL: none */
     uint64_t until_ns;          /* while no worker serves the model it waits until then; past: not at all */
     const struct id128 *blocks; /* [n_blocks] names of the prompt's blocks that may be cached; none: not known */
@@ -53,8 +57,9 @@ struct fleet_ticket {
     struct worker *worker; /* held, its credit taken; NULL after a post: no worker is left */
     uint32_t n_cached;     /* tokens of the prompt that are expected in its prefix cache */
     bool predicted;        /* n_cached says something */
+    struct vtc_bill bill;  /* of what it was charged; the owner's until fleet_bill_end or fleet_give_back */
+    enum refusal refused;  /* with RC_OVERLOAD: why */
     /* the fleet's */
-    struct fleet_ticket *prev, *next;
     struct fleet_model *queue; /* NULL: not queued */
     uint64_t queued_ns;
 };
@@ -140,18 +145,29 @@ bool fleet_knows_model(const struct fleet *f);
 size_t fleet_models(struct fleet *f, struct model_info **out, size_t max);
 
 /* fleet_acquire: RC_OK: t->worker. RC_AGAIN: queued, the answer comes as t->msg. RC_OVERLOAD: it would wait,
- * and --max-queued-requests do already, here or at the workers. RC_UNAVAILABLE: no ready worker serves the
- * model, and t does not wait for one. front: a request that is partly submitted, or was, goes ahead of the line
- * and past its limit. */
-MUST_USE enum rc fleet_acquire(struct fleet *f, struct fleet_ticket *t, bool front);
+ * and too much does already, here or at the workers: --max-queued-requests, --max-queued-tokens,
+ * --max-queue-wait. RC_UNAVAILABLE: no ready worker serves the model, and t does not wait for one. begun: a part
+ * of its request is at a worker, or was, so that it waits whatever the limits. */
+MUST_USE enum rc fleet_acquire(struct fleet *f, struct fleet_ticket *t, bool begun);
 /* fleet_acquire_other: for a request that has a worker, t->avoid: t->worker is another one, in no doubt, with room for
  * it now. False: there is none; nothing is queued. */
 MUST_USE bool fleet_acquire_other(struct fleet *f, struct fleet_ticket *t);
+/* fleet_set_tenants: whether requests say whose they are (line_ticket.tenant), so that none may fill the line. */
+void fleet_set_tenants(struct fleet *f, bool on);
+/* fleet_refuses: what fleet_acquire would say to a request of the tenant's, whatever its model and length. */
+enum refusal fleet_refuses(struct fleet *f, struct id128 tenant);
 /* fleet_cancel: true: t was taken out of the line. False: it was not in it, so its answer has been posted. */
 bool fleet_cancel(struct fleet *f, struct fleet_ticket *t);
 /* fleet_release: gives credit back: sequences that ended, prompt tokens that were prefilled, and of these n_cached,
  * as the ticket said. May let the line move. */
 void fleet_release(struct fleet *f, struct worker *w, uint32_t n_seqs, uint32_t n_tokens, uint32_t n_cached);
+/* fleet_give_back: an answered ticket is of no use: its credit and its bill. */
+void fleet_give_back(struct fleet *f, struct worker *w, struct fleet_ticket *t);
+/* What a request at w costs its tenant (line.h): the tokens of its prompt that had to be computed, tokens of output,
+ * and the end, with the last n of them. lost: it goes on elsewhere, or never began. */
+void fleet_bill_prompt(struct fleet *f, struct worker *w, struct vtc_bill *bill, uint32_t n_computed);
+void fleet_bill_said(struct fleet *f, struct worker *w, struct vtc_bill *bill, uint32_t n);
+void fleet_bill_end(struct fleet *f, struct worker *w, struct vtc_bill *bill, uint32_t n, bool lost);
 /* fleet_cached: of a prompt whose prefill is over: the tokens that were expected in the prefix cache, and those that
  * were there. */
 void fleet_cached(struct fleet *f, const struct worker *w, uint32_t n_predicted, uint32_t n_actual);

@@ -87,7 +87,7 @@ static void on_down(void *arg, struct link_conn *c, const char *reason) {
     if (s->model)
         fleet_pump(f, s->model); /* the line ends if this was the last one */
     if (s->w.metrics.queue_depth)
-        metric_set(s->w.metrics.queue_depth, s->model->n_waiting);
+        metric_set(s->w.metrics.queue_depth, s->model->line.n);
     pthread_mutex_unlock(&f->lock);
     LOG(s->state == WEIR__WORKER_STATE__DRAINING ? LOG_INFO : LOG_WARN, "worker gone",
         F_U64("engine", s->w.engine), F_STR("reason", reason));

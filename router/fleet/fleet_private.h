@@ -1,4 +1,4 @@
-/* fleet_private.h: what fleet.c (table and line), fleet_link.c (the link's callbacks) and assets.c (fetching
+/* fleet_private.h: what fleet.c (the table), fleet_queue.c (choice and lines), fleet_link.c (the link's callbacks) and assets.c (fetching
  * and building models) share. Everything here is under fleet.lock unless it says otherwise. */
 #ifndef WEIR_ROUTER_FLEET_FLEET_PRIVATE_H
 #define WEIR_ROUTER_FLEET_FLEET_PRIVATE_H
@@ -17,8 +17,7 @@ struct fleet_model {
     struct model_info *info;           /* held; NULL: not built yet */
     bool building;                     /* a worker is being asked for files, or a job builds */
     char error[256];                   /* why the last try failed */
-    struct fleet_ticket *first, *last; /* the line */
-    uint32_t n_waiting;
+    struct line line;
     uint64_t alone_ns; /* without workers since then; 0: it has some */
     bool forgotten;    /* for too long (--model-retention): nobody is told of it, until a worker brings it */
 };
@@ -73,8 +72,8 @@ struct fleet {
     struct fleet_model *models[FLEET_MODELS_MAX];
     unsigned n_models;
     _Atomic bool knows_model; /* some models[i].info is there, for good */
+    bool tenants;             /* are told apart */
     unsigned n_workers_end;   /* workers[] is NULL from there on */
-    uint32_t n_waiting;       /* of all models */
     pthread_mutex_t dial_lock; /* around what is told the link of addresses; taken before fleet.lock */
     struct fleet_address addresses[FLEET_WORKERS_MAX];
     unsigned n_dialled; /* that somebody names */
@@ -92,6 +91,9 @@ struct fleet {
     uint64_t reset_id, reset_ns;
 };
 
+/* fleet_serves: some ready worker serves the model. */
+bool fleet_serves(const struct fleet *f, const struct model_info *info);
+/* fleet_queue.c */
 /* fleet_pump: answers what it can of a model's line. Posts; sends nothing. */
 void fleet_pump(struct fleet *f, struct fleet_model *m);
 /* worker_is_ready: READY, its model is built, and somebody names its address: it may get requests. */

@@ -4,6 +4,7 @@ import pathlib
 import signal
 import subprocess
 import tempfile
+import urllib.request
 
 from conftest import BUILD, TINY, Server, wait_for
 
@@ -11,7 +12,8 @@ from conftest import BUILD, TINY, Server, wait_for
 class Fleet:
     """n workers, and one router unless told otherwise. Workers are killed and started again by their number."""
 
-    def __init__(self, n, *router_flags, worker_flags=(), model=TINY, n_routers=1):
+    def __init__(self, n, *router_flags, worker_flags=(), model=TINY, n_routers=1, key=None):
+        self.key = key  # one of --api-key-file, if there is one
         self.folder = tempfile.TemporaryDirectory(prefix="weir-fleet-")
         self.dir = pathlib.Path(self.folder.name)
         self.urls = [f"ipc://{self.dir}/w{i}" for i in range(n)]
@@ -48,7 +50,10 @@ class Fleet:
             self.procs[i].wait()
 
     def workers(self, router=None):
-        return json.loads((router or self.router).get("/weir/workers"))["workers"]
+        req = urllib.request.Request((router or self.router).url + "/weir/workers",
+                                     headers={"Authorization": f"Bearer {self.key}"} if self.key else {})
+        with urllib.request.urlopen(req, timeout=10) as r:
+            return json.loads(r.read())["workers"]
 
     def states(self, router=None):
         """The state of each worker, by number."""

@@ -36,7 +36,7 @@ static int drop_path(void **state) {
 }
 
 static bool allows(struct auth *a, const char *value) {
-    return auth_allows(a, str_of(value));
+    return auth_allows(a, str_of(value), NULL);
 }
 
 static void test_no_keys(void **state) {
@@ -77,13 +77,13 @@ static void test_headers(void **state) {
                                       "Bearer \xc3\xa9"};
     for (size_t i = 0; i < ARRAY_LEN(bad); i++)
         assert_false(allows(a, bad[i]));
-    assert_false(auth_allows(a, (struct str){"Bearer sk-one\0", 14}));
-    assert_false(auth_allows(a, (struct str){NULL, 0}));
+    assert_false(auth_allows(a, (struct str){"Bearer sk-one\0", 14}, NULL));
+    assert_false(auth_allows(a, (struct str){NULL, 0}, NULL));
     struct buf huge = {0};
     buf_addz(&huge, "Bearer ");
     for (int i = 0; i < 1 << 20; i++)
         buf_addc(&huge, 'x');
-    assert_false(auth_allows(a, buf_str(&huge)));
+    assert_false(auth_allows(a, buf_str(&huge), NULL));
     buf_fini(&huge);
     auth_free(a);
 }
@@ -174,6 +174,53 @@ static void test_open_paths(void **state) {
     assert_false(auth_open(STR_LIT("/metrics"), false));
 }
 
+/* Who a key is: the same wherever it is read, and nobody else; and what it may have, which a reload does not give
+ * anew. */
+static void test_who(void **state) {
+    (void)state;
+    char *flag[] = {(char[]){"sk-two"}};
+    struct conf_list none = {0}, two = {flag, 1};
+    struct auth *a, *b;
+    struct auth_key one, other, key;
+    struct err e;
+    size_t n;
+    unsigned wait;
+    write_file("sk-one rpm=2\nsk-two\nsk-three rpm=5 tpm=70\nsk-three rpm=3\n");
+    assert_int_equal(auth_new(&a, &none, path, &e), RC_OK);
+    assert_int_equal(auth_new(&b, &two, path, &e), RC_OK);
+    assert_true(auth_count(a) == 3 && auth_count(b) == 3);
+    assert_true(auth_allows(a, STR_LIT("Bearer sk-two"), &one) && auth_allows(b, STR_LIT("Bearer sk-two"), &other));
+    assert_true(id128_eq(one.tenant, other.tenant) && !one.quota && !other.quota);
+    assert_true(auth_allows(a, STR_LIT("Bearer sk-one"), &other));
+    assert_false(id128_eq(one.tenant, other.tenant));
+    assert_true(auth_allows(b, STR_LIT("Bearer sk-three"), &key));
+    assert_true(quota_read(key.quota).requests == 3 && quota_read(key.quota).tokens == 70);
+    quota_drop(key.quota);
+    auth_free(b);
+
+    assert_int_equal(quota_request(other.quota, 1, &wait), QUOTA_OK);
+    assert_false(auth_changed(a));
+    write_file("sk-zero rpm=1\nsk-one rpm=3\n");
+    assert_true(auth_changed(a));
+    assert_int_equal(auth_reload(a, &n, &e), RC_OK);
+    assert_false(auth_changed(a));
+    assert_true(auth_allows(a, STR_LIT("Bearer sk-one"), &key));
+    assert_ptr_equal(key.quota, other.quota);
+    assert_int_equal(quota_read(key.quota).requests, 3);
+    assert_int_equal(quota_request(key.quota, 1, &wait), QUOTA_OK);
+    assert_int_equal(quota_request(key.quota, 1, &wait), QUOTA_REQUESTS);
+    quota_drop(key.quota);
+    write_file("sk-one\n");
+    assert_int_equal(auth_reload(a, &n, &e), RC_OK);
+    assert_true(auth_allows(a, STR_LIT("Bearer sk-one"), &key));
+    assert_null(key.quota);
+    assert_true(auth_allows(a, STR_LIT("Bearer sk-one"), NULL));
+    auth_free(a);
+    assert_int_equal(quota_read(other.quota).requests, 3); /* a request still has it */
+    quota_drop(other.quota);
+    unlink(path);
+}
+
 struct race {
     struct auth *a;
     _Atomic bool over;
@@ -181,8 +228,11 @@ struct race {
 
 static void *ask(void *arg) {
     struct race *r = arg;
-    while (!atomic_load(&r->over))
-        assert_true(allows(r->a, "Bearer sk-steady"));
+    struct auth_key key;
+    while (!atomic_load(&r->over)) {
+        assert_true(auth_allows(r->a, STR_LIT("Bearer sk-steady"), &key));
+        quota_drop(key.quota);
+    }
     return NULL;
 }
 
@@ -199,7 +249,7 @@ static void test_reload_under_load(void **state) {
     for (size_t i = 0; i < ARRAY_LEN(t); i++)
         assert_int_equal(pthread_create(&t[i], NULL, ask, &r), 0);
     for (int i = 0; i < 200; i++) {
-        write_file(i % 2 ? "sk-steady\n" : "sk-other\nsk-steady\n");
+        write_file(i % 2 ? "sk-steady rpm=9\n" : i % 4 ? "sk-other\nsk-steady\n" : "sk-other\nsk-steady rpm=10\n");
         assert_int_equal(auth_reload(r.a, &n, &e), RC_OK);
     }
     atomic_store(&r.over, true);
@@ -216,6 +266,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_file, make_path, drop_path),
         cmocka_unit_test_setup_teardown(test_start_up, make_path, drop_path),
         cmocka_unit_test(test_open_paths),
+        cmocka_unit_test_setup_teardown(test_who, make_path, drop_path),
         cmocka_unit_test_setup_teardown(test_reload_under_load, make_path, drop_path),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

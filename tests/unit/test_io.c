@@ -13,6 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "common/hash.h"
 #include "common/link/link.h"
 #include "common/log.h"
 #include "router/fleet/kvfeed.h"
@@ -33,6 +34,7 @@ struct peer {
     char reject_param[64];
     unsigned n_reject;
     size_t asset_bytes;
+    uint32_t credit_seqs, credit_tokens; /* the last grant */
     uint32_t tokens[CONTEXT];
     struct prefix_index *index;
     struct kv_feed feed;
@@ -63,8 +65,11 @@ static void on_message(void *arg, struct link_conn *c, const Weir__Envelope *m) 
     pthread_mutex_lock(&w->lock);
     if (m->body_case == WEIR__ENVELOPE__BODY_WORKER_INFO)
         w->n_ready += m->worker_info->state == WEIR__WORKER_STATE__READY;
-    if (m->body_case == WEIR__ENVELOPE__BODY_CREDIT)
+    if (m->body_case == WEIR__ENVELOPE__BODY_CREDIT) {
         w->n_credit += m->credit->sequences > 0;
+        w->credit_seqs = m->credit->sequences;
+        w->credit_tokens = m->credit->prefill_tokens;
+    }
     if (m->body_case == WEIR__ENVELOPE__BODY_LOAD)
         w->n_load++;
     if (m->body_case == WEIR__ENVELOPE__BODY_ASSET_CHUNK) {
@@ -309,6 +314,8 @@ static Weir__Constraint a_constraint;
 static Weir__BadWord a_word, *word_list[] = {&a_word};
 static Weir__Processor a_processor, *processor_list[] = {&a_processor};
 static Weir__Pooling a_pooling;
+static uint8_t a_tag[33];
+
 static void spoil(struct good *g, int kind) {
     switch (kind) {
     case 0:
@@ -413,6 +420,10 @@ static void spoil(struct good *g, int kind) {
         g->s.processors = processor_list;
         g->s.n_processors = 1;
         break; /* no plugin was loaded */
+    case 25:
+        g->m.has_fair_tag = true;
+        g->m.fair_tag = (ProtobufCBinaryData){33, a_tag};
+        break;
     default:
         fail();
     }
@@ -446,6 +457,7 @@ static const struct {
     {"beam_width", 400},
     {"length_penalty", 400},
     {"logits_processors", 400},
+    {"fair_tag", 400},
 };
 
 static void test_bad_submits_are_rejected(void **state) {
@@ -539,6 +551,26 @@ static void test_kv_events(void **state) {
     index_free(x);
 }
 
+/* A second router: each has a batch, and half of the line, until it leaves. */
+static void test_credits(void **state) {
+    struct rig *r = *state;
+    struct peer *w = &r->peer, second = {.n_ready = 0};
+    struct err e;
+    const uint32_t all = 64 * HASH_BLOCK_TOKENS; /* tokens in its blocks */
+    until(w, w->credit_seqs == 8 + 8 + 128 && w->credit_tokens == 2 * all);
+    pthread_mutex_init(&second.lock, NULL);
+    pthread_cond_init(&second.changed, NULL);
+    second.link = link_new(&(struct link_opts){
+        .role = WEIR__ROLE__ROUTER, .arg = &second, .on_up = on_up, .on_message = on_message, .on_down = on_down});
+    assert_int_equal(link_dial(second.link, r->url, &e), RC_OK);
+    until(&second, second.credit_seqs == 8 + 128 && second.credit_tokens == all + all / 2);
+    until(w, w->credit_seqs == 8 + 128 && w->credit_tokens == all + all / 2);
+    link_free(second.link);
+    until(w, w->credit_seqs == 8 + 8 + 128 && w->credit_tokens == 2 * all);
+    pthread_cond_destroy(&second.changed);
+    pthread_mutex_destroy(&second.lock);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_tokens_come_back, setup, teardown),
@@ -548,6 +580,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_bad_submits_are_rejected, setup, teardown),
         cmocka_unit_test_setup_teardown(test_submit_without_id_cuts, setup, teardown),
         cmocka_unit_test_setup_teardown(test_kv_events, setup_cache, teardown),
+        cmocka_unit_test_setup_teardown(test_credits, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
