@@ -125,15 +125,17 @@ template <class T, class W, int M, int ROWS> static void gemv_launch(struct be *
            *a);
 }
 
+/* Numbers of fp8 become floats in registers, 16 of a column at a time: two columns are what there is room for. */
 template <class T, class W> static void gemv_sized(struct be *b, const struct gemv_args *a) {
+    const int MANY = sizeof(W) == 1 ? 2 : 4;
     if (a->n_rows == 1)
         gemv_launch<T, W, 1, 2>(b, a);
     else if (a->n_rows == 2)
         gemv_launch<T, W, 2, 2>(b, a);
     else if (a->n_rows <= 4)
-        gemv_launch<T, W, 4, 4>(b, a);
+        gemv_launch<T, W, 4, MANY>(b, a);
     else
-        gemv_launch<T, W, 8, 4>(b, a);
+        gemv_launch<T, W, 8, MANY>(b, a);
 }
 
 bool gemv_rows(struct be *b, const struct be_w *w, const void *x, uint32_t n_rows, const struct tail *t) {
