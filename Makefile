@@ -75,9 +75,9 @@ comma := ,
 CUDA_SRC := $(wildcard worker/cuda/*.cu)
 CUDA_OBJ := $(B)/cuda-$(subst $() ,-,$(strip $(CUDA_ARCHS)))# each choice of architectures has a folder
 CUDA_SO := $(CUDA_OBJ)/backend-cuda.so
-EMU_SRC := $(filter-out worker/cuda/rt_cuda.cu worker/cuda/group.cu,$(CUDA_SRC))
+EMU_SRC := $(filter-out worker/cuda/rt_cuda.cu worker/cuda/nccl.cu,$(CUDA_SRC))
 EMU_OBJ := $(patsubst %.cu,$(B)/emu/%.o,$(EMU_SRC)) $(patsubst %.cc,$(B)/emu/%.o,$(wildcard tests/cuda/*.cc))
-EMU_TEST := $(addprefix $(B)/tests/cuda/test_cuda_,ops attn moe sample tiles selftest memory)
+EMU_TEST := $(addprefix $(B)/tests/cuda/test_cuda_,ops attn moe sample ranks tiles selftest memory)
 LIBEMU := $(B)/libemu.a
 EMU_SO := $(B)/emu/backend-cuda.so
 
@@ -192,7 +192,7 @@ $(addprefix $(B)/tests/cuda/test_cuda_,$(addsuffix .o,tiles selftest memory)): $
 $(B)/tests/cuda/test_cuda_%.o: tests/parity/test_parity_%.c | $(GEN)
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS_ALL) -DPARITY_CUDA -c $< -o $@
-$(EMU_TEST): $(B)/%: $(B)/%.o $(LIBEMU) $(LIBWORKER) $(LIBCOMMON)
+$(EMU_TEST): $(B)/%: $(B)/%.o $(LIBEMU) $(B)/tests/support/model_run.o $(LIBWORKER) $(LIBCOMMON)
 	$(CXX) $(LDFLAGS_ALL) -o $@ $^ $(LIBS_COMMON) -lcmocka
 
 -include $(shell find $(B) -name '*.d' 2>/dev/null)

@@ -31,8 +31,6 @@ const struct conf_flag apart_flag_rows[] = {
     REFUSED("tokenizer", CONF_STR, "the tokenizer is the model folder's"),
     REFUSED("revision", CONF_STR, "name the folder of the revision as MODEL"),
     ONLY("data-parallel-size", "-dp", CONF_INT, "1", "weir serve --workers N starts several workers"),
-    IGNORED("disable-custom-all-reduce", CONF_BOOL, "ranks on CPUs reduce in shared memory"),
-    REFUSED("quantization", CONF_STR, "no scheme is in this version"),
     IGNORED("otlp-traces-endpoint", CONF_STR,
             "the router sends the traces, with what its workers report; give it to the router"),
     REFUSED("kv-transfer-config", CONF_JSON, NO_KV_TRANSFER),

@@ -14,7 +14,8 @@ struct worker_flags {
     struct conf_list served_names;
     char *log_level;
     char *dtype;                    /* auto, float32, float16, bfloat16 and their short forms */
-    char *kv_cache_dtype;           /* auto, or as dtype */
+    char *kv_cache_dtype;           /* auto, or as dtype, or fp8 */
+    char *quantization;             /* fp8, or NULL */
     uint64_t max_model_len;         /* 0: the config's */
     char *device;                   /* auto, cpu, cuda */
     uint64_t kv_cache_memory_bytes; /* 0: from the machine */
@@ -36,6 +37,7 @@ struct worker_flags {
     struct conf_list plugins;          /* --logits-processor-plugin: shared objects */
     int64_t threads; /* compute threads; 0: cores */
     bool deterministic, eager;
+    bool no_own_reduce; /* --disable-custom-all-reduce: ranks on GPUs sum through NCCL alone */
     struct grammar_flags grammar;
     /* A scripted engine in place of the model (worker/mock.h); for tests and benchmarks of routers. */
     bool mock;

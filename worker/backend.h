@@ -83,6 +83,7 @@ struct be_config {
     bool deterministic;  /* a GPU too keeps the order of sums independent of the batch */
     bool eager;          /* no captured graphs */
     uint32_t n_reduce_cols; /* n_ranks > 1: columns of the widest result with reduce, or of a sharded table */
+    bool no_own_reduce;     /* GPUs: sums over ranks by the vendor's library alone */
 };
 
 struct be_info {
@@ -92,6 +93,7 @@ struct be_info {
     uint32_t n_vocab_padded; /* row stride of logits, in floats */
     /* of a device with memory of its own: free before the handle was opened. 0: the memory is the machine's */
     uint64_t memory_start_bytes;
+    bool fp8;                /* takes fp8 weights, and makes them */
 };
 
 /* be_weight_src: a matrix or vector as the checkpoint has it, [rows][cols] row-major, in the host's mapped
@@ -104,6 +106,9 @@ struct be_weight_src {
     uint32_t n_rows, n_cols; /* taken; 0 means all that remain */
     const void *scale;       /* fp8: f32 scales, NULL for none */
     uint32_t scale_block;    /* 0: one scale; 128: one per 128 x 128 block */
+    bool scale_rows;         /* with scale_block 0: one scale for each stored row */
+    float input_scale;       /* fp8: what activations are divided by to be fp8 too; 0: by what each row needs */
+    bool to_fp8;             /* of a float type: kept as fp8 with one scale a row */
 };
 
 enum be_weight_kind {
@@ -214,6 +219,8 @@ struct op_gemm {
     bool reduce;
     struct rope_store rope;
     uint32_t n_rows; /* 0: the batch's tokens */
+    /* a hint, with reduce: the norm that the next operation takes of y; a backend may make it along with the sum */
+    struct be_norm then;
 };
 
 /* op_norm: y = add + norm(x). */
@@ -255,6 +262,7 @@ struct op_moe {
     bool renorm, reduce;
     enum act_kind act;
     const struct be_mem *add;
+    struct be_norm then; /* as op_gemm's */
 };
 
 /* op_logits: for each of the batch's rows: logits = softcap(scale * W norm(x[rows[r]])), f32, all columns on
@@ -404,6 +412,10 @@ struct be_ops {
     /* group_bytes: of the memory that the ranks of a group opened with cfg share, struct be_group included.
      * NULL: the backend's ranks do not meet in memory. */
     size_t (*group_bytes)(const struct be_config *cfg);
+
+    /* wait_sampled: as wait, but only for the results of all calls of sample and row_logprobs but the last n_behind, so
+     * that what was enqueued behind goes on meanwhile. NULL: steps are not overlapped. */
+    int (*wait_sampled)(struct be *b, uint32_t n_behind, char err[BE_ERR_BYTES]);
 };
 
 /* The CPU's tables, and the loader of a shared object's. */

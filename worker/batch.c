@@ -11,6 +11,7 @@ void batch_init(struct batch_arrays *b, const struct sched *s) {
     b->kv_len = xcalloc(n_seqs, sizeof *b->kv_len);
     b->rows = xcalloc(s->opts.n_rows_max, sizeof *b->rows);
     b->types = xcalloc(n_tokens, sizeof *b->types);
+    b->from_row = xcalloc(n_tokens, sizeof *b->from_row);
     for (uint32_t g = 0; g < b->n_groups; g++) {
         b->table[g] = xcalloc(n_seqs * s->n_table, sizeof *b->table[g]);
         b->slot[g] = xcalloc(n_tokens, sizeof *b->slot[g]);
@@ -24,6 +25,7 @@ void batch_fini(struct batch_arrays *b) {
     free(b->kv_len);
     free(b->rows);
     free(b->types);
+    free(b->from_row);
     for (uint32_t g = 0; g < b->n_groups; g++) {
         free(b->table[g]);
         free(b->slot[g]);
@@ -60,7 +62,8 @@ void batch_build(struct batch_arrays *b, const struct sched *s, const struct ste
     b->n_seqs = p->n_entries;
     b->n_rows = p->n_rows;
     b->table_stride = 1;
-    b->has_types = false;
+    b->has_types = b->has_guesses = false;
+    memset(b->from_row, 0, p->n_tokens * sizeof *b->from_row);
     for (uint32_t i = 0; i < p->n_entries; i++)
         b->table_stride = MAX(b->table_stride, p->entries[i].seq->n_blocks);
     for (uint32_t i = 0; i < p->n_entries; i++) {
@@ -68,6 +71,10 @@ void batch_build(struct batch_arrays *b, const struct sched *s, const struct ste
         seq_copy_tokens(e->seq, e->start, e->n_tokens, b->tokens + e->at);
         for (uint32_t k = 0; k < e->n_tokens; k++)
             b->pos[e->at + k] = (int32_t)(e->start + k);
+        if (e->seq->guessed && e->start + e->n_tokens == seq_known(e->seq)) {
+            b->from_row[e->at + e->n_tokens - 1] = e->seq->from_row + 1;
+            b->has_guesses = true;
+        }
         add_types(b, e);
         b->seq_start[i] = e->at;
         b->kv_len[i] = e->start + e->n_tokens;

@@ -22,6 +22,8 @@ struct batch_arrays {
     uint32_t *rows;                 /* [n_rows] */
     uint8_t *types;                 /* [n_tokens] token types */
     bool has_types;                 /* some are not 0 */
+    uint32_t *from_row;             /* [n_tokens] */
+    bool has_guesses;               /* some of from_row are not 0 */
 };
 
 /* batch_init: room for steps of s. */

@@ -65,6 +65,10 @@ static void live_remove(struct engine *e, struct req *r) {
 void engine_end(struct engine *e, struct seq *q, enum finish_reason why, const char *message, uint32_t status,
                 bool quiet) {
     struct req *r = q->req;
+    if (q->guessed) { /* it ends without the token that is under way */
+        q->n_out--;
+        q->guessed = false;
+    }
     q->finish = why;
     e->stats.finished[why]++;
     if (!quiet) {
@@ -210,7 +214,7 @@ static void tell_drained(struct engine *e) {
 /* take_commands: false when the engine is to stop. Sleeps while there is nothing to do. */
 static bool take_commands(struct engine *e) {
     struct inbox *b = &e->inbox;
-    bool idle = sched_idle(&e->sched) && !e->searched, dropped;
+    bool idle = sched_idle(&e->sched) && !e->searched && !e->flight.on, dropped;
     if (idle && !e->compiling) {
         check_idle(e);
         tell_drained(e);
@@ -262,6 +266,7 @@ static void forward(struct engine *e) {
     b.rows = a->rows;
     b.kind = e->kinds;
     b.token_type = a->has_types ? a->types : NULL;
+    b.from_row = a->has_guesses ? a->from_row : NULL;
     for (uint32_t g = 0; g < a->n_groups; g++) {
         b.group[g].table = a->table[g];
         b.group[g].table_stride = a->table_stride;
@@ -384,7 +389,7 @@ static struct token_out *add_token(struct engine *e, struct seq *q, uint32_t id,
 
 /* take_token: a sampled token becomes part of its sequence, and an event; with it what a constraint leaves no
  * choice about: those tokens are computed in the next step, all at once. */
-static void take_token(struct engine *e, struct seq *q, uint32_t i, uint64_t now_ns) {
+void engine_take_token(struct engine *e, struct seq *q, uint32_t i, uint64_t now_ns) {
     const struct sample_row *row = &e->rows[i];
     const struct sample_out *s = &e->results[i];
     const struct mask_job *job = e->row_jobs[i];
@@ -477,7 +482,7 @@ static void take_results(struct engine *e, const struct step_plan *p, uint64_t n
             end_prompt(e, q);
     }
     for (uint32_t i = 0; i < p->n_sample_rows; i++)
-        take_token(e, p->rows[i].seq, i, now_ns);
+        engine_take_token(e, p->rows[i].seq, i, now_ns);
 }
 
 void engine_fail(struct engine *e, const char *message) {
@@ -494,8 +499,45 @@ void engine_fail(struct engine *e, const char *message) {
         e->opts.on_failed(e->opts.arg, message);
 }
 
+/* finish: waits for the planned step and takes what it brought. False: the device failed. */
+static bool finish(struct engine *e, const struct step_plan *p, char why[BE_ERR_BYTES]) {
+    if (e->opts.ops->wait(e->opts.be, why) || (e->extra && !procs_after(e, p, why)))
+        return false;
+    uint64_t now_ns = clock_ns();
+    if (e->flight.on)
+        flight_land(e, now_ns);
+    if (e->opts.pooler)
+        pool_entries(e, p);
+    uint64_t n_before = e->stats.generated_tokens;
+    sched_computed(&e->sched);
+    take_results(e, p, now_ns);
+    e->stats.steps++;
+    e->stats.computed_tokens += p->n_tokens;
+    stats_iteration(&e->stats, p->n_prefill_tokens + (uint32_t)(e->stats.generated_tokens - n_before));
+    return true;
+}
+
+/* go_on: the planned step stays under way; the tokens of the one before are taken meanwhile. False: the device failed. */
+static bool go_on(struct engine *e, const struct step_plan *p, char why[BE_ERR_BYTES]) {
+    if (e->flight.on && e->opts.ops->wait_sampled(e->opts.be, 1, why))
+        return false;
+    if (e->flight.on)
+        flight_land(e, clock_ns());
+    flight_start(e, p);
+    return true;
+}
+
+static bool land_last(struct engine *e, char why[BE_ERR_BYTES]) {
+    if (e->flight.on && e->opts.ops->wait(e->opts.be, why))
+        return false;
+    if (e->flight.on)
+        flight_land(e, clock_ns());
+    return true;
+}
+
 static void step(struct engine *e) {
     char why[BE_ERR_BYTES] = "";
+    bool alive;
     uint64_t now_ns = clock_ns();
     end_expired(e, now_ns);
     const struct step_plan *p = sched_plan(&e->sched, now_ns);
@@ -506,20 +548,16 @@ static void step(struct engine *e) {
         start_masks(e, p);
         forward(e);
         sample(e, p);
-        if (e->opts.ops->wait(e->opts.be, why) || (e->extra && !procs_after(e, p, why))) {
-            engine_fail(e, why);
-            return;
-        }
-        if (e->opts.pooler)
-            pool_entries(e, p);
-        now_ns = clock_ns();
-        uint64_t n_before = e->stats.generated_tokens;
-        sched_computed(&e->sched);
-        take_results(e, p, now_ns);
-        e->stats.steps++;
-        e->stats.computed_tokens += p->n_tokens;
-        stats_iteration(&e->stats, p->n_prefill_tokens + (uint32_t)(e->stats.generated_tokens - n_before));
+        alive = flight_may(e, p) ? go_on(e, p, why) : finish(e, p, why);
+    } else {
+        alive = land_last(e, why);
     }
+    if (!alive) {
+        e->flight.on = false;
+        engine_fail(e, why);
+        return;
+    }
+    now_ns = clock_ns();
     if (e->searched)
         beams_report(e, now_ns);
     /* Before the report, so that whoever learns of an end finds the gauges down. */
@@ -529,8 +567,12 @@ static void step(struct engine *e) {
 
 void *engine_main(void *arg) {
     struct engine *e = arg;
+    char why[BE_ERR_BYTES];
     while (take_commands(e))
         step(e);
+    if (e->flight.on) /* what it writes its results to is freed below */
+        (void)!e->opts.ops->wait(e->opts.be, why);
+    e->flight.on = false;
     while (e->live)
         engine_end_all(e, e->live, FINISH_ABORT, NULL, 0, false);
     stats_publish(e, 0, clock_ns());

@@ -57,6 +57,20 @@ uint32_t inbox_take(struct inbox *b, bool wait, uint32_t *drop_below, uint32_t n
 /* ---- the engine
  * ----------------------------------------------------------------------------------------------- */
 
+/* flight: a step that was enqueued and whose tokens have not been taken yet. Its buffers change places with the
+ * engine's (rows, results, top_ids, top_logprobs, row_jobs). */
+struct flight {
+    bool on;
+    uint32_t n_rows, n_tokens, n_prefill_tokens;
+    struct seq **seqs; /* [n_rows] each row's; one that ended meanwhile is still there */
+    struct sample_row *rows;
+    struct sample_out *results;
+    uint32_t *top_ids;
+    float *top_logprobs;
+    size_t n_top_room;
+    const struct mask_job **row_jobs;
+};
+
 struct engine {
     struct engine_opts opts; /* groups and eos_ids point to the copies below */
     struct cache_group_spec groups[BE_GROUPS_MAX];
@@ -74,6 +88,8 @@ struct engine {
     uint32_t n_buckets;
     uint64_t hash_seed;
     struct req *ended;         /* to be freed after the report; linked by next */
+    struct req *ended_before;  /* reported, and free once the step under way is over */
+    struct flight flight;
     uint64_t next_deadline_ns; /* the earliest of all live requests, or earlier; UINT64_MAX: none */
     uint32_t *drop_below;      /* [n_routers_max] what inbox_take brought */
     bool drained_told, failed;
@@ -142,6 +158,16 @@ void stats_iteration(struct engine_stats *s, uint32_t n_tokens);
 void procs_before(struct engine *e, const struct step_plan *p);
 MUST_USE bool procs_after(struct engine *e, const struct step_plan *p, char *why);
 const char *procs_failed(const struct engine *e, uint32_t row, uint32_t *status);
+
+/* ---- steps that overlap (engine_flight.c) */
+
+/* flight_may: nothing of the next step depends on more of this one's tokens than their embeddings. flight_start: the
+ * planned step, which is enqueued, stays under way. flight_land: its tokens are there, and are taken. */
+bool flight_may(const struct engine *e, const struct step_plan *p);
+void flight_start(struct engine *e, const struct step_plan *p);
+void flight_land(struct engine *e, uint64_t now_ns);
+/* engine_take_token: row i of the step is q's. */
+void engine_take_token(struct engine *e, struct seq *q, uint32_t i, uint64_t now_ns);
 
 /* ---- beam searches (engine_beam.c) */
 

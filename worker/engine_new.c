@@ -261,6 +261,13 @@ static void make_buffers(struct engine *e) {
     plan_largest(e);
     e->rows = xcalloc(o->n_rows_max, sizeof *e->rows);
     e->results = xcalloc(o->n_rows_max, sizeof *e->results);
+    if (o->ops->wait_sampled && !o->model.copies) { /* ranks that follow do not know the tokens on rank 0's device */
+        struct flight *f = &e->flight;
+        f->seqs = xcalloc(o->n_rows_max, sizeof(struct seq *));
+        f->rows = xcalloc(o->n_rows_max, sizeof *f->rows);
+        f->results = xcalloc(o->n_rows_max, sizeof *f->results);
+        f->row_jobs = xcalloc(o->n_rows_max, sizeof(struct mask_job *));
+    }
     e->raw_results = xcalloc(o->n_rows_max, sizeof *e->raw_results);
     e->prompt_rows = xcalloc(o->n_rows_max, sizeof *e->prompt_rows);
     e->copies = xcalloc(n_seats, sizeof *e->copies);
@@ -379,6 +386,12 @@ void engine_free(struct engine *e) {
         e->opts.ops->kv_free(e->opts.be, e->kv[g]);
     free(e->rows);
     free(e->results);
+    free(e->flight.seqs);
+    free(e->flight.rows);
+    free(e->flight.results);
+    free(e->flight.row_jobs);
+    free(e->flight.top_ids);
+    free(e->flight.top_logprobs);
     free(e->raw_results);
     free(e->proc_rows);
     free(e->proc_logits);

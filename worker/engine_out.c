@@ -79,11 +79,14 @@ static uint32_t sort_events(struct engine *e) {
 static void free_ended(struct engine *e) {
     uint32_t n = 0;
     uint64_t n_wide = 0;
-    for (struct req *r = e->ended, *next; r; r = next, n++) {
-        next = r->next;
-        n_wide += req_wide(r);
-        req_free(r);
-    }
+    struct req *all[] = {e->ended_before, e->flight.on ? NULL : e->ended};
+    for (size_t i = 0; i < ARRAY_LEN(all); i++)
+        for (struct req *r = all[i], *next; r; r = next, n++) {
+            next = r->next;
+            n_wide += req_wide(r);
+            req_free(r);
+        }
+    e->ended_before = e->flight.on ? e->ended : NULL; /* the step under way may name their sequences */
     e->ended = NULL;
     if (n == 0)
         return;

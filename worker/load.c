@@ -249,11 +249,13 @@ static enum dtype parse_dtype(const char *s, enum hf_dtype stored) {
         return DT_BF16;
     if (!strcmp(s, "float16") || !strcmp(s, "half"))
         return DT_F16;
+    if (!strncmp(s, "fp8", 3))
+        return DT_F8E4M3;
     return stored == HF_DTYPE_BF16 ? DT_BF16 : stored == HF_DTYPE_F16 ? DT_F16 : DT_F32;
 }
 
 static const char *dtype_word(enum dtype t) {
-    return t == DT_BF16 ? "bfloat16" : t == DT_F16 ? "float16" : "float32";
+    return t == DT_BF16 ? "bfloat16" : t == DT_F16 ? "float16" : t == DT_F8E4M3 ? "fp8_e4m3" : "float32";
 }
 
 /* params: weights of the config's shape, as elements. */
@@ -266,8 +268,20 @@ static uint64_t params(const struct hf_config *c) {
     return sum * c->hidden;
 }
 
-static enum rc check_memory(const struct load *l, enum dtype dt, struct err *e) {
-    uint64_t need = params(&l->config) * dtype_bytes(dt), free_bytes = l->device.memory_free_bytes;
+static enum rc check_fp8(const struct load *l, const struct load_sizes *z, struct err *e) {
+    if (z->to_fp8 && !l->device.fp8)
+        return err_set(e, RC_UNSUPPORTED, "quantization", "--quantization fp8 needs a GPU, and bf16 or f16 there: the "
+                       "%s backend computes in f32", l->ops->name);
+    if (z->kv == DT_F8E4M3 && l->ops == &cpu_ops)
+        return err_set(e, RC_UNSUPPORTED, "kv-cache-dtype", "--kv-cache-dtype fp8 needs a GPU");
+    return RC_OK;
+}
+
+static enum rc check_memory(const struct load *l, const struct worker_flags *f, enum dtype dt, struct err *e) {
+    bool fp8 = l->device.fp8 && (l->config.quant.fp8 || f->quantization); /* nearly all of it */
+    uint64_t need = params(&l->config) * dtype_bytes(fp8 ? DT_F8E4M3 : dt), free_bytes = l->device.memory_free_bytes;
+    if (l->device.memory_start_bytes) /* each rank has a GPU's */
+        need /= (uint64_t)f->tensor_parallel;
     if (need <= free_bytes)
         return RC_OK;
     return err_set(e, RC_INVALID, "dtype",
@@ -348,7 +362,8 @@ static uint32_t logprobs_mode(const char *word) {
 
 struct load_sizes load_sizes_of(const struct load *l, const struct worker_flags *f) {
     struct load_sizes z = {.dt = parse_dtype(f->dtype, l->config.dtype),
-                           .n_ranks = (uint32_t)f->tensor_parallel};
+                           .n_ranks = (uint32_t)f->tensor_parallel,
+                           .to_fp8 = f->quantization != NULL};
     z.kv = strcmp(f->kv_cache_dtype, "auto") ? parse_dtype(f->kv_cache_dtype, l->config.dtype) : z.dt;
     z.n_seqs = f->max_num_seqs ? (uint32_t)f->max_num_seqs : SEQS_DEFAULT;
     z.n_tokens = f->max_num_batched_tokens ? (uint32_t)f->max_num_batched_tokens : TOKENS_MAX_CPU;
@@ -366,7 +381,8 @@ struct load_sizes load_sizes_of(const struct load *l, const struct worker_flags 
 
 struct be_config load_device_config(const struct load *l, const struct worker_flags *f,
                                     const struct load_sizes *z, uint32_t rank) {
-    return (struct be_config){.n_threads = z->n_threads,
+    return (struct be_config){.device_index = (int)rank,
+                              .n_threads = z->n_threads,
                               .rank = (int)rank,
                               .n_ranks = (int)z->n_ranks,
                               .compute = l->ops == &cpu_ops ? DT_F32 : z->dt,
@@ -376,6 +392,7 @@ struct be_config load_device_config(const struct load *l, const struct worker_fl
                               .n_vocab = l->config.vocab,
                               .deterministic = f->deterministic,
                               .eager = f->eager,
+                              .no_own_reduce = f->no_own_reduce,
                               .n_reduce_cols = l->config.hidden};
 }
 
@@ -396,6 +413,7 @@ struct model_opts load_model_opts(const struct load *l, const struct load_sizes 
                                .kv = z->kv,
                                .max_len = l->facts.max_model_len,
                                .n_tokens_max = z->n_tokens,
+                               .to_fp8 = z->to_fp8,
                                .pools = l->pooler != NULL,
                                .dummy = !l->weights};
 }
@@ -497,7 +515,9 @@ enum rc load_model(struct load *l, const struct worker_flags *f, struct engine_o
     if (rc == RC_OK)
         rc = load_device_open(l, &cfg, e);
     if (rc == RC_OK)
-        rc = check_memory(l, z.dt, e);
+        rc = check_fp8(l, &z, e);
+    if (rc == RC_OK)
+        rc = check_memory(l, f, z.dt, e);
     mo.be = l->be;
     if (rc == RC_OK)
         rc = model_load(&l->model, &l->config, l->weights, &mo, e);

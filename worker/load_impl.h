@@ -13,6 +13,7 @@ struct load_sizes {
     uint32_t n_seqs, n_tokens, n_rows;
     uint32_t n_ranks;
     int n_threads; /* of one rank */
+    bool to_fp8;   /* matrices are converted at load */
     bool may_spin; /* every thread of every rank has a core */
 };
 struct load_sizes load_sizes_of(const struct load *l, const struct worker_flags *f);

@@ -387,7 +387,7 @@ const struct step_plan *sched_plan(struct sched *s, uint64_t now_ns) {
     if (s->tokens_left == s->opts.token_budget && s->n_waiting > 0 && sched_evict_parked(s))
         admit_waiting(s, now_ns);
     complete(s);
-    CHECK(p->n_entries > 0 || sched_idle(s));
+    CHECK(p->n_entries > 0 || sched_idle(s) || s->n_unsettled > 0);
     return p;
 }
 
@@ -407,6 +407,8 @@ void sched_computed(struct sched *s) {
     const struct step_plan *p = &s->plan;
     for (uint32_t i = 0; i < p->n_entries; i++) {
         struct seq *q = p->entries[i].seq;
+        if (q->state == SEQ_ENDED)
+            continue;
         q->n_computed += q->step_tokens;
         q->step_tokens = 0;
         name_blocks(s, q);
@@ -416,6 +418,8 @@ void sched_computed(struct sched *s) {
     for (uint32_t i = 0; i < p->n_forks; i++) {
         const struct seq *from = p->forks[i].from;
         struct seq *q = p->forks[i].seq;
+        if (q->state == SEQ_ENDED)
+            continue;
         q->n_computed = from->n_computed;
         q->n_named = from->n_named;
         q->chain = from->chain;
@@ -424,7 +428,7 @@ void sched_computed(struct sched *s) {
      */
     for (uint32_t i = 0; i < p->n_entries; i++) {
         struct seq *q = p->entries[i].seq;
-        if (q->n_computed == seq_known(q) && !seq_prompt_only(q))
+        if (q->state != SEQ_ENDED && q->n_computed == seq_known(q) && !seq_prompt_only(q))
             promote(s, q);
     }
 }

@@ -14,7 +14,9 @@
  * more for everyone running: this keeps preemption rare.
  *
  * A step: sched_plan; the caller computes it; sched_computed; then for each sampled row seq_accept and, if
- * that ends the sequence, sched_end. Aborts come between steps, by sched_end.
+ * that ends the sequence, sched_end. Aborts come between steps, by sched_end. A caller whose device runs ahead
+ * plans a step before it knows the tokens of the one in front: sequences then have a guess for their last token, and
+ * one that ends between sched_plan and sched_computed is passed over there.
  *
  * Pure: no clock, no device, no randomness, so that it runs in a simulator. The engine's thread only.
  * Planning allocates nothing, apart from the output buffers of newly admitted sequences and a waiting queue
@@ -90,6 +92,7 @@ struct sched {
     struct seq **waiting; /* [n_waiting] heap, first in order at the top */
     uint32_t n_waiting, n_waiting_max;
     uint32_t n_pending; /* samples that hang on others */
+    uint32_t n_unsettled; /* the caller's: running sequences whose last row is computed, and its token not taken yet */
     uint64_t n_preemptions;
     uint64_t next_serial;
     struct fair *fair;

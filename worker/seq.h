@@ -193,6 +193,9 @@ struct seq {
     uint32_t n_lp;        /* of them, made */
     uint32_t lp_made;     /* n_preempted when they were made */
 
+    bool guessed;      /* the last output token is on the device only; out has 0 in its place */
+    uint32_t from_row; /* the row of the step under way that it is sampled from */
+
     /* of the step being planned */
     uint32_t step_tokens;            /* to compute; 0: not in this step */
     uint32_t cow_src[KV_GROUPS_MAX]; /* block to copy from before writing; KV_NO_BLOCK: none */

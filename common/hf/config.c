@@ -127,7 +127,6 @@ static const struct {
     const char *key;
     unsigned off; /* values that are allowed beside null */
 } refused[] = {
-    {"quantization_config", OFF_NULL},
     {"compression_config", OFF_NULL},
     {"sparsity_config", OFF_NULL},
     {"num_experts", OFF_ZERO | MOE_READS},
@@ -395,7 +394,7 @@ static json_t *merge(const json_t *base, const json_t *overrides) {
 
 static enum rc read_all(const struct fields *f, struct hf_config *c) {
     enum rc rc = read_arch(f, c);
-    if (rc)
+    if (rc || (rc = config_quant_read(f, c)))
         return rc;
     if (hf_is_encoder(c))
         return (rc = check_refused(f, c->arch)) || (rc = read_dtype(f, c)) || (rc = config_encoder_read(f, c))

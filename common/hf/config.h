@@ -111,6 +111,10 @@ struct hf_config {
         /* LongRoPE: [rotary_dim / 2] divisors up to the original context, and beyond it */
         float short_factor[HF_PAIRS_MAX], long_factor[HF_PAIRS_MAX];
     } rope;
+    struct {
+        bool fp8;           /* some matrices are stored in e4m3, with factors beside them */
+        bool static_inputs; /* and activations are made so by factors that are stored, too */
+    } quant;
     struct hf_moe moe;
     struct hf_encoder encoder;
     struct hf_labels labels;

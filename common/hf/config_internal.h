@@ -36,6 +36,8 @@ MUST_USE enum rc config_gemma_layers(const struct fields *f, const json_t *types
 MUST_USE enum rc config_gpt_read(const struct fields *f, struct hf_config *c);
 /* config_moe_read: the experts of Mixtral and Qwen3-MoE (nothing for other families). Needs the sizes. */
 MUST_USE enum rc config_moe_read(const struct fields *f, struct hf_config *c);
+/* config_quant_read: c->quant, from quantization_config. */
+MUST_USE enum rc config_quant_read(const struct fields *f, struct hf_config *c);
 /* config_rope_read: c->rope, from rope_parameters, or rope_scaling and rope_theta. Needs the sizes. */
 MUST_USE enum rc config_rope_read(const struct fields *f, struct hf_config *c);
 

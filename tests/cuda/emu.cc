@@ -2,6 +2,7 @@
 
 #include <stdio.h>
 #include <sys/mman.h>
+#include <time.h>
 
 #include <vector>
 
@@ -22,6 +23,14 @@ struct copy {
     int n;
 };
 
+struct product {
+    float (*d)[4];
+    int n;
+    const uint32_t *a_regs;
+    uint64_t a, b;
+    bool add, is_bf16;
+};
+
 struct fiber {
     emu_thread thread;
     void *sp;
@@ -30,17 +39,21 @@ struct fiber {
     std::vector<copy> copies;    /* asked for and not done */
     std::vector<size_t> groups; /* copies of each group that was ended */
     size_t n_open;               /* copies behind the last group */
+    std::vector<product> products;       /* of a warpgroup, asked for and not done */
+    std::vector<size_t> product_groups;
+    size_t n_products_open;
 };
 
 struct warp {
     uint8_t slot[2][32 * 64]; /* what lanes give each other; two, so that one barrier an exchange is enough */
 };
 
-emu_thread *emu_self;
-dim3 emu_block, emu_block_dim, emu_grid_dim;
-uint64_t emu_block_count;
+thread_local emu_thread *emu_self;
+thread_local dim3 emu_block, emu_block_dim, emu_grid_dim;
+thread_local uint64_t emu_block_count;
 
-static struct {
+static thread_local struct device {
+    ~device();
     std::vector<fiber> fibers;
     std::vector<warp> warps;
     std::vector<uint8_t> flip;
@@ -51,6 +64,13 @@ static struct {
     size_t current;
     uint64_t seed;
 } emu;
+
+/* The thread's device goes with it. */
+device::~device() {
+    for (fiber &f : fibers)
+        if (f.stack)
+            munmap(f.stack, STACK_BYTES);
+}
 
 /* emu_switch: saves what a called function must keep and the stack's place at *from, and goes on at `to`. */
 extern "C" void emu_switch(void **from, void *to);
@@ -73,8 +93,8 @@ void *emu_shared(void) {
 }
 
 #if defined(__SANITIZE_ADDRESS__)
-static const void *main_stack; /* of the scheduler, as ASan tells it to the first fiber */
-static size_t main_bytes;
+static thread_local const void *main_stack; /* of the scheduler, as ASan tells it to the first fiber */
+static thread_local size_t main_bytes;
 #endif
 
 /* leave: back to the scheduler. */
@@ -131,6 +151,9 @@ static void fiber_start(fiber *f, size_t i) {
     f->copies.clear();
     f->groups.clear();
     f->n_open = 0;
+    f->products.clear();
+    f->product_groups.clear();
+    f->n_products_open = 0;
 }
 
 /* release: lets threads [at, at + n) go on if all of them that live are in state `s`. */
@@ -186,7 +209,7 @@ void emu_run(dim3 grid, dim3 block, size_t shared_bytes, const std::function<voi
     emu_block_dim = block;
     emu.kernel = &kernel;
     emu.shared_bytes = shared_bytes;
-    emu.shared = shared_bytes ? static_cast<uint8_t *>(aligned_alloc(128, (shared_bytes + 127) / 128 * 128)) : NULL;
+    emu.shared = shared_bytes ? static_cast<uint8_t *>(aligned_alloc(1024, (shared_bytes + 1023) / 1024 * 1024)) : NULL;
     for (unsigned z = 0; z < grid.z; z++)
         for (unsigned y = 0; y < grid.y; y++)
             for (unsigned x = 0; x < grid.x; x++) {
@@ -200,6 +223,12 @@ static void stop_at(enum state s) {
     fiber *f = &emu.fibers[emu.current];
     f->state = s;
     leave(f, false);
+}
+
+void give_way(void) {
+    const struct timespec nap = {0, 20000};
+    nanosleep(&nap, NULL); /* ranks may outnumber cores */
+    stop_at(READY);
 }
 
 void __syncthreads(void) {
@@ -237,6 +266,24 @@ void emu_mma(float d[4], const uint32_t a[4], const uint32_t b[2], bool is_bf16)
             uint32_t ap = all[row % 8 * 4 + k % 8 / 2][row / 8 + 2 * (k / 8)];
             uint32_t bp = all[col * 4 + k % 8 / 2][4 + k / 8];
             s = fmaf(half(ap, k % 2), half(bp, k % 2), s);
+        }
+        d[i] = s;
+    }
+}
+
+void emu_mma_f8(float d[4], const uint32_t a[4], const uint32_t b[2]) {
+    uint32_t mine[6] = {a[0], a[1], a[2], a[3], b[0], b[1]};
+    uint32_t all[32][6];
+    memcpy(all, emu_exchange(mine, sizeof mine), sizeof all);
+    uint32_t g = static_cast<uint32_t>(emu_lane()) / 4, t = static_cast<uint32_t>(emu_lane()) % 4;
+    auto byte = [](uint32_t four, uint32_t i) { return emu_f32_of_f8(static_cast<uint8_t>(four >> 8 * i)); };
+    for (uint32_t i = 0; i < 4; i++) {
+        uint32_t row = g + (i / 2) * 8, col = 2 * t + i % 2;
+        float s = d[i];
+        for (uint32_t k = 0; k < 32; k++) {
+            uint32_t ap = all[row % 8 * 4 + k % 16 / 4][row / 8 + 2 * (k / 16)];
+            uint32_t bp = all[col * 4 + k % 16 / 4][4 + k / 16];
+            s = fmaf(byte(ap, k % 4), byte(bp, k % 4), s);
         }
         d[i] = s;
     }
@@ -290,6 +337,81 @@ void emu_copies_wait(int n) {
         }
         f->copies.erase(f->copies.begin(), f->copies.begin() + static_cast<long>(f->groups[0]));
         f->groups.erase(f->groups.begin());
+    }
+}
+
+/* ---- products of a warpgroup ---------------------------------------------------------------------- */
+
+uint32_t shared_at(const void *p) {
+    size_t at = static_cast<size_t>(static_cast<const uint8_t *>(p) - emu.shared);
+    CHECK(at < emu.shared_bytes);
+    return static_cast<uint32_t>(at);
+}
+
+/* operand: elements (mn, 0..15) of the 16-bit matrix that a descriptor names. by_cols: mn lies along rows of memory. */
+static void operand(float out[16], uint64_t descriptor, uint32_t mn, bool by_cols, bool is_bf16) {
+    uint32_t start = static_cast<uint32_t>(descriptor & 0x3FFF) << 4, leading = static_cast<uint32_t>(descriptor >> 16 & 0x3FFF) << 4,
+             stride = static_cast<uint32_t>(descriptor >> 32 & 0x3FFF) << 4, mode = static_cast<uint32_t>(descriptor >> 62);
+    CHECK(mode == 1 || mode == 2); /* permutations within 128 or 64 bytes */
+    uint32_t bytes = mode == 1 ? 128 : 64, chunk = bytes / 2, mask = bytes == 128 ? 7 : 3;
+    uint32_t base = by_cols ? start + mn / chunk * leading + mn % chunk * 2 : start + mn / 8 * stride + mn % 8 * bytes;
+    for (uint32_t k = 0; k < 16; k++) {
+        uint32_t at = base + (by_cols ? k / 8 * stride + k % 8 * bytes : k * 2);
+        at ^= (at >> 7 & mask) << 4;
+        CHECK(at + 2 <= emu.shared_bytes);
+        uint16_t v;
+        memcpy(&v, emu.shared + at, 2);
+        out[k] = is_bf16 ? f32_of_bf16(v) : f32_of_f16(v);
+    }
+}
+
+static void product_do(const product &p) {
+    uint32_t lane = static_cast<uint32_t>(emu_lane()), g = lane / 4, t = lane % 4, warp = threadIdx.x / 32 % 4;
+    uint32_t all[32][4] = {};
+    float a[2][16], b[16];
+    if (p.a_regs)
+        memcpy(all, emu_exchange(p.a_regs, sizeof all[0]), sizeof all);
+    for (uint32_t h = 0; h < 2; h++) {
+        if (!p.a_regs)
+            operand(a[h], p.a, warp * 16 + g + h * 8, false, p.is_bf16);
+        for (uint32_t k = 0; k < 16 && p.a_regs; k++) {
+            uint32_t pair = all[g * 4 + k % 8 / 2][h + 2 * (k / 8)];
+            uint16_t v = static_cast<uint16_t>(k % 2 ? pair >> 16 : pair);
+            a[h][k] = p.is_bf16 ? f32_of_bf16(v) : f32_of_f16(v);
+        }
+    }
+    for (uint32_t i = 0; i < static_cast<uint32_t>(p.n) / 8; i++)
+        for (uint32_t c = 0; c < 2; c++) {
+            operand(b, p.b, i * 8 + 2 * t + c, p.a_regs != NULL, p.is_bf16);
+            for (uint32_t h = 0; h < 2; h++) {
+                float s = p.add ? p.d[i][2 * h + c] : 0.0f;
+                for (uint32_t k = 0; k < 16; k++)
+                    s = fmaf(a[h][k], b[k], s);
+                p.d[i][2 * h + c] = s;
+            }
+        }
+}
+
+void emu_wg_mma(float (*d)[4], int n, const uint32_t *a_regs, uint64_t a, uint64_t b, bool add, bool is_bf16) {
+    fiber *f = &emu.fibers[emu.current];
+    CHECK(n % 8 == 0 && emu_block_dim.x % 128 == 0);
+    f->products.push_back(product{d, n, a_regs, a, b, add, is_bf16});
+    f->n_products_open++;
+}
+
+void emu_wg_commit(void) {
+    fiber *f = &emu.fibers[emu.current];
+    f->product_groups.push_back(f->n_products_open);
+    f->n_products_open = 0;
+}
+
+void emu_wg_wait(int n) {
+    fiber *f = &emu.fibers[emu.current];
+    while (f->product_groups.size() > static_cast<size_t>(n)) {
+        for (size_t i = 0; i < f->product_groups[0]; i++)
+            product_do(f->products[i]);
+        f->products.erase(f->products.begin(), f->products.begin() + static_cast<long>(f->product_groups[0]));
+        f->product_groups.erase(f->product_groups.begin());
     }
 }
 

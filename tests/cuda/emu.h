@@ -3,7 +3,7 @@
  * depends on an order that nothing guarantees changes its result. Memory of the device is memory of the heap, so ASan
  * sees every access beyond a buffer; asynchronous copies are done at the latest moment allowed, at the wait for them.
  *
- * Threads: everything from one thread.
+ * Threads: a device belongs to the thread that uses it; several threads have a device each (ranks of a group).
  */
 #ifndef WEIR_TESTS_CUDA_EMU_H
 #define WEIR_TESTS_CUDA_EMU_H
@@ -27,7 +27,7 @@ extern "C" {
 #define __launch_bounds__(...)
 #define DEV static inline
 #define SHARED(type, name, n)                                                                                \
-    static emu_static<type, (n)> name##_static;                                                              \
+    static thread_local emu_static<type, (n)> name##_static;                                                 \
     type *name = name##_static.enter()
 #define SHARED_DYN(type, name) type *name = reinterpret_cast<type *>(emu_shared())
 
@@ -45,8 +45,8 @@ struct alignas(8) uint2 {
 struct emu_thread {
     dim3 index;
 };
-extern emu_thread *emu_self;
-extern dim3 emu_block, emu_block_dim, emu_grid_dim;
+extern thread_local emu_thread *emu_self;
+extern thread_local dim3 emu_block, emu_block_dim, emu_grid_dim;
 #define threadIdx (emu_self->index)
 #define blockIdx emu_block
 #define blockDim emu_block_dim
@@ -58,7 +58,7 @@ void emu_run(dim3 grid, dim3 block, size_t shared_bytes, const std::function<voi
 void emu_seed(uint64_t seed);
 void *emu_shared(void);
 /* emu_static: shared memory of a kernel's own; a block finds it poisoned (NaN), as dynamic memory is. */
-extern uint64_t emu_block_count;
+extern thread_local uint64_t emu_block_count;
 template <class T, size_t N> struct emu_static {
     uint64_t block = 0;
     alignas(16) unsigned char data[sizeof(T) * N];
@@ -75,13 +75,35 @@ void warp_sync(void);
 /* emu_exchange: n bytes of every lane, in order of lanes, valid until the next call in this warp. */
 const uint8_t *emu_exchange(const void *mine, size_t n);
 void emu_mma(float d[4], const uint32_t a[4], const uint32_t b[2], bool is_bf16);
+void emu_mma_f8(float d[4], const uint32_t a[4], const uint32_t b[2]);
 void load_matrix(uint32_t r[4], const void *row);
 void load_matrix_t(uint32_t r[4], const void *row);
 void copy16(void *shared, const void *global, int n_bytes);
 void copies_commit(void);
+/* shared_at: within the block's dynamic shared memory. */
+uint32_t shared_at(const void *p);
+/* emu_wg_mma: of a warpgroup: a from registers, or, where a_regs is NULL, by its descriptor. Done at the latest moment
+ * allowed, at the wait for its group, so that what is read or written too early shows. */
+void emu_wg_mma(float (*d)[4], int n, const uint32_t *a_regs, uint64_t a, uint64_t b, bool add, bool is_bf16);
+void emu_wg_commit(void);
+void emu_wg_wait(int n);
 void emu_copies_wait(int n);
 template <int N> static inline void copies_wait(void) {
     emu_copies_wait(N);
+}
+/* give_way: the other threads of the block run, and other threads of the process. */
+void give_way(void);
+static inline void flag_put(uint32_t *p, uint32_t v) {
+    __atomic_store_n(p, v, __ATOMIC_RELEASE);
+}
+static inline uint32_t flag_get(const uint32_t *p) {
+    return __atomic_load_n(p, __ATOMIC_ACQUIRE);
+}
+static inline void host_put(uint32_t *p, uint32_t v) {
+    __atomic_store_n(p, v, __ATOMIC_RELAXED);
+}
+static inline uint32_t host_get(const uint32_t *p) {
+    return __atomic_load_n(p, __ATOMIC_RELAXED);
 }
 static inline void dep_wait(void) {}
 static inline void dep_launch(void) {}

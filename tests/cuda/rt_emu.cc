@@ -7,17 +7,21 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
+#include <deque>
 #include <unordered_map>
 #include <vector>
 
 #include "worker/cuda/dev.h"
+#include "worker/cuda/nccl.h"
 
 struct rt_graph {
     std::vector<std::function<void()>> work;
 };
 
 struct rt {
+    int sm;
     void *stage;
     size_t stage_bytes;
     bool stage_open;
@@ -26,12 +30,27 @@ struct rt {
     std::unordered_map<void *, size_t> sizes;
     const char *lacking; /* what had no memory; NULL: no error */
     size_t lacking_bytes;
-    std::vector<std::function<void()>> fetches; /* done at the wait, as late as they may be */
+    std::deque<std::function<void()>> fetches; /* done at the wait, as late as they may be */
+    size_t n_fetched, marks[RT_MARKS];
+    std::vector<void *> shared;
+    bool (*look)(void *arg, bool done, char why[BE_ERR_BYTES]);
+    void *look_arg;
+    bool given_up;
+    char why[BE_ERR_BYTES];
 };
 
 static size_t kib_of(const char *name, size_t otherwise) {
     const char *s = getenv(name);
     return (s ? strtoul(s, NULL, 10) : otherwise) * KIB;
+}
+
+/* emu_sm: the architecture that devices opened from now on say they are of. */
+extern "C" {
+int emu_sm = 90;
+}
+
+int rt_devices(void) {
+    return 1;
 }
 
 int rt_open(struct rt **out, int device_index, char err[BE_ERR_BYTES]) {
@@ -40,18 +59,21 @@ int rt_open(struct rt **out, int device_index, char err[BE_ERR_BYTES]) {
     *out = new rt();
     (*out)->memory_bytes = kib_of("WEIR_EMU_MEMORY_KIB", 1024 * 1024);
     (*out)->others_bytes = kib_of("WEIR_EMU_USED_KIB", 0);
+    (*out)->sm = emu_sm;
     return 0;
 }
 
 void rt_close(struct rt *r) {
     free(r->stage);
+    for (void *p : r->shared)
+        free(p);
     delete r;
 }
 
 void rt_info(struct rt *r, struct rt_info *out) {
     memset(out, 0, sizeof *out);
     snprintf(out->name, sizeof out->name, "emulated");
-    out->sm = 90;
+    out->sm = r->sm;
     out->n_sms = 8;
     out->memory_total_bytes = r->memory_bytes;
     out->memory_free_bytes = r->memory_bytes - MIN(r->memory_bytes, r->used_bytes + r->others_bytes);
@@ -125,15 +147,94 @@ void rt_unpinned(struct rt *r, void *p) {
     free(p);
 }
 
-int rt_wait(struct rt *r, char err[BE_ERR_BYTES]) {
-    CHECK(!r->recording);
-    for (auto &f : r->fetches)
-        f();
-    r->fetches.clear();
+/* fetch: downloads that were asked for, up to the n-th ever. */
+static void fetch(struct rt *r, size_t n) {
+    while (r->n_fetched < n) {
+        r->fetches.front()();
+        r->fetches.pop_front();
+        r->n_fetched++;
+    }
+}
+
+static int result(struct rt *r, char err[BE_ERR_BYTES]) {
+    if (r->given_up)
+        return dev_err(err, "%s", r->why);
     if (!r->lacking)
         return 0;
     return dev_err(err, "GPU 0: no %.1f MiB of memory for %s", static_cast<double>(r->lacking_bytes) / static_cast<double>(MIB),
                    r->lacking);
+}
+
+void rt_mark(struct rt *r, uint32_t mark) {
+    CHECK(mark < RT_MARKS && !r->recording);
+    r->marks[mark] = r->n_fetched + r->fetches.size();
+}
+
+int rt_wait_mark(struct rt *r, uint32_t mark, char err[BE_ERR_BYTES]) {
+    CHECK(mark < RT_MARKS && !r->recording);
+    fetch(r, r->marks[mark]);
+    return result(r, err);
+}
+
+int rt_wait(struct rt *r, char err[BE_ERR_BYTES]) {
+    CHECK(!r->recording);
+    fetch(r, r->n_fetched + r->fetches.size());
+    if (r->look && !r->given_up)
+        r->given_up = r->look(r->look_arg, true, r->why);
+    return result(r, err);
+}
+
+bool rt_product_fp8(struct rt *r, void *y, enum dtype y_type, const void *x, const void *w, const float *x_scale,
+                    const float *w_scale, const void *add, uint32_t m, uint32_t n, uint32_t k) {
+    (void)r, (void)y, (void)y_type, (void)x, (void)w, (void)x_scale, (void)w_scale, (void)add, (void)m, (void)n, (void)k;
+    return false;
+}
+
+/* Ranks are threads of one process here, so a handle is an address, and the process whose it is. */
+void rt_place(struct rt *r, char out[RT_PLACE_BYTES]) {
+    (void)r;
+    memset(out, 0, RT_PLACE_BYTES);
+}
+
+void *rt_share(struct rt *r, size_t bytes, uint8_t handle[RT_HANDLE_BYTES]) {
+    pid_t self = getpid();
+    void *p = rt_alloc(r, bytes);
+    memcpy(handle, &p, sizeof p);
+    memcpy(handle + sizeof p, &self, sizeof self);
+    r->shared.push_back(p);
+    return p;
+}
+
+void *rt_peer(struct rt *r, const uint8_t handle[RT_HANDLE_BYTES]) {
+    void *p;
+    pid_t owner;
+    (void)r;
+    memcpy(&p, handle, sizeof p);
+    memcpy(&owner, handle + sizeof p, sizeof owner);
+    return owner == getpid() ? p : NULL;
+}
+
+void rt_peer_leave(struct rt *r, void *p) {
+    (void)r, (void)p;
+}
+
+uint32_t *rt_word(struct rt *r, uint32_t *host, bool pinned) {
+    (void)r, (void)pinned;
+    return host;
+}
+
+void rt_word_leave(struct rt *r, uint32_t *host) {
+    (void)r, (void)host;
+}
+
+void rt_guard(struct rt *r, bool (*look)(void *arg, bool done, char why[BE_ERR_BYTES]), void *arg) {
+    r->look = look;
+    r->look_arg = arg;
+}
+
+bool rt_measures(struct rt *r) {
+    (void)r;
+    return false;
 }
 
 void rt_do(struct rt *r, const std::function<void()> &work) {
@@ -174,19 +275,33 @@ bool rt_product(struct rt *r, void *y, enum dtype y_type, const void *x, const v
     return false; /* our own kernels are what is tested here */
 }
 
-int group_join(struct be *b, const struct be_config *cfg, char err[BE_ERR_BYTES]) {
-    (void)b, (void)cfg;
-    return dev_err(err, "the emulated device is alone");
+/* The emulated device has no library: ranks meet in each other's memory. */
+int nccl_id(uint8_t id[NCCL_ID_BYTES], char err[BE_ERR_BYTES]) {
+    (void)id;
+    return dev_err(err, "the emulated device has no NCCL");
 }
 
-void group_leave(struct be *b) {
-    (void)b;
+int nccl_open(struct nccl **out, struct rt *r, const uint8_t id[NCCL_ID_BYTES], int rank, int n_ranks,
+              char err[BE_ERR_BYTES]) {
+    (void)out, (void)r, (void)id, (void)rank, (void)n_ranks;
+    return dev_err(err, "the emulated device has no NCCL");
 }
 
-void group_sum(struct be *b, void *data, size_t n, enum dtype t) {
-    (void)b, (void)data, (void)n, (void)t;
+void nccl_close(struct nccl *n) {
+    CHECK(!n);
 }
 
-void group_gather(struct be *b, float *out, const float *part, uint32_t rows, uint32_t cols, uint32_t stride) {
-    (void)b, (void)out, (void)part, (void)rows, (void)cols, (void)stride;
+bool nccl_failed(struct nccl *n, char err[BE_ERR_BYTES]) {
+    (void)n, (void)err;
+    return false;
+}
+
+void nccl_sum(struct nccl *c, void *data, size_t n, enum dtype t) {
+    (void)data, (void)n, (void)t;
+    CHECK(c);
+}
+
+void nccl_gather(struct nccl *c, float *all, const float *mine, size_t n) {
+    (void)all, (void)mine, (void)n;
+    CHECK(c);
 }

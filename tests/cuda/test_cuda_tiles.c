@@ -66,13 +66,85 @@ static void products(void **state) {
     }
 }
 
-/* Weights in fp8 with one scale, or one for each 128 x 128. */
+extern int emu_sm; /* tests/cuda/rt_emu.cc */
+
+/* f8_error: the most by which a sum of x w may differ where both are rounded to e4m3, with factors of x's and w's largest
+ * values: half of 2^-3 of a value, or half of the smallest step, 2^-9 of the factor. what: 1: x is, 2: w is. */
+static double f8_error(const float *x, const float *w, uint32_t n, int what) {
+    double x_max = 0, w_max = 0, sum = 0;
+    for (uint32_t k = 0; k < n; k++) {
+        x_max = fmax(x_max, fabs((double)x[k]));
+        w_max = fmax(w_max, fabs((double)w[k]));
+    }
+    for (uint32_t k = 0; k < n; k++) {
+        double xe = what & 1 ? fabs((double)x[k]) * 0x1p-4 + x_max / 448 * 0x1p-10 : 0;
+        double we = what & 2 ? fabs((double)w[k]) * 0x1p-4 + w_max / 448 * 0x1p-10 : 0;
+        sum += xe * fabs((double)w[k]) + we * fabs((double)x[k]) + xe * we;
+    }
+    return 1.001 * sum; /* the factors are rounded themselves */
+}
+
+/* f8_of: bits of e4m3 at random, and their value; no NaN. */
+static float f8_of(struct rng *g, uint8_t *bits) {
+    *bits = (uint8_t)rng_below(g, 256);
+    *bits &= (*bits & 0x7F) == 0x7F ? 0xFE : 0xFF;
+    int e = *bits >> 3 & 15;
+    float v = e ? ldexpf(1 + (float)(*bits & 7) / 8, e - 7) : ldexpf((float)(*bits & 7) / 8, -6);
+    return *bits & 0x80 ? -v : v;
+}
+
+/* A factor for each row; matrices that become fp8 when they are loaded; activations with a factor that is given; all of
+ * it for few rows, which are taken as they are, and for many, which become fp8 too, with and without what follows. */
+static void fp8_made(void **state) {
+    (void)state;
+    enum { N_IN = 160, COLS = 72 };
+    struct rng g = {.seed = 66};
+    for (int i = 0; i < 6; i++) {
+        uint32_t n = i % 2 ? 3 : 70;
+        bool made = i / 2 == 1, fixed = i / 2 == 2;
+        struct rig r = open_type(DT_BF16, n, 0);
+        float *x = values(&g, (size_t)n * N_IN, 1, DT_BF16), *add = values(&g, (size_t)n * COLS, 1, DT_BF16),
+              *w = values(&g, COLS * N_IN, 0.2f, DT_BF16), scale[COLS];
+        uint8_t *bits = malloc(COLS * N_IN);
+        CHECK(bits);
+        for (uint32_t c = 0; c < COLS && !made; c++) {
+            scale[c] = 0.001f * (float)(1 + c % 9);
+            for (uint32_t k = 0; k < N_IN; k++)
+                w[c * N_IN + k] = f8_of(&g, &bits[c * N_IN + k]) * scale[c];
+        }
+        struct be_weight_src src = {.data = bits, .dtype = DT_F8E4M3, .rows = COLS, .cols = N_IN, .scale = scale,
+                                    .scale_rows = true, .input_scale = fixed ? 0.0625f : 0};
+        if (made)
+            src = (struct be_weight_src){.data = w, .dtype = DT_F32, .rows = COLS, .cols = N_IN, .to_fp8 = true};
+        char err[BE_ERR_BYTES] = "";
+        struct be_w *wm = r.ops->weight(r.b, BE_W_LINEAR, &src, 1, err);
+        assert_non_null(wm);
+        assert_int_equal(r.ops->weight_bytes(wm), COLS * N_IN + COLS * sizeof(float));
+        struct be_mem *y = rig_mem(r, NULL, n, COLS);
+        r.ops->gemm(r.b, &(struct op_gemm){.y = y, .x = rig_mem(r, x, n, N_IN), .w = wm, .add = rig_mem(r, add, n, COLS),
+                                           .n_rows = n});
+        float *got = rig_get(r, y, n, COLS);
+        for (uint32_t k = 0; k < n * COLS; k++) {
+            const float *xr = x + k / COLS * (size_t)N_IN, *wr = w + k % COLS * (size_t)N_IN;
+            double size, want = dot(xr, wr, N_IN, &size) + add[k];
+            double bound = 2 * HALF(DT_BF16) * (fabs(want) + size) + f8_error(xr, wr, N_IN, (n > 8) + 2 * made);
+            if (n > 8 && fixed) /* all values lie within 448 / 16, and the smallest step is 2^-9 / 16 */
+                bound += size * 0x1p-4 + N_IN * 0x1p-14;
+            expect_near(got[k], want, bound, "y", k);
+        }
+        r.ops->close(r.b);
+        free(x), free(add), free(w), free(bits), free(got);
+    }
+}
+
+/* Weights in fp8 with one scale, or one for each 128 x 128. Many rows are made fp8 as well, from sm_89 on. */
 static void fp8_weights(void **state) {
     (void)state;
     struct rng g = {.seed = 62};
-    for (int i = 0; i < 8; i++) {
-        uint32_t n = i % 2 ? 3 : 40, n_in = i < 4 ? 160 : 256, cols = i < 4 ? 70 : 130;
-        bool blocks = i >= 4, glu = i % 4 >= 2;
+    for (int i = 0; i < 12; i++) {
+        emu_sm = i < 8 ? 90 : 80;
+        uint32_t n = i % 2 && i < 8 ? 3 : 40, n_in = i / 4 != 1 ? 160 : 256, cols = i / 4 != 1 ? 70 : 130;
+        bool blocks = i / 4 == 1, glu = i % 4 >= 2;
         uint32_t n_out = glu ? 2 * cols : cols, per_row = (n_in + 127) / 128;
         struct rig r = open_type(DT_BF16, n, 0);
         float *x = values(&g, (size_t)n * n_in, 1, DT_BF16), *scale = rng_floats(&g, 64, 1), *w;
@@ -82,12 +154,8 @@ static void fp8_weights(void **state) {
         for (int k = 0; k < 64; k++)
             scale[k] = 0.01f + fabsf(scale[k]);
         for (size_t k = 0; k < (size_t)n_out * n_in; k++) {
-            bits[k] = (uint8_t)rng_below(&g, 256);
-            bits[k] &= (bits[k] & 0x7F) == 0x7F ? 0xFE : 0xFF;
-            int e = bits[k] >> 3 & 15;
-            float v = e ? ldexpf(1 + (float)(bits[k] & 7) / 8, e - 7) : ldexpf((float)(bits[k] & 7) / 8, -6);
             uint32_t row = (uint32_t)(k / n_in), col = (uint32_t)(k % n_in);
-            w[k] = (bits[k] & 0x80 ? -v : v) * (blocks ? scale[row / 128 * per_row + col / 128] : scale[row >= cols]);
+            w[k] = f8_of(&g, &bits[k]) * (blocks ? scale[row / 128 * per_row + col / 128] : scale[row >= cols]);
         }
         struct be_weight_src src[2] = {{.data = bits, .dtype = DT_F8E4M3, .rows = n_out, .cols = n_in, .scale = scale,
                                         .scale_block = blocks ? 128 : 0}};
@@ -109,17 +177,24 @@ static void fp8_weights(void **state) {
         r.ops->gemm(r.b, &(struct op_gemm){.y = y, .x = rig_mem(r, x, n, n_in), .w = wm, .n_rows = n});
         float *got = rig_get(r, y, n, taken);
         for (uint32_t k = 0; k < n * taken; k++) {
-            double size, up_size = 1, up = 1;
-            double gate = dot(x + k / taken * (size_t)n_in, w + k % taken * (size_t)n_in, n_in, &size);
+            double size, up_size = 1, up = 1, de = 0, ue = 0;
+            const float *xr = x + k / taken * (size_t)n_in, *wr = w + k % taken * (size_t)n_in;
+            double gate = dot(xr, wr, n_in, &size);
             if (glu)
-                up = dot(x + k / taken * (size_t)n_in, w + (k % taken + taken) * (size_t)n_in, n_in, &up_size);
-            /* for many rows weights are widened to bf16 first, and sums rounded before the product */
-            double bound = 2 * HALF(DT_BF16) * (size + 1) * (up_size + 1) + 2 * HALF(DT_BF16) * fabs(gate * up);
+                up = dot(xr, wr + taken * (size_t)n_in, n_in, &up_size);
+            if (n > 8 && emu_sm > 80) {
+                de = f8_error(xr, wr, n_in, 1);
+                ue = glu ? f8_error(xr, wr + taken * (size_t)n_in, n_in, 1) : 0;
+            }
+            /* else, for many rows, weights are widened to bf16; and sums are rounded before the product */
+            double bound = 2 * HALF(DT_BF16) * (size + 1) * (up_size + 1) + 2 * HALF(DT_BF16) * fabs(gate * up) +
+                           de * fabs(up) + ue * fabs(gate) + de * ue;
             expect_near(got[k], gate * up, bound, "y", k);
         }
         r.ops->close(r.b);
         free(x), free(scale), free(bits), free(w), free(got);
     }
+    emu_sm = 90;
 }
 
 /* scene: sequences with a past in blocks that lie anywhere, and the queries of a step. */
@@ -274,12 +349,20 @@ static void attention(void **state) {
         {4, 4, 64, 37, 0, false}, {6, 2, 64, 0, 5, false},  {20, 1, 64, 70, 0, true}, {4, 1, 80, 0, 0, false},
     };
     for (int i = 0; i < 8; i++) {
-        attention_case(&g, types[i % 2], types[i % 2], &layers[i], 24, i % 3 ? 60 : 0);
+        for (emu_sm = 89; emu_sm <= 90; emu_sm++) /* without and with products of warpgroups */
+            attention_case(&g, types[i % 2], types[i % 2], &layers[i], 24, i % 3 ? 60 : 0);
+        emu_sm = 90;
         attention_case(&g, types[i % 2], types[i % 2], &layers[i], 1, 400); /* decodes, split */
         if (i % 3 == 0)
             attention_case(&g, types[i % 2], types[i % 2], &layers[i], 0, 400);
     }
-    attention_case(&g, DT_BF16, DT_F8E4M3, &layers[0], 8, 90);
+    emu_sm = 90;
+    for (int i = 1; i < 4; i++) /* enough keys to use every place for them twice */
+        attention_case(&g, types[(i + 1) % 2], types[(i + 1) % 2], &layers[i], 2, 450);
+    for (emu_sm = 89; emu_sm <= 90; emu_sm++)
+        attention_case(&g, DT_BF16, DT_F8E4M3, &layers[0], 8, 90);
+    emu_sm = 90;
+    attention_case(&g, DT_F16, DT_F8E4M3, &layers[2], 1, 90);
 }
 
 /* A step that only decodes is captured the second time it comes, and then runs from its graph, with other tokens and
@@ -375,6 +458,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(products),
         cmocka_unit_test(fp8_weights),
+        cmocka_unit_test(fp8_made),
         cmocka_unit_test(attention),
         cmocka_unit_test(graphs),
     };

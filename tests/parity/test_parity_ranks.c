@@ -1,6 +1,6 @@
-/* Ranks on CPUs: threads in place of processes, in memory that they share. Sums and gathers of the
- * collectives, and whole models on 2 and 4 ranks against 1: the same greedy tokens, logits within a bound,
- * the same bits on every rank. */
+/* Ranks: threads in place of processes, in memory that they share; on CPUs, and in tests/cuda on emulated devices that
+ * reach each other's memory. Sums and gathers of the collectives, and whole models on 2 and 4 ranks against 1: the same
+ * greedy tokens, logits within a bound, the same bits on every rank. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -17,8 +17,22 @@
 
 #include "tests/support/model_run.h"
 
-static const struct be_ops *const tables[] = {&ref_ops, &cpu_ops};
-enum { RANKS_MAX = 4, N_GREEDY = 48 };
+#ifdef PARITY_CUDA /* an emulated device is slow */
+enum { N_TABLES = 1, N_GREEDY = 6, N_PROMPT = 7, MODEL_RANKS = 2 };
+static const struct be_ops *table_at(size_t t) {
+    (void)t;
+    return be_plugin_ops(BE_ABI);
+}
+static const char *const models[] = {"llama", "qwen3"}, *const experts[] = {"qwen3_moe"};
+#else
+enum { N_TABLES = 2, N_GREEDY = 48, N_PROMPT = 40, MODEL_RANKS = 4 };
+static const struct be_ops *table_at(size_t t) {
+    return t ? &cpu_ops : &ref_ops;
+}
+static const char *const models[] = {"llama", "llama-yarn", "qwen3", "gemma2", "phi3"},
+                         *const experts[] = {"mixtral", "qwen3_moe", "qwen3_moe_step"};
+#endif
+enum { RANKS_MAX = 4 };
 
 /* A sum over ranks in another order moves a logit by rounding alone: some 1e-6 of values of a few units. */
 #define LOGITS_BOUND 5e-5
@@ -46,6 +60,7 @@ static void run_ranks(struct rank *ranks, uint32_t n, const struct be_ops *ops, 
                       void (*run)(struct rank *r), void *arg) {
     cfg.n_ranks = (int)n;
     cfg.n_threads = cfg.n_threads ? cfg.n_threads : 1;
+    cfg.compute = DT_F32;
     size_t bytes = ops->group_bytes(&cfg);
     cfg.group = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     assert_true(cfg.group != MAP_FAILED);
@@ -159,20 +174,22 @@ static void test_collectives(void **state) {
     (void)state;
     struct be_config cfg = {
         .n_tokens_max = ROWS, .n_seqs_max = 1, .n_rows_max = ROWS, .n_vocab = VOCAB, .n_reduce_cols = IN};
-    for (size_t t = 0; t < ARRAY_LEN(tables); t++) {
-        struct rank alone = {.cfg = cfg, .ops = tables[t]}, ranks[RANKS_MAX];
+    for (size_t t = 0; t < N_TABLES; t++) {
+        const struct be_ops *ops = table_at(t);
+        struct rank alone = {.cfg = cfg, .ops = ops}, ranks[RANKS_MAX];
         alone.cfg.n_ranks = 1;
+        alone.cfg.compute = DT_F32;
         alone.cfg.n_threads = 2;
         ops_run(&alone);
         for (uint32_t n = 2; n <= RANKS_MAX; n++) {
             cfg.n_threads = n == 2 ? 2 : 1;
-            run_ranks(ranks, n, tables[t], cfg, ops_run, NULL);
+            run_ranks(ranks, n, ops, cfg, ops_run, NULL);
             for (uint32_t i = 0; i < n; i++) {
                 assert_int_equal(ranks[i].n_out, alone.n_out);
                 assert_memory_equal(ranks[i].out, ranks[0].out, alone.n_out * sizeof(float));
                 for (size_t k = 0; k < alone.n_out; k++)
                     if (!(fabsf(ranks[i].out[k] - alone.out[k]) <= 2e-5f))
-                        fail_msg("%s, rank %u of %u: value %zu is %.8g, alone %.8g", tables[t]->name, i, n, k,
+                        fail_msg("%s, rank %u of %u: value %zu is %.8g, alone %.8g", ops->name, i, n, k,
                                  (double)ranks[i].out[k], (double)alone.out[k]);
             }
             for (uint32_t i = 0; i < n; i++)
@@ -218,7 +235,7 @@ static void test_gone(void **state) {
     struct be_config cfg = {
         .n_tokens_max = 1, .n_seqs_max = 1, .n_rows_max = 1, .n_vocab = VOCAB, .n_reduce_cols = IN};
     struct rank ranks[2];
-    run_ranks(ranks, 2, &cpu_ops, cfg, lone_run, NULL);
+    run_ranks(ranks, 2, table_at(N_TABLES - 1), cfg, lone_run, NULL);
 }
 
 /* ---- models --------------------------------------------------------------------------------------- */
@@ -240,17 +257,19 @@ static void model_rank(struct rank *r) {
 }
 
 static void check_model(const char *name, const struct hf_config *cfg, const struct st_set *set) {
-    struct text x = {.cfg = cfg, .set = set, .n = 40};
+    struct text x = {.cfg = cfg, .set = set, .n = N_PROMPT};
     for (uint32_t i = 0; i < x.n; i++)
         x.prompt[i] = (i * 31 + 5) % cfg->vocab;
     struct be_config bc = {.n_reduce_cols = cfg->hidden, .n_vocab = cfg->vocab, .n_rows_max = MODEL_RUN_LEN};
-    for (size_t t = 0; t < ARRAY_LEN(tables); t++) {
-        struct rank alone = {.cfg = bc, .ops = tables[t], .arg = &x}, ranks[RANKS_MAX];
+    for (size_t t = 0; t < N_TABLES; t++) {
+        const struct be_ops *ops = table_at(t);
+        struct rank alone = {.cfg = bc, .ops = ops, .arg = &x}, ranks[RANKS_MAX];
         alone.cfg.n_ranks = alone.cfg.n_threads = 1;
+        alone.cfg.compute = DT_F32;
         model_rank(&alone);
-        for (uint32_t n = 2; n <= RANKS_MAX; n += 2) {
+        for (uint32_t n = 2; n <= MODEL_RANKS; n += 2) {
             double worst = 0;
-            run_ranks(ranks, n, tables[t], bc, model_rank, &x);
+            run_ranks(ranks, n, ops, bc, model_rank, &x);
             for (uint32_t i = 0; i < n; i++) {
                 assert_memory_equal(ranks[i].out, ranks[0].out, alone.n_out * sizeof(float));
                 assert_memory_equal(ranks[i].tokens, alone.tokens, (x.n + N_GREEDY) * sizeof *alone.tokens);
@@ -258,8 +277,8 @@ static void check_model(const char *name, const struct hf_config *cfg, const str
             for (size_t k = 0; k < alone.n_out; k++)
                 worst = fmax(worst, fabs((double)ranks[0].out[k] - (double)alone.out[k]));
             if (!(worst <= LOGITS_BOUND))
-                fail_msg("%s, %s, %u ranks: logits differ by %.3g", name, tables[t]->name, n, worst);
-            print_message("%s, %s, %u ranks: logits within %.2g of one rank's\n", name, tables[t]->name, n,
+                fail_msg("%s, %s, %u ranks: logits differ by %.3g", name, ops->name, n, worst);
+            print_message("%s, %s, %u ranks: logits within %.2g of one rank's\n", name, ops->name, n,
                           worst);
             for (uint32_t i = 0; i < n; i++)
                 free(ranks[i].out);
@@ -278,21 +297,20 @@ static void parse(const char *text, struct hf_config *cfg) {
  * does not divide. */
 static void test_models(void **state) {
     (void)state;
-    static const char *const names[] = {"llama", "llama-yarn", "qwen3", "gemma2", "phi3"};
-    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+    for (size_t i = 0; i < ARRAY_LEN(models); i++) {
         char path[128];
         struct hf_config cfg;
         struct st_set *set;
         struct err e = {0};
-        snprintf(path, sizeof path, "tests/golden/models/%s/config.json", names[i]);
+        snprintf(path, sizeof path, "tests/golden/models/%s/config.json", models[i]);
         json_t *json = json_load_file(path, 0, NULL);
         assert_non_null(json);
         char *text = json_dumps(json, 0);
         parse(text, &cfg);
-        snprintf(path, sizeof path, "tests/golden/models/%s", names[i]);
+        snprintf(path, sizeof path, "tests/golden/models/%s", models[i]);
         if (st_open(&set, path, &e))
             fail_msg("%s", e.msg);
-        check_model(names[i], &cfg, set);
+        check_model(models[i], &cfg, set);
         st_close(set);
         hf_config_fini(&cfg);
         free(text);
@@ -302,16 +320,15 @@ static void test_models(void **state) {
 
 static void test_experts(void **state) {
     (void)state;
-    static const char *const names[] = {"mixtral", "qwen3_moe", "qwen3_moe_step"};
-    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+    for (size_t i = 0; i < ARRAY_LEN(experts); i++) {
         char path[128];
         struct hf_config cfg;
-        snprintf(path, sizeof path, "tests/golden/moe/%s.json", names[i]);
+        snprintf(path, sizeof path, "tests/golden/moe/%s.json", experts[i]);
         json_t *json = json_load_file(path, 0, NULL);
         assert_non_null(json);
         char *text = json_dumps(json_object_get(json, "config"), 0);
         parse(text, &cfg);
-        check_model(names[i], &cfg, NULL);
+        check_model(experts[i], &cfg, NULL);
         hf_config_fini(&cfg);
         free(text);
         json_decref(json);

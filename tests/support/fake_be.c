@@ -12,12 +12,26 @@ struct be_kv {
     uint64_t *slots;
 };
 
+/* late: results of a call of sample or row_logprobs that are under way. */
+struct late {
+    struct sample_out *now, **to; /* [n] */
+    uint32_t *n_top;              /* [n] */
+    uint32_t n;
+};
+enum { LATE_MAX = 4 };
+
 struct be {
     struct fake_device *device;
+    struct late late[LATE_MAX];
+    uint32_t n_late;
+    uint32_t *last_ids; /* [n_last] of the last sample */
+    uint32_t n_last;
     struct be_kv *kv[BE_GROUPS_MAX];
     uint64_t *rows;
     uint32_t n_rows, n_rows_max;
 };
+
+static void late_take(struct be *b, uint32_t n_behind, bool deliver);
 
 static uint64_t slot_value(uint32_t token, uint32_t pos) {
     return hash_u64((uint64_t)token << 32 | pos | 1ull << 63);
@@ -36,6 +50,8 @@ struct be *fake_open(struct fake_device *d) {
 }
 
 void fake_close(struct be *b) {
+    late_take(b, 0, false);
+    free(b->last_ids);
     free(b->rows);
     free(b);
 }
@@ -90,8 +106,10 @@ void fake_forward(void *be, const struct batch *batch) {
     CHECK(batch->seq_start[batch->n_seqs] == batch->n_tokens);
     for (uint32_t g = 0; g < batch->n_groups; g++)
         for (uint32_t t = 0; t < batch->n_tokens; t++) {
-            CHECK(batch->group[g].slot[t] / KV_BLOCK_TOKENS < b->kv[g]->n_blocks);
-            b->kv[g]->slots[batch->group[g].slot[t]] = slot_value(batch->tokens[t], (uint32_t)batch->pos[t]);
+            uint32_t from = batch->from_row ? batch->from_row[t] : 0;
+            CHECK(batch->group[g].slot[t] / KV_BLOCK_TOKENS < b->kv[g]->n_blocks && from <= b->n_last);
+            b->kv[g]->slots[batch->group[g].slot[t]] =
+                slot_value(from ? b->last_ids[from - 1] : batch->tokens[t], (uint32_t)batch->pos[t]);
         }
     b->n_rows = batch->n_rows;
     for (uint32_t r = 0; r < batch->n_rows; r++) {
@@ -204,6 +222,94 @@ const struct be_ops fake_ops = {.abi = BE_ABI,
                                 .sample = fake_sample,
                                 .row_logprobs = fake_row_logprobs,
                                 .wait = fake_wait};
+
+/* ---- a device that runs ahead */
+
+static struct late *late_new(struct be *b, uint32_t n) {
+    CHECK(b->n_late < LATE_MAX);
+    struct late *l = &b->late[b->n_late++];
+    *l = (struct late){.n = n, .now = xcalloc(n, sizeof *l->now), .to = xcalloc(n, sizeof *l->to)};
+    l->n_top = xcalloc(n, sizeof *l->n_top);
+    return l;
+}
+
+/* late_row: room for what goes to `to` later. */
+static struct sample_out *late_row(struct late *l, uint32_t i, struct sample_out *to, uint32_t n_top) {
+    l->to[i] = to;
+    l->n_top[i] = n_top;
+    l->now[i] = *to;
+    l->now[i].top_ids = xcalloc((size_t)n_top + 1, sizeof *to->top_ids);
+    l->now[i].top_logprobs = xcalloc((size_t)n_top + 1, sizeof *to->top_logprobs);
+    return &l->now[i];
+}
+
+/* late_take: all but the last n_behind; they are lost where the device failed. */
+static void late_take(struct be *b, uint32_t n_behind, bool deliver) {
+    while (b->n_late > n_behind) {
+        struct late l = b->late[0];
+        for (uint32_t i = 0; i < l.n; i++) {
+            struct sample_out now = l.now[i], *to = l.to[i];
+            if (l.n_top[i] && deliver) {
+                memcpy(to->top_ids, now.top_ids, l.n_top[i] * sizeof *to->top_ids);
+                memcpy(to->top_logprobs, now.top_logprobs, l.n_top[i] * sizeof *to->top_logprobs);
+            }
+            free(now.top_ids);
+            free(now.top_logprobs);
+            if (!deliver)
+                continue;
+            now.top_ids = to->top_ids;
+            now.top_logprobs = to->top_logprobs;
+            *to = now;
+        }
+        free(l.now);
+        free(l.to);
+        free(l.n_top);
+        memmove(b->late, b->late + 1, --b->n_late * sizeof *b->late);
+    }
+}
+
+static void ahead_sample(struct be *b, const struct sample_row *rows, struct sample_out *out, uint32_t n) {
+    struct late *l = late_new(b, n);
+    for (uint32_t r = 0; r < n; r++)
+        late_row(l, r, &out[r], rows[r].n_top);
+    fake_sample(b, rows, l->now, n);
+    b->last_ids = xreallocarray(b->last_ids, n, sizeof *b->last_ids);
+    for (uint32_t r = 0; r < n; r++)
+        b->last_ids[r] = l->now[r].id;
+    b->n_last = n;
+}
+
+static void ahead_row_logprobs(struct be *b, const struct op_row_logprobs *rows, uint32_t n) {
+    struct late *l = late_new(b, n);
+    for (uint32_t i = 0; i < n; i++) {
+        struct op_row_logprobs one = rows[i];
+        one.out = late_row(l, i, rows[i].out, rows[i].n_top);
+        fake_row_logprobs(b, &one, 1);
+    }
+}
+
+static int ahead_wait_sampled(struct be *b, uint32_t n_behind, char err[BE_ERR_BYTES]) {
+    int bad = fake_wait(b, err);
+    atomic_fetch_add(&b->device->n_ahead, n_behind > 0);
+    late_take(b, n_behind, !bad);
+    return bad;
+}
+
+static int ahead_wait(struct be *b, char err[BE_ERR_BYTES]) {
+    return ahead_wait_sampled(b, 0, err);
+}
+
+const struct be_ops fake_ahead_ops = {.abi = BE_ABI,
+                                      .bytes = sizeof(struct be_ops),
+                                      .name = "fake, ahead",
+                                      .kv_block_bytes = fake_block_bytes,
+                                      .kv_new = fake_kv_new,
+                                      .kv_free = fake_kv_free,
+                                      .kv_copy = fake_kv_copy,
+                                      .sample = ahead_sample,
+                                      .row_logprobs = ahead_row_logprobs,
+                                      .wait = ahead_wait,
+                                      .wait_sampled = ahead_wait_sampled};
 
 static uint64_t row_of(const uint32_t *known, uint32_t n_known, uint32_t window) {
     uint64_t h = 1;

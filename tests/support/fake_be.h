@@ -23,9 +23,12 @@ struct fake_device {
     atomic_bool ranked;  /* alternatives are the best ones, best first; else ids from 0 on */
     atomic_uint n_steps, n_tokens_max, n_seqs_max; /* seen so far */
     atomic_uint n_copied;
+    atomic_uint n_ahead; /* waits for a step that another was enqueued behind */
 };
 
 extern const struct be_ops fake_ops;
+/* fake_ahead_ops: of a device that runs ahead: results come at the wait for them, and not before. */
+extern const struct be_ops fake_ahead_ops;
 struct be *fake_open(struct fake_device *d);
 void fake_close(struct be *b);
 /* fake_forward: an engine_model's, with the be as its argument. */

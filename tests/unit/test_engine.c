@@ -18,6 +18,10 @@
 
 static const uint32_t eos_ids[] = {97, 98};
 
+#ifndef FIXTURE_OPS /* tests/unit/test_engine_ahead.c has another */
+#define FIXTURE_OPS fake_ops
+#endif
+
 struct fixture {
     struct fake_device device;
     struct be *be;
@@ -30,7 +34,7 @@ static int setup(void **state) {
     struct fixture *f = xcalloc(1, sizeof *f);
     f->be = fake_open(&f->device);
     f->group = (struct cache_group_spec){.kind = CACHE_FULL, .n_layers = 1, .n_kv_heads = 1, .head_dim = 8};
-    f->opts = (struct engine_opts){.ops = &fake_ops,
+    f->opts = (struct engine_opts){.ops = &FIXTURE_OPS,
                                    .be = f->be,
                                    .model = {fake_forward, f->be},
                                    .groups = &f->group,
@@ -123,6 +127,7 @@ static void test_many(void **state) {
         assert_int_equal(s.finished[FINISH_STOP] + s.finished[FINISH_LENGTH], n_ends);
         if (budgets[b] == 17)
             assert_true(s.preemptions > 0);
+        assert_int_equal(atomic_load(&f->device.n_ahead) > 0, FIXTURE_OPS.wait_sampled != NULL);
         rig_stop(&f->rig);
         if (b + 1 < ARRAY_LEN(budgets))
             rig_free(&f->rig);

@@ -73,6 +73,7 @@ static void attn_any(struct be *b, const struct attn_args *a, enum dtype cache) 
 
 void dev_attn(struct be *b, const struct op_attn *op) {
     struct attn_args a = {};
+    normed_drop(b);
     a.kv = kv_ref(b, op->group, op->layer);
     a.plan = b->dplan;
     a.act = b->act;
@@ -94,6 +95,6 @@ void dev_attn(struct be *b, const struct op_attn *op) {
     a.rel_bias = dev_vector(op->rel_bias, op->n_heads * (2 * op->rel_span + 1));
     a.rel_span = op->rel_span;
     enum dtype cache = a.kv.data ? b->kv[op->group]->spec.dtype : b->act;
-    if (b->n_tokens > 0 && (b->deterministic || !attn_tiles(b, &a, cache)))
+    if (b->n_tokens > 0 && (b->deterministic || (!attn_wg(b, &a, cache) && !attn_tiles(b, &a, cache))))
         attn_any(b, &a, cache);
 }

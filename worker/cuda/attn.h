@@ -77,7 +77,34 @@ DEV float score_of(const struct attn_args &a, float s, uint32_t head, uint32_t a
     return s;
 }
 
+/* fetch_part: 16 bytes of a cache's row, or zeros, into shared memory: as they are, asynchronously, or fp8 widened to T at
+ * once. `at(i)`: where the part's i-th 8 elements of T go. */
+template <class T, class C> struct cache_part {
+    static const int n = 16 / sizeof(C); /* elements */
+};
+template <class T, class C, class F> DEV void fetch_part(F at, const C *from, bool there) {
+    if constexpr (sizeof(C) == 1) {
+        vec<C> some = {};
+        if (there)
+            some = vec_load(from);
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            vec<T> wide;
+#pragma unroll
+            for (int k = 0; k < 8; k++)
+                from_f32(&wide.e[k], to_f32(some.e[8 * i + k]));
+            vec_store(static_cast<T *>(at(i)), wide);
+        }
+    } else {
+        copy16(at(0), from, there ? 16 : 0);
+    }
+}
+
 /* attn_tiles: tensor cores, for the usual shapes. False: not for this one. */
 bool attn_tiles(struct be *b, struct attn_args *a, enum dtype cache);
+/* attn_wg: wgmma, for prompts on sm_90a. False: not for this one, or not worth it: a step of few queries whose sequences
+ * are longer than WG_ALONE_KEYS is better split by keys. */
+enum { WG_ALONE_KEYS = 1024 };
+bool attn_wg(struct be *b, struct attn_args *a, enum dtype cache);
 
 #endif

@@ -27,16 +27,17 @@ struct range {
 
 /* fetch_keys: the tile of keys and values from j0 on; what is not in the range becomes 0, so that it weighs nothing: a
  * block below a window may be somebody else's by now. */
-template <class T, int DIM, int THREADS>
+template <class T, class C, int DIM, int THREADS>
 DEV void fetch_keys(const struct attn_args &a, T *stage, uint32_t seq, uint32_t g, uint32_t j0, struct range keys) {
     typedef tile_shape<DIM> S;
-    const T *data = static_cast<const T *>(a.kv.data ? a.kv.data : a.qkv);
-    const int parts = DIM / 8; /* 16-byte parts of a row */
+    const C *data = static_cast<const C *>(a.kv.data ? a.kv.data : a.qkv);
+    const int each = cache_part<T, C>::n, parts = DIM / each;
     for (uint32_t i = threadIdx.x; i < static_cast<uint32_t>(S::KEYS * parts); i += THREADS) {
-        uint32_t r = i / parts, d = i % parts * 8, j = j0 + r;
+        uint32_t r = i / parts, d = i % parts * each, j = j0 + r;
         bool there = j >= keys.lo && j < keys.hi;
-        copy16(stage + r * S::PITCH + d, there ? data + key_row(a, seq, g, j) + d : data, there ? 16 : 0);
-        copy16(stage + (S::KEYS + r) * S::PITCH + d, there ? data + value_row(a, seq, g, j) + d : data, there ? 16 : 0);
+        T *k = stage + r * S::PITCH + d, *v = stage + (S::KEYS + r) * S::PITCH + d;
+        fetch_part<T, C>([=](int part) { return k + 8 * part; }, there ? data + key_row(a, seq, g, j) + d : data, there);
+        fetch_part<T, C>([=](int part) { return v + 8 * part; }, there ? data + value_row(a, seq, g, j) + d : data, there);
     }
 }
 
@@ -78,7 +79,7 @@ template <class T, int DIM> DEV void weigh(float (*acc)[4], const float (*p)[4],
     }
 }
 
-template <class T, int DIM, int WARPS>
+template <class T, class C, int DIM, int WARPS>
 static __global__ void __launch_bounds__(WARPS * 32) tile_kernel(struct attn_args a) {
     typedef tile_shape<DIM> S;
     const int ROWS = WARPS * 16, THREADS = WARPS * 32;
@@ -113,7 +114,7 @@ static __global__ void __launch_bounds__(WARPS * 32) tile_kernel(struct attn_arg
         copy16(q + r * S::PITCH + d, there ? at : qkv, there ? 16 : 0);
     }
     if (keys.lo < keys.hi)
-        fetch_keys<T, DIM, THREADS>(a, stages, tile.seq, g, start, keys);
+        fetch_keys<T, C, DIM, THREADS>(a, stages, tile.seq, g, start, keys);
     copies_commit();
 
     /* Lane 4 i + j has of rows i and i + 8 of its warp's 16 the columns 2 j and 2 j + 1 of every 8. */
@@ -130,7 +131,7 @@ static __global__ void __launch_bounds__(WARPS * 32) tile_kernel(struct attn_arg
     }
     for (uint32_t j0 = start, stage = 0; j0 < keys.hi; j0 += S::KEYS, stage ^= 1) {
         if (j0 + S::KEYS < keys.hi)
-            fetch_keys<T, DIM, THREADS>(a, stages + (stage ^ 1) * S::STAGE, tile.seq, g, j0 + S::KEYS, keys);
+            fetch_keys<T, C, DIM, THREADS>(a, stages + (stage ^ 1) * S::STAGE, tile.seq, g, j0 + S::KEYS, keys);
         copies_commit(); /* empty for the last tile, so that the count below holds */
         copies_wait<1>();
         __syncthreads();
@@ -222,34 +223,34 @@ template <class T, int DIM> static __global__ void merge_kernel(struct attn_args
         from_f32(&static_cast<T *>(a.out)[row * DIM + i * 32 + lane], acc[i] / sum);
 }
 
-template <class T, int DIM, int WARPS> static void tile_launch(struct be *b, struct attn_args *a) {
+template <class T, class C, int DIM, int WARPS> static void tile_launch(struct be *b, struct attn_args *a) {
     uint32_t group = a->n_heads / a->n_kv, rows = WARPS * 16, n_tiles = b->decode ? b->n_tokens : b->plan.n_tiles;
     a->tile_queries = b->decode ? 1 : TILE_QUERIES;
     uint32_t chunks = (a->tile_queries * group + rows - 1) / rows;
     dim3 grid(n_tiles * chunks, a->n_kv, a->n_splits);
-    rt_run(b->rt, tile_kernel<T, DIM, WARPS>, grid, dim3(WARPS * 32), tile_shape<DIM>::bytes(WARPS * 16), *a);
+    rt_run(b->rt, tile_kernel<T, C, DIM, WARPS>, grid, dim3(WARPS * 32), tile_shape<DIM>::bytes(WARPS * 16), *a);
     if (a->parts)
         rt_run(b->rt, merge_kernel<T, DIM>, dim3(blocks_for(static_cast<uint64_t>(b->n_tokens) * a->n_heads, 4)), dim3(128),
                0, *a);
 }
 
-template <class T, int DIM> static void tile_dim(struct be *b, struct attn_args *a) {
+template <class T, class C, int DIM> static void tile_dim(struct be *b, struct attn_args *a) {
     if (b->decode)
-        tile_launch<T, DIM, 1>(b, a);
+        tile_launch<T, C, DIM, 1>(b, a);
     else
-        tile_launch<T, DIM, 4>(b, a);
+        tile_launch<T, C, DIM, 4>(b, a);
 }
 
-template <class T> static void tile_typed(struct be *b, struct attn_args *a) {
+template <class T, class C> static void tile_typed(struct be *b, struct attn_args *a) {
     switch (a->dim) {
     case 64:
-        return tile_dim<T, 64>(b, a);
+        return tile_dim<T, C, 64>(b, a);
     case 96:
-        return tile_dim<T, 96>(b, a);
+        return tile_dim<T, C, 96>(b, a);
     case 128:
-        return tile_dim<T, 128>(b, a);
+        return tile_dim<T, C, 128>(b, a);
     default:
-        return tile_dim<T, 256>(b, a);
+        return tile_dim<T, C, 256>(b, a);
     }
 }
 
@@ -270,12 +271,13 @@ static void split(struct be *b, struct attn_args *a) {
 
 bool attn_tiles(struct be *b, struct attn_args *a, enum dtype cache) {
     bool dim_fits = a->dim == 64 || a->dim == 96 || a->dim == 128 || a->dim == 256;
-    if (!dim_fits || a->dim_v != a->dim || cache != b->act || b->act == DT_F32 || a->rel_bias)
+    bool fp8 = cache == DT_F8E4M3;
+    if (!dim_fits || a->dim_v != a->dim || (cache != b->act && !fp8) || b->act == DT_F32 || a->rel_bias)
         return false;
     split(b, a);
     if (b->act == DT_BF16)
-        tile_typed<bf16>(b, a);
+        fp8 ? tile_typed<bf16, f8>(b, a) : tile_typed<bf16, bf16>(b, a);
     else
-        tile_typed<f16>(b, a);
+        fp8 ? tile_typed<f16, f8>(b, a) : tile_typed<f16, f16>(b, a);
     return true;
 }

@@ -59,6 +59,7 @@ struct be_w {
     void *data;
     float *scale;                      /* fp8: [n_experts * n_out][n_scales] factors; NULL: none */
     uint32_t scale_block, n_scales;    /* columns that share a factor; factors of a row */
+    float input_scale;                 /* fp8: the factor of activations that go with it; 0: of each row its own */
     uint64_t bytes;
 };
 static inline bool w_gated(const struct be_w *w) {
@@ -83,9 +84,21 @@ struct kvref {
 };
 
 /* scratch: working memory of operations. It grows where a plan shows that more is needed, never within a step. */
-enum scratch_id { SCRATCH_X, SCRATCH_WIDE, SCRATCH_WEIGHT, SCRATCH_SPLIT, SCRATCH_MOE, SCRATCH_ROWS, SCRATCH_SAMPLE, N_SCRATCH };
+enum scratch_id {
+    SCRATCH_X,
+    SCRATCH_WIDE,
+    SCRATCH_WEIGHT,
+    SCRATCH_SPLIT,
+    SCRATCH_MOE,
+    SCRATCH_ROWS,
+    SCRATCH_SAMPLE,
+    SCRATCH_PARTS,
+    SCRATCH_NORMED,
+    SCRATCH_QUANT,
+    N_SCRATCH
+};
 
-enum { GRAPHS_MAX = 64, PENDING_MAX = 8 };
+enum { GRAPHS_MAX = 64, PENDING_MAX = RT_MARKS };
 
 struct graph_slot {
     uint32_t n_tokens, n_rows, kv_len; /* of the padded batch; kv_len: the longest, to a power of two */
@@ -97,6 +110,7 @@ struct graph_slot {
 struct pending {
     struct sample_out **outs; /* [n] where they go */
     uint32_t n, n_top_max;
+    uint32_t mark; /* of the runtime, behind the copy to the host */
     void *host; /* pinned; struct dsample_out [n], then ids and logprobs [n][n_top_max] */
     size_t host_bytes;
 };
@@ -106,6 +120,7 @@ struct be {
     struct rt_info device;
     enum dtype act;
     bool deterministic, eager;
+    uint32_t rank; /* of its group */
     uint32_t n_tokens_max, n_seqs_max, n_rows_max, n_vocab, n_vocab_padded;
     struct be_mem mems; /* heads of rings */
     struct be_w weights;
@@ -139,6 +154,12 @@ struct be {
         size_t bytes;
     } scratch[N_SCRATCH];
     struct group *group; /* of ranks; NULL: alone */
+    /* what a sum over ranks left in SCRATCH_NORMED, for the operation right behind it: norm of `of`, n rows */
+    struct {
+        const struct be_mem *of; /* NULL: nothing */
+        struct be_norm norm;
+        uint32_t n;
+    } normed;
 };
 
 /* memory.cu */
@@ -193,22 +214,21 @@ void dev_logits_put(struct be *b, uint32_t row, const float *src);
 /* norm_rows: y[r] = add[r] + norm(x[r]) of n rows; pick: x's rows are the plan's rows [r]. add NULL: none. */
 void norm_rows(struct be *b, void *y, const void *x, const void *add, bool pick, const struct be_norm *norm,
                uint32_t cols, uint32_t n);
+/* normed_take: n rows of norm(x), if the operation in front left them; else NULL. Every operation calls it, or
+ * normed_drop, before it writes anything. normed_room: where a sum over ranks leaves them, for `then`; NULL: no norm. */
+const void *normed_take(struct be *b, const struct be_mem *x, const struct be_norm *norm, uint32_t n);
+static inline void normed_drop(struct be *b) {
+    b->normed.of = NULL;
+}
+void *normed_room(struct be *b, const struct be_mem *y, const struct be_norm *then, uint32_t cols, uint32_t n);
 /* rope_rows: rope_store for every token of the batch. */
 void rope_rows(struct be *b, void *qkv, const struct rope_store *rope);
 
 /* sample.cu */
 void dev_sample(struct be *b, const struct sample_row *rows, struct sample_out *out, uint32_t n);
 void dev_row_logprobs(struct be *b, const struct op_row_logprobs *rows, uint32_t n);
-/* pending_deliver: after rt_wait: hands out what samplings brought. */
-void pending_deliver(struct be *b);
-
-/* group.cu: the ranks of a tensor-parallel group. */
-int group_join(struct be *b, const struct be_config *cfg, char err[BE_ERR_BYTES]);
-void group_leave(struct be *b);
-/* group_sum: every rank's data becomes the sum of all, [n] of type t, in place. group_gather: rank r's part [rows][cols]
- * f32 becomes columns [r * cols, (r + 1) * cols) of everybody's out, rows `stride` floats apart. */
-void group_sum(struct be *b, void *data, size_t n, enum dtype t);
-void group_gather(struct be *b, float *out, const float *part, uint32_t rows, uint32_t cols, uint32_t stride);
+/* pending_deliver: after a wait: hands out what samplings brought, but for the last n_behind. */
+void pending_deliver(struct be *b, uint32_t n_behind);
 
 /* ACT_TYPES: calls f(T) with the handle's type of activations. */
 #define ACT_CALL(b, f, ...)                                                                                  \

@@ -1,5 +1,6 @@
 /* gemm.cu: op_gemm in steps: a norm in front, the product, the sum over ranks, the tail, the rotation. */
-#include "worker/cuda/product.h"
+#include "worker/cuda/group.h"
+#include "worker/cuda/tile.h"
 
 /* ---- one warp an output ------------------------------------------------------------------------ */
 
@@ -86,6 +87,18 @@ void product_rows(struct be *b, void *y, bool y_f32, const struct be_w *w, const
     struct be_w wide = *w;
     if (n == 0)
         return;
+    if (fp8_computes(b, w)) {
+        struct tile_args t = {};
+        fp8_rows(b, &t, w, x, n);
+        t.y = y;
+        t.y_f32 = y_f32;
+        t.add = add;
+        t.n = n;
+        if (w->n_scales != 1 ||
+            !rt_product_fp8(b->rt, y, y_f32 ? DT_F32 : b->act, t.x, t.w, t.x_scale, t.w_scale, add, n, w->n_out, w->n_in))
+            tile_run(b, &t);
+        return;
+    }
     if (w->dtype == DT_F8E4M3) {
         wide.data = dev_scratch(b, SCRATCH_WEIGHT, static_cast<size_t>(w->n_out) * w->n_in * dtype_bytes(b->act));
         wide.dtype = b->act;
@@ -138,9 +151,13 @@ void dev_gemm(struct be *b, const struct op_gemm *op) {
     t.add = op->add ? dev_act(b, op->add, n, cols) : NULL;
     t.bias = dev_vector(op->bias, t.n_out);
     t.act = op->act;
+    const void *normed = op->norm.kind != NORM_NONE ? normed_take(b, op->x, &op->norm, n) : NULL;
+    normed_drop(b);
     if (n == 0)
         return;
-    if (op->norm.kind != NORM_NONE) {
+    if (normed) {
+        x = normed;
+    } else if (op->norm.kind != NORM_NONE) {
         void *to = dev_scratch(b, SCRATCH_X, static_cast<size_t>(n) * n_in * dtype_bytes(b->act));
         norm_rows(b, to, x, NULL, false, &op->norm, n_in, n);
         x = to;
@@ -157,8 +174,9 @@ void dev_gemm(struct be *b, const struct op_gemm *op) {
             if (b->deterministic || !gemv_rows(b, op->w, x, n, &none))
                 product_rows(b, wide, false, op->w, x, NULL, n);
             if (sums)
-                group_sum(b, wide, static_cast<size_t>(n) * t.n_out, b->act);
-            tail_rows(b, wide, &t, n);
+                group_sum(b, wide, n, t.n_out, &t, normed_room(b, op->y, &op->then, t.n_out, n), &op->then);
+            else
+                tail_rows(b, wide, &t, n);
         }
     }
     if (op->rope.on) {

@@ -1,5 +1,5 @@
 /* handle.cu: opening and closing a device, and the table of operations that the worker loads. */
-#include "worker/cuda/dev.h"
+#include "worker/cuda/group.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -42,6 +42,12 @@ static void dev_close(struct be *b) {
     free(b);
 }
 
+/* device_of: a rank's. Where there are fewer than ranks, they share: that is for tests, and slow. */
+static int device_of(const struct be_config *cfg) {
+    int n = cfg->n_ranks > 1 ? rt_devices() : 0;
+    return n > 0 ? cfg->device_index % n : cfg->device_index;
+}
+
 static int dev_open(struct be **out, const struct be_config *cfg, char err[BE_ERR_BYTES]) {
     if (config_check(cfg, err) != 0)
         return -1;
@@ -58,8 +64,11 @@ static int dev_open(struct be **out, const struct be_config *cfg, char err[BE_ER
     b->n_seqs_max = cfg->n_seqs_max;
     b->n_rows_max = cfg->n_rows_max;
     b->n_vocab = cfg->n_vocab;
+    b->rank = static_cast<uint32_t>(cfg->rank);
     b->n_vocab_padded = (cfg->n_vocab + 63) / 64 * 64;
-    if (rt_open(&b->rt, cfg->device_index, err) != 0) {
+    for (uint32_t i = 0; i < PENDING_MAX; i++)
+        b->pending[i].mark = i;
+    if (rt_open(&b->rt, device_of(cfg), err) != 0) {
         b->rt = NULL;
         dev_close(b);
         return -1;
@@ -92,6 +101,7 @@ static void dev_info(struct be *b, struct be_info *out) {
     out->memory_free_bytes = now.memory_free_bytes;
     out->memory_start_bytes = b->device.memory_free_bytes;
     out->n_vocab_padded = b->n_vocab_padded;
+    out->fp8 = b->act != DT_F32;
 }
 
 static int dev_wait(struct be *b, char err[BE_ERR_BYTES]) {
@@ -99,7 +109,18 @@ static int dev_wait(struct be *b, char err[BE_ERR_BYTES]) {
     if (bad)
         b->n_pending = 0; /* the handle is only good for close */
     else
-        pending_deliver(b);
+        pending_deliver(b, 0);
+    return bad;
+}
+
+static int dev_wait_sampled(struct be *b, uint32_t n_behind, char err[BE_ERR_BYTES]) {
+    if (b->n_pending <= n_behind)
+        return 0;
+    int bad = rt_wait_mark(b->rt, b->pending[b->n_pending - n_behind - 1].mark, err);
+    if (bad)
+        b->n_pending = 0;
+    else
+        pending_deliver(b, n_behind);
     return bad;
 }
 
@@ -139,6 +160,8 @@ static struct be_ops make_ops(void) {
     o.sample = dev_sample;
     o.row_logprobs = dev_row_logprobs;
     o.wait = dev_wait;
+    o.group_bytes = group_shared_bytes;
+    o.wait_sampled = dev_wait_sampled;
     return o;
 }
 

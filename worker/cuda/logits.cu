@@ -1,5 +1,5 @@
 /* logits.cu: the head: norm of the rows that are asked for, product in f32, scale and cap. */
-#include "worker/cuda/product.h"
+#include "worker/cuda/group.h"
 
 struct cap_args {
     float *y;
@@ -24,7 +24,9 @@ static __global__ void cap_kernel(struct cap_args a) {
 void dev_logits(struct be *b, const struct op_logits *op) {
     uint32_t n_in = op->w->n_in, n = b->n_rows, n_out = op->w->n_out;
     const void *x = dev_act(b, op->x, b->n_tokens, n_in);
-    CHECK(!w_gated(op->w) && op->w->n_experts == 1 && (n_out == b->n_vocab || b->group));
+    bool sharded = op->sharded && b->group;
+    normed_drop(b);
+    CHECK(!w_gated(op->w) && op->w->n_experts == 1 && (n_out == b->n_vocab || sharded));
     b->n_logits = b->plan.n_rows;
     if (n == 0)
         return;
@@ -41,8 +43,8 @@ void dev_logits(struct be *b, const struct op_logits *op) {
     a.n_vocab = b->n_vocab;
     a.stride = b->n_vocab_padded;
     a.part_stride = n_out;
-    if (b->group && n_out != b->n_vocab) {
-        group_gather(b, b->logits, part, n, n_out, b->n_vocab_padded);
+    if (sharded) {
+        group_gather(b, b->logits, part, n, n_out, op->col0, b->n_vocab_padded);
         a.part = NULL;
     }
     rt_run(b->rt, cap_kernel, dim3(blocks_for(b->n_vocab, 256), n), dim3(256), 0, a);

@@ -117,6 +117,8 @@ template <class T> static void convert(struct be *b, void *data, float *floats, 
 static void float_rows(struct be *b, const struct be_mem *m, uint64_t row0, uint64_t n_rows, const float *src,
                        float *dst) {
     CHECK(row0 <= m->rows && n_rows <= m->rows - row0);
+    if (src)
+        normed_drop(b);
     size_t e = dtype_bytes(m->dtype), n = n_rows * m->cols;
     uint8_t *data = static_cast<uint8_t *>(m->data) + row0 * m->cols * e;
     for (size_t at = 0; at < n; at += PIECE_BYTES / 4) {

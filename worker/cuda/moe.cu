@@ -1,5 +1,6 @@
 /* moe.cu: the mixture of experts: choose, sort rows by expert, two grouped products, and the weighted sum in the order
  * of the choice. Router logits, softmax and weights are f32. */
+#include "worker/cuda/group.h"
 #include "worker/cuda/norm.cuh"
 #include "worker/cuda/tile.h"
 
@@ -242,9 +243,11 @@ template <class T> static void grouped_typed(struct be *b, const struct grouped_
         rt_run(b->rt, grouped_kernel<T, T>, grid, dim3(256), 0, *a);
 }
 
+/* n: of the sorted rows; n_x: of x. */
 static void grouped(struct be *b, void *y, const struct be_w *w, const void *x, const struct moe_room *m, bool gather,
-                    uint32_t div, uint32_t n) {
-    if (b->act != DT_F32 && w->dtype == b->act && w->n_in % 8 == 0) {
+                    uint32_t div, uint32_t n, uint32_t n_x) {
+    bool fp8 = fp8_computes(b, w);
+    if (fp8 || (b->act != DT_F32 && w->dtype == b->act && w->n_in % 8 == 0)) {
         struct tile_args t = {};
         t.y = y;
         t.w = w->data;
@@ -256,6 +259,8 @@ static void grouped(struct be *b, void *y, const struct be_w *w, const void *x, 
         t.from = gather ? m->from : NULL;
         t.n_experts = w->n_experts;
         t.from_div = div;
+        if (fp8)
+            fp8_rows(b, &t, w, x, n_x);
         tile_run(b, &t);
         return;
     }
@@ -330,12 +335,15 @@ void dev_moe(struct be *b, const struct op_moe *op) {
     CHECK(down->kind == BE_W_EXPERTS && down->n_experts == op->n_experts && inner == up->n_out / 2);
     const void *x = dev_act(b, op->x, n, cols), *add = op->add ? dev_act(b, op->add, n, cols) : NULL;
     void *y = dev_act(b, op->y, n, cols);
+    const void *normed = normed_take(b, op->x, &op->norm, n);
     if (n == 0)
         return;
     struct moe_room m = room_of(b, op, n, cols, inner);
-    norm_rows(b, m.x, x, NULL, false, &op->norm, cols, n);
+    if (!normed)
+        norm_rows(b, m.x, x, NULL, false, &op->norm, cols, n);
+    const void *in = normed ? normed : m.x;
     struct choose_args c = {};
-    c.x = m.x;
+    c.x = in;
     c.router = router->data;
     c.scale = router->scale;
     c.scale_block = router->scale_block;
@@ -349,17 +357,16 @@ void dev_moe(struct be *b, const struct op_moe *op) {
     c.weights = m.weights;
     ACT_CALL(b, choose_typed, b, &c);
     sort_rows(b, &m, nk, op->n_experts);
-    grouped(b, m.wide, up, m.x, &m, true, op->top_k, nk);
+    grouped(b, m.wide, up, in, &m, true, op->top_k, nk, n);
     ACT_CALL(b, glu_typed, b, &m, op->act, inner, static_cast<size_t>(nk) * inner);
-    grouped(b, m.y, down, m.h, &m, false, 1, nk);
+    grouped(b, m.y, down, m.h, &m, false, 1, nk, nk);
     if (op->reduce && b->group) { /* the others' shares of inner come before the residual */
         ACT_CALL(b, sum_typed, b, m.x, static_cast<const void *>(NULL), &m, op->top_k, cols, static_cast<size_t>(n) * cols);
-        group_sum(b, m.x, static_cast<size_t>(n) * cols, b->act);
         struct tail t = {};
         t.y = y;
         t.add = add;
         t.n_out = cols;
-        tail_rows(b, m.x, &t, n);
+        group_sum(b, m.x, n, cols, &t, normed_room(b, op->y, &op->then, cols, n), &op->then);
         return;
     }
     ACT_CALL(b, sum_typed, b, y, add, &m, op->top_k, cols, static_cast<size_t>(n) * cols);

@@ -1,4 +1,5 @@
 /* norm.cu: norms over rows, and the embedding, which may end in one. A block has a row. */
+#include "worker/cuda/group.h"
 #include "worker/cuda/norm.cuh"
 
 enum { NORM_THREADS = 256 };
@@ -49,8 +50,27 @@ void norm_rows(struct be *b, void *y, const void *x, const void *add, bool pick,
         ACT_CALL(b, norm_launch, b, &a, n);
 }
 
+const void *normed_take(struct be *b, const struct be_mem *x, const struct be_norm *norm, uint32_t n) {
+    const struct be_norm *have = &b->normed.norm;
+    bool same = b->normed.of == x && b->normed.n >= n && have->kind == norm->kind && have->weight == norm->weight &&
+                have->bias == norm->bias && have->eps == norm->eps && have->weight_offset == norm->weight_offset;
+    normed_drop(b);
+    return same ? b->scratch[SCRATCH_NORMED].data : NULL;
+}
+
+void *normed_room(struct be *b, const struct be_mem *y, const struct be_norm *then, uint32_t cols, uint32_t n) {
+    if (then->kind == NORM_NONE)
+        return NULL;
+    void *room = dev_scratch(b, SCRATCH_NORMED, static_cast<size_t>(n) * cols * dtype_bytes(b->act));
+    b->normed.of = y;
+    b->normed.norm = *then;
+    b->normed.n = n;
+    return room;
+}
+
 void dev_norm(struct be *b, const struct op_norm *op) {
     uint32_t n = op->n_rows ? op->n_rows : b->n_tokens;
+    normed_drop(b);
     norm_rows(b, dev_act(b, op->y, n, op->cols), dev_act(b, op->x, n, op->cols),
               op->add ? dev_act(b, op->add, n, op->cols) : NULL, false, &op->norm, op->cols, n);
 }
@@ -63,6 +83,9 @@ struct embed_args {
     const void *tokens, *positions, *types, *embeds; /* positions, types, embeds: NULL for none */
     const uint32_t *last_ids;
     uint32_t n_vocab, n_positions, n_types, cols;
+    bool sharded;  /* rows row0 .. of the vocabulary are here, and a row that is not is zero */
+    bool replaces; /* sharded: this rank's are the rows that replace tokens' */
+    uint32_t row0;
     int32_t pos_offset;
     float scale;
     struct dnorm norm;
@@ -82,6 +105,8 @@ template <class T> static __global__ void embed_kernel(struct embed_args a) {
     uint32_t embed = p->embed_row ? PLAN_AT(uint32_t, p, p->embed_row)[t] : 0;
     if (from)
         id = a.last_ids[from - 1];
+    bool here = !a.sharded || (embed ? a.replaces : id >= a.row0 && id - a.row0 < a.n_vocab);
+    id = a.sharded ? id - a.row0 : id;
     id = id < a.n_vocab ? id : 0;
     const T *e = embed ? static_cast<const T *>(a.embeds) + static_cast<size_t>(embed - 1) * a.cols
                        : static_cast<const T *>(a.tokens) + static_cast<size_t>(id) * a.cols;
@@ -96,7 +121,7 @@ template <class T> static __global__ void embed_kernel(struct embed_args a) {
         te = static_cast<const T *>(a.types) + static_cast<size_t>(type < a.n_types ? type : 0) * a.cols;
     }
     for (uint32_t i = threadIdx.x; i < a.cols; i += blockDim.x)
-        row[i] = to_f32(e[i]) * a.scale + (pe ? to_f32(pe[i]) : 0.0f) + (te ? to_f32(te[i]) : 0.0f);
+        row[i] = (here ? to_f32(e[i]) * a.scale : 0.0f) + (pe ? to_f32(pe[i]) : 0.0f) + (te ? to_f32(te[i]) : 0.0f);
     __syncthreads();
     float mean = 0, inv = 1;
     if (a.norm.kind != NORM_NONE)
@@ -112,6 +137,9 @@ template <class T> static void embed_launch(struct be *b, const struct embed_arg
 
 void dev_embed(struct be *b, const struct op_embed *op) {
     struct embed_args a = {};
+    bool sharded = op->sharded && b->group;
+    normed_drop(b);
+    CHECK(!sharded || (!op->positions && !op->types && op->norm.kind == NORM_NONE));
     CHECK(op->tokens && op->tokens->n_in == op->cols && op->tokens->dtype == b->act);
     CHECK(!b->embeds || b->embeds->cols == op->cols);
     CHECK((!op->positions || op->positions->n_in == op->cols) && (!op->types || op->types->n_in == op->cols));
@@ -129,6 +157,16 @@ void dev_embed(struct be *b, const struct op_embed *op) {
     a.pos_offset = op->pos_offset;
     a.scale = op->scale == 0 ? 1.0f : op->scale;
     a.norm = dnorm_of(&op->norm, op->cols);
-    if (b->n_tokens > 0)
-        ACT_CALL(b, embed_launch, b, &a);
+    a.sharded = sharded;
+    a.replaces = b->rank == 0;
+    a.row0 = op->row0;
+    if (b->n_tokens == 0)
+        return;
+    ACT_CALL(b, embed_launch, b, &a);
+    if (!sharded)
+        return;
+    struct tail t = {}; /* each row is some rank's, and zero on the others */
+    t.y = a.y;
+    t.n_out = op->cols;
+    group_sum(b, a.y, b->n_tokens, op->cols, &t, NULL, NULL);
 }

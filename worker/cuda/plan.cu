@@ -188,6 +188,7 @@ static void size(struct be *b, const struct batch *batch) {
 
 void dev_plan(struct be *b, const struct batch *batch) {
     check_batch(b, batch);
+    normed_drop(b);
     size_t bytes = lay_out(b, batch);
     if (b->dplan_bytes < bytes) {
         graphs_drop(b);

@@ -54,6 +54,34 @@ DEV void warp_sync(void) {
     __syncwarp();
 }
 
+/* Words that other devices and the host see: flag_put makes everything that the block wrote before (behind a
+ * __syncthreads) visible to whoever gets the value by flag_get. host_put, host_get: of memory of the host, without
+ * order. give_way: between two looks at a word that somebody else writes. */
+DEV void flag_put(uint32_t *p, uint32_t v) {
+    asm volatile("st.release.sys.global.u32 [%0], %1;" ::"l"(p), "r"(v) : "memory");
+}
+DEV uint32_t flag_get(const uint32_t *p) {
+    uint32_t v;
+    asm volatile("ld.acquire.sys.global.u32 %0, [%1];" : "=r"(v) : "l"(p) : "memory");
+    return v;
+}
+DEV void host_put(uint32_t *p, uint32_t v) {
+    asm volatile("st.relaxed.sys.global.u32 [%0], %1;" ::"l"(p), "r"(v) : "memory");
+}
+DEV uint32_t host_get(const uint32_t *p) {
+    uint32_t v;
+    asm volatile("ld.relaxed.sys.global.u32 %0, [%1];" : "=r"(v) : "l"(p) : "memory");
+    return v;
+}
+DEV void give_way(void) {
+    __nanosleep(32);
+}
+
+/* shared_at: an address of shared memory, as descriptors have it. */
+DEV uint32_t shared_at(const void *p) {
+    return static_cast<uint32_t>(__cvta_generic_to_shared(p));
+}
+
 /* copy16: 16 bytes from global to shared memory behind the thread's back; n_bytes less than 16 are filled up with
  * zeros. copies_commit ends a group; copies_wait<N> waits until at most N groups are on their way. */
 DEV void copy16(void *shared, const void *global, int n_bytes) {
@@ -223,6 +251,29 @@ DEV void mma(float d[4], const uint32_t a[4], const uint32_t b[2], f16) {
                  "{%8, %9}, {%0, %1, %2, %3};"
                  : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+#endif
+
+/* f8x2: two neighbouring elements of a row, as tiles of 16-bit elements hold them: mma's lanes then have as bytes
+ * a[g][4t..], a[g + 8][4t..], a[g][4t + 16..] and so on, of d[16][8] += a[16][32] b[32][8]. From sm_89 on. */
+struct f8x2 {
+    uint16_t u;
+};
+#ifdef WEIR_CUDA_EMU
+DEV void mma(float d[4], const uint32_t a[4], const uint32_t b[2], f8x2) {
+    emu_mma_f8(d, a, b);
+}
+#else
+DEV void mma(float d[4], const uint32_t a[4], const uint32_t b[2], f8x2) {
+#if __CUDA_ARCH__ >= 890
+    asm volatile("mma.sync.aligned.m16n8k32.row.col.f32.e4m3.e4m3.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+                 "{%8, %9}, {%0, %1, %2, %3};"
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#else
+    (void)d, (void)a, (void)b; /* the host never asks for it here */
+    __trap();
+#endif
 }
 #endif
 

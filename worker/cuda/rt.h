@@ -23,6 +23,8 @@ struct rt_info {
     uint64_t memory_total_bytes, memory_free_bytes;
 };
 
+/* rt_devices: how many there are. */
+int rt_devices(void);
 /* rt_open: 0, or nonzero with err filled. */
 int rt_open(struct rt **out, int device_index, char err[BE_ERR_BYTES]);
 void rt_close(struct rt *r);
@@ -52,6 +54,11 @@ void rt_fence(struct rt *r);
 /* rt_wait: until everything enqueued so far is done. */
 int rt_wait(struct rt *r, char err[BE_ERR_BYTES]);
 
+/* rt_mark: remembers what is enqueued so far, under a number. rt_wait_mark: until that much is done. */
+enum { RT_MARKS = 8 };
+void rt_mark(struct rt *r, uint32_t mark);
+int rt_wait_mark(struct rt *r, uint32_t mark, char err[BE_ERR_BYTES]);
+
 /* rt_capture: what is enqueued from here to rt_captured is recorded, not run. rt_captured: NULL: it failed, which
  * sticks. rt_launch: enqueues a recorded graph. */
 void rt_capture(struct rt *r);
@@ -63,6 +70,29 @@ void rt_graph_free(struct rt_graph *g);
  * and add; y_type: t or f32. False: it cannot; nothing was enqueued. */
 bool rt_product(struct rt *r, void *y, enum dtype y_type, const void *x, const void *w, const void *add, enum dtype t,
                 uint32_t m, uint32_t n, uint32_t k);
+/* rt_product_fp8: the same of e4m3, with a factor for each row: x_scale [m], w_scale [n]. add: of type y_type. */
+bool rt_product_fp8(struct rt *r, void *y, enum dtype y_type, const void *x, const void *w, const float *x_scale,
+                    const float *w_scale, const void *add, uint32_t m, uint32_t n, uint32_t k);
+
+/* ---- ranks of a group ---------------------------------------------------------------------------- */
+
+enum { RT_HANDLE_BYTES = 64, RT_PLACE_BYTES = 32 };
+/* rt_place: names the device, alike in all processes of a machine: ranks that share one have the same. */
+void rt_place(struct rt *r, char out[RT_PLACE_BYTES]);
+/* rt_share: as rt_alloc, of memory that other ranks' devices reach by its handle. */
+void *rt_share(struct rt *r, size_t bytes, uint8_t handle[RT_HANDLE_BYTES]);
+/* rt_peer: another rank's memory, by its handle, until rt_peer_leave. NULL: this device does not reach it. */
+void *rt_peer(struct rt *r, const uint8_t handle[RT_HANDLE_BYTES]);
+void rt_peer_leave(struct rt *r, void *p);
+/* rt_word: a word of the host's memory as kernels see it; of memory that is not rt_pinned's it is made visible first.
+ * NULL: it cannot be. */
+uint32_t *rt_word(struct rt *r, uint32_t *host, bool pinned);
+void rt_word_leave(struct rt *r, uint32_t *host);
+/* rt_guard: while rt_wait waits, it calls `look` again and again, and once more, with `done`, when all is done. What
+ * look returns true for ends the wait; `why` is then the error. */
+void rt_guard(struct rt *r, bool (*look)(void *arg, bool done, char why[BE_ERR_BYTES]), void *arg);
+/* rt_measures: whether times mean anything on this device. */
+bool rt_measures(struct rt *r);
 
 #ifdef WEIR_CUDA_EMU
 /* rt_do: now, or with every launch of the graph that is being recorded. */

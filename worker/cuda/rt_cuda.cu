@@ -4,6 +4,7 @@
 #include <cublasLt.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "worker/cuda/dev.h"
 
@@ -40,11 +41,16 @@ struct rt {
     struct stage stage[STAGES];
     unsigned at;
     bool stage_open, fenced;
+    cudaEvent_t marks[RT_MARKS];
     cudaError_t error; /* the first one */
     const char *what;
     size_t lacking_bytes; /* of memory, if that is the error */
     struct product_plan *plans[PRODUCT_BUCKETS];
     uint32_t n_plans;
+    bool (*look)(void *arg, bool done, char why[BE_ERR_BYTES]); /* NULL: nobody watches */
+    void *look_arg;
+    bool given_up; /* what runs is waited for no more */
+    char why[BE_ERR_BYTES];
 };
 
 cudaStream_t rt_stream(struct rt *r) {
@@ -85,6 +91,14 @@ void rt_shared_limit(struct rt *r, const void *kernel, size_t bytes) {
              "shared memory for a kernel");
 }
 
+int rt_devices(void) {
+    int count = 0;
+    if (cudaGetDeviceCount(&count) == cudaSuccess)
+        return count;
+    cudaGetLastError();
+    return 0;
+}
+
 int rt_open(struct rt **out, int device_index, char err[BE_ERR_BYTES]) {
     int count = 0;
     cudaDeviceProp p;
@@ -108,6 +122,8 @@ int rt_open(struct rt **out, int device_index, char err[BE_ERR_BYTES]) {
     rt_check(r, cudaMalloc(&r->workspace, WORKSPACE_BYTES), "memory for the library");
     for (int i = 0; i < STAGES; i++)
         rt_check(r, cudaEventCreateWithFlags(&r->stage[i].done, cudaEventDisableTiming), "an event");
+    for (int i = 0; i < RT_MARKS; i++)
+        rt_check(r, cudaEventCreateWithFlags(&r->marks[i], cudaEventDisableTiming), "an event");
     if (r->error == cudaSuccess && cublasLtCreate(&r->lt) != CUBLAS_STATUS_SUCCESS) {
         r->error = cudaErrorUnknown;
         r->what = "cuBLASLt";
@@ -138,6 +154,9 @@ void rt_close(struct rt *r) {
         if (r->stage[i].done)
             cudaEventDestroy(r->stage[i].done);
     }
+    for (int i = 0; i < RT_MARKS; i++)
+        if (r->marks[i])
+            cudaEventDestroy(r->marks[i]);
     for (size_t i = 0; i < PRODUCT_BUCKETS; i++)
         for (struct product_plan *p = r->plans[i], *next; p; p = next) {
             next = p->next;
@@ -183,11 +202,41 @@ void rt_no_memory(struct rt *r, const char *what, size_t bytes) {
     rt_check(r, cudaErrorMemoryAllocation, what);
 }
 
+/* settle: waits for the stream. Watched, it looks often for a millisecond, which is longer than most steps' ends are
+ * away, and then every 20 us. */
+static void settle(struct rt *r, const char *what) {
+    if (r->given_up)
+        return;
+    bind(r);
+    if (!r->look || r->error != cudaSuccess) {
+        rt_check(r, cudaStreamSynchronize(r->stream), what);
+        return;
+    }
+    for (uint32_t looks = 0;; looks++) {
+        cudaError_t e = cudaStreamQuery(r->stream);
+        bool done = e != cudaErrorNotReady;
+        if (!done)
+            cudaGetLastError(); /* it stays there, and is none */
+        else
+            rt_check(r, e, what);
+        if (done || looks % 64 == 63)
+            r->given_up = r->look(r->look_arg, done, r->why);
+        if (done || r->given_up)
+            return;
+        if (looks > 2000)
+            usleep(20);
+    }
+}
+
+void rt_guard(struct rt *r, bool (*look)(void *arg, bool done, char why[BE_ERR_BYTES]), void *arg) {
+    r->look = look;
+    r->look_arg = arg;
+}
+
 void rt_free(struct rt *r, void *p) {
     if (!p)
         return;
-    bind(r);
-    rt_check(r, cudaStreamSynchronize(r->stream), "waiting");
+    settle(r, "waiting");
     rt_check(r, cudaFree(p), "freeing memory");
 }
 
@@ -251,14 +300,18 @@ void *rt_pinned(struct rt *r, size_t n) {
 void rt_unpinned(struct rt *r, void *p) {
     if (!p)
         return;
-    bind(r);
-    rt_check(r, cudaStreamSynchronize(r->stream), "waiting");
+    settle(r, "waiting");
     cudaFreeHost(p);
 }
 
-int rt_wait(struct rt *r, char err[BE_ERR_BYTES]) {
-    bind(r);
-    rt_check(r, cudaStreamSynchronize(r->stream), "a step");
+void rt_mark(struct rt *r, uint32_t mark) {
+    CHECK(mark < RT_MARKS);
+    rt_check(r, cudaEventRecord(r->marks[mark], r->stream), "an event");
+}
+
+static int result(struct rt *r, char err[BE_ERR_BYTES]) {
+    if (r->given_up)
+        return dev_err(err, "%s", r->why);
     rt_check(r, cudaGetLastError(), "a step");
     if (r->error == cudaSuccess)
         return 0;
@@ -266,6 +319,92 @@ int rt_wait(struct rt *r, char err[BE_ERR_BYTES]) {
         return dev_err(err, "GPU %d: no %.1f MiB of memory for %s", r->device,
                        static_cast<double>(r->lacking_bytes) / static_cast<double>(MIB), r->what);
     return dev_err(err, "GPU %d: %s: %s", r->device, r->what, cudaGetErrorString(r->error));
+}
+
+int rt_wait(struct rt *r, char err[BE_ERR_BYTES]) {
+    settle(r, "a step");
+    return result(r, err);
+}
+
+int rt_wait_mark(struct rt *r, uint32_t mark, char err[BE_ERR_BYTES]) {
+    CHECK(mark < RT_MARKS);
+    if (r->look) /* the watch is over whole steps */
+        settle(r, "a step");
+    else
+        rt_check(r, cudaEventSynchronize(r->marks[mark]), "a step");
+    return result(r, err);
+}
+
+/* ---- ranks of a group ---------------------------------------------------------------------------- */
+
+void rt_place(struct rt *r, char out[RT_PLACE_BYTES]) {
+    memset(out, 0, RT_PLACE_BYTES);
+    rt_check(r, cudaDeviceGetPCIBusId(out, RT_PLACE_BYTES - 1, r->device), "the GPU's place");
+}
+
+/* The end of the process frees it: until then others may have it mapped. */
+void *rt_share(struct rt *r, size_t bytes, uint8_t handle[RT_HANDLE_BYTES]) {
+    cudaIpcMemHandle_t h;
+    static_assert(sizeof h == RT_HANDLE_BYTES, "a handle's size");
+    void *p = rt_alloc(r, bytes);
+    if (!p)
+        return NULL;
+    if (cudaIpcGetMemHandle(&h, p) != cudaSuccess) {
+        cudaGetLastError();
+        cudaFree(p);
+        return NULL;
+    }
+    memcpy(handle, &h, sizeof h);
+    return p;
+}
+
+void *rt_peer(struct rt *r, const uint8_t handle[RT_HANDLE_BYTES]) {
+    cudaIpcMemHandle_t h;
+    void *p = NULL;
+    (void)r;
+    memcpy(&h, handle, sizeof h);
+    if (cudaIpcOpenMemHandle(&p, h, cudaIpcMemLazyEnablePeerAccess) == cudaSuccess)
+        return p;
+    cudaGetLastError();
+    return NULL;
+}
+
+void rt_peer_leave(struct rt *r, void *p) {
+    (void)r;
+    if (p && !r->given_up && cudaIpcCloseMemHandle(p) != cudaSuccess)
+        cudaGetLastError();
+}
+
+static void *page_of(void *p, size_t *page) {
+    *page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+    return reinterpret_cast<void *>(reinterpret_cast<uintptr_t>(p) / *page * *page);
+}
+
+uint32_t *rt_word(struct rt *r, uint32_t *host, bool pinned) {
+    size_t page;
+    void *at = page_of(host, &page), *seen = NULL;
+    (void)r;
+    if (!pinned && cudaHostRegister(at, page, cudaHostRegisterMapped) != cudaSuccess) {
+        cudaGetLastError();
+        return NULL;
+    }
+    if (cudaHostGetDevicePointer(&seen, host, 0) == cudaSuccess)
+        return static_cast<uint32_t *>(seen);
+    cudaGetLastError();
+    if (!pinned)
+        cudaHostUnregister(at);
+    return NULL;
+}
+
+void rt_word_leave(struct rt *r, uint32_t *host) {
+    size_t page;
+    if (!r->given_up && cudaHostUnregister(page_of(host, &page)) != cudaSuccess)
+        cudaGetLastError(); /* it was not registered */
+}
+
+bool rt_measures(struct rt *r) {
+    (void)r;
+    return true;
 }
 
 /* ---- graphs ------------------------------------------------------------------------------------ */
@@ -305,12 +444,25 @@ void rt_graph_free(struct rt_graph *g) {
 /* ---- products ---------------------------------------------------------------------------------- */
 
 static cudaDataType_t data_type(enum dtype t) {
-    return t == DT_BF16 ? CUDA_R_16BF : t == DT_F16 ? CUDA_R_16F : CUDA_R_32F;
+    return t == DT_BF16 ? CUDA_R_16BF : t == DT_F16 ? CUDA_R_16F : t == DT_F8E4M3 ? CUDA_R_8F_E4M3 : CUDA_R_32F;
 }
 
 /* layout: of a row-major matrix [rows][cols], which the library calls column-major [cols][rows]. */
 static bool layout(cublasLtMatrixLayout_t *out, enum dtype t, uint32_t rows, uint32_t cols) {
     return cublasLtMatrixLayoutCreate(out, data_type(t), cols, rows, cols) == CUBLAS_STATUS_SUCCESS;
+}
+
+/* scales_of: of an fp8 product: a factor for each row of w, which the library calls A, and of x. */
+static bool scales_of(cublasLtMatmulDesc_t op, const float *w_scale, const float *x_scale) {
+    cublasLtMatmulMatrixScale_t each_row = CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F;
+    return cublasLtMatmulDescSetAttribute(op, CUBLASLT_MATMUL_DESC_A_SCALE_MODE, &each_row, sizeof each_row) ==
+               CUBLAS_STATUS_SUCCESS &&
+           cublasLtMatmulDescSetAttribute(op, CUBLASLT_MATMUL_DESC_B_SCALE_MODE, &each_row, sizeof each_row) ==
+               CUBLAS_STATUS_SUCCESS &&
+           cublasLtMatmulDescSetAttribute(op, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, &w_scale, sizeof w_scale) ==
+               CUBLAS_STATUS_SUCCESS &&
+           cublasLtMatmulDescSetAttribute(op, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, &x_scale, sizeof x_scale) ==
+               CUBLAS_STATUS_SUCCESS;
 }
 
 /* plan_make: y^T [n][m] = w [n][k] x^T [k][m] in the library's words, all of them column-major. */
@@ -324,7 +476,8 @@ static bool plan_make(struct rt *r, struct product_plan *p) {
                 cublasLtMatmulDescSetAttribute(p->op, CUBLASLT_MATMUL_DESC_TRANSA, &turned, sizeof turned) ==
                     CUBLAS_STATUS_SUCCESS &&
                 layout(&p->w, p->t, p->n, p->k) && layout(&p->x, p->t, p->m, p->k) &&
-                layout(&p->y, p->y_type, p->m, p->n) && layout(&p->c, p->add ? p->t : p->y_type, p->m, p->n) &&
+                layout(&p->y, p->y_type, p->m, p->n) && layout(&p->c, p->y_type, p->m, p->n) &&
+                (p->t != DT_F8E4M3 || scales_of(p->op, NULL, NULL)) &&
                 cublasLtMatmulPreferenceCreate(&want) == CUBLAS_STATUS_SUCCESS &&
                 cublasLtMatmulPreferenceSetAttribute(want, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &room,
                                                      sizeof room) == CUBLAS_STATUS_SUCCESS &&
@@ -368,6 +521,19 @@ static struct product_plan *plan_of(struct rt *r, const struct product_plan *lik
     return p;
 }
 
+static bool product(struct rt *r, const struct product_plan *like, void *y, const void *x, const void *w,
+                    const float *x_scale, const float *w_scale, const void *add) {
+    struct product_plan *p = plan_of(r, like);
+    if (!p->possible || (w_scale && !scales_of(p->op, w_scale, x_scale)))
+        return false;
+    float one = 1, beta = add ? 1.0f : 0.0f;
+    cublasStatus_t s = cublasLtMatmul(r->lt, p->op, &one, w, p->w, x, p->x, &beta, add ? add : y, p->c, y, p->y, &p->algo,
+                                      r->workspace, WORKSPACE_BYTES, r->stream);
+    if (s != CUBLAS_STATUS_SUCCESS)
+        rt_check(r, cudaErrorUnknown, "a product of cuBLASLt");
+    return true;
+}
+
 bool rt_product(struct rt *r, void *y, enum dtype y_type, const void *x, const void *w, const void *add, enum dtype t,
                 uint32_t m, uint32_t n, uint32_t k) {
     struct product_plan like;
@@ -382,13 +548,18 @@ bool rt_product(struct rt *r, void *y, enum dtype y_type, const void *x, const v
     like.add = add != NULL;
     if (add && y_type != t)
         return false;
-    struct product_plan *p = plan_of(r, &like);
-    if (!p->possible)
-        return false;
-    float one = 1, beta = add ? 1.0f : 0.0f;
-    cublasStatus_t s = cublasLtMatmul(r->lt, p->op, &one, w, p->w, x, p->x, &beta, add ? add : y, p->c, y, p->y, &p->algo,
-                                      r->workspace, WORKSPACE_BYTES, r->stream);
-    if (s != CUBLAS_STATUS_SUCCESS)
-        rt_check(r, cudaErrorUnknown, "a product of cuBLASLt");
-    return true;
+    return product(r, &like, y, x, w, NULL, NULL, add);
+}
+
+bool rt_product_fp8(struct rt *r, void *y, enum dtype y_type, const void *x, const void *w, const float *x_scale,
+                    const float *w_scale, const void *add, uint32_t m, uint32_t n, uint32_t k) {
+    struct product_plan like;
+    memset(&like, 0, sizeof like);
+    like.m = m;
+    like.n = n;
+    like.k = k;
+    like.t = DT_F8E4M3;
+    like.y_type = y_type;
+    like.add = add != NULL;
+    return product(r, &like, y, x, w, x_scale, w_scale, add);
 }

@@ -62,7 +62,7 @@ static struct pending *pending_take(struct be *b, uint32_t n, uint32_t n_top_max
     if (b->n_pending == PENDING_MAX) {
         char err[BE_ERR_BYTES];
         if (rt_wait(b->rt, err) == 0)
-            pending_deliver(b);
+            pending_deliver(b, 0);
         b->n_pending = 0; /* an error sticks */
     }
     struct pending *p = &b->pending[b->n_pending];
@@ -82,8 +82,9 @@ static struct pending *pending_take(struct be *b, uint32_t n, uint32_t n_top_max
     return p;
 }
 
-void pending_deliver(struct be *b) {
-    for (uint32_t k = 0; k < b->n_pending; k++) {
+void pending_deliver(struct be *b, uint32_t n_behind) {
+    uint32_t n = b->n_pending > n_behind ? b->n_pending - n_behind : 0;
+    for (uint32_t k = 0; k < n; k++) {
         const struct pending *p = &b->pending[k];
         const struct dsample_out *outs = static_cast<const struct dsample_out *>(p->host);
         const uint32_t *ids = reinterpret_cast<const uint32_t *>(outs + p->n);
@@ -102,7 +103,15 @@ void pending_deliver(struct be *b) {
             }
         }
     }
-    b->n_pending = 0;
+    b->n_pending -= n;
+    for (uint32_t k = 0; k < b->n_pending && n > 0; k++) { /* those behind move up, and the others' rooms go behind them */
+        struct pending p = b->pending[k];
+        uint32_t *n_tops = b->n_tops[k];
+        b->pending[k] = b->pending[n + k];
+        b->n_tops[k] = b->n_tops[n + k];
+        b->pending[n + k] = p;
+        b->n_tops[n + k] = n_tops;
+    }
 }
 
 /* enqueue: rows are in the staged block; results go to outs. */
@@ -138,6 +147,7 @@ static void enqueue(struct be *b, const uint8_t *block, size_t bytes, const stru
     a.top_values = reinterpret_cast<float *>(a.top_ids + static_cast<size_t>(n) * n_top_max);
     sample_run(b, &a, n);
     rt_fetch(b->rt, p->host, a.outs, out_bytes);
+    rt_mark(b->rt, p->mark);
 }
 
 void dev_sample(struct be *b, const struct sample_row *rows, struct sample_out *out, uint32_t n) {

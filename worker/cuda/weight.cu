@@ -1,5 +1,5 @@
 /* weight.cu: takes a checkpoint's tensors to the device, through pinned memory, and into one type. */
-#include "worker/cuda/dev.h"
+#include "worker/cuda/tile.h"
 
 #include <stdlib.h>
 
@@ -21,6 +21,8 @@ static int src_check(const struct be_weight_src *s, bool vector, char err[BE_ERR
         return dev_err(err, "rows and columns outside the tensor are asked for");
     if (!vector && (taken_rows(s) == 0 || taken_cols(s) == 0))
         return dev_err(err, "a weight without rows or columns");
+    if (s->to_fp8 && (vector || s->dtype == DT_F8E4M3))
+        return dev_err(err, "only matrices of floats are made fp8");
     if (s->dtype == DT_F8E4M3 && s->scale_block != 0 && s->scale_block != 128)
         return dev_err(err, "fp8 weights with a scale for each %u columns: the CUDA backend takes one, or one for each "
                             "128 x 128", s->scale_block);
@@ -41,7 +43,7 @@ static int kind_check(enum be_weight_kind kind, const struct be_weight_src *src,
             return dev_err(err, "stacked weights of %u and %u columns", taken_cols(src), taken_cols(&src[i]));
         if (experts && taken_rows(&src[i]) != taken_rows(src))
             return dev_err(err, "experts of %u and %u rows", taken_rows(src), taken_rows(&src[i]));
-        if ((src[i].dtype == DT_F8E4M3) != (src[0].dtype == DT_F8E4M3))
+        if ((src[i].dtype == DT_F8E4M3) != (src[0].dtype == DT_F8E4M3) || src[i].to_fp8 != src[0].to_fp8)
             return dev_err(err, "fp8 and other types in one weight");
         if (src[i].dtype == DT_F8E4M3 && src[i].scale_block != src[0].scale_block)
             return dev_err(err, "fp8 scales of blocks and of whole tensors in one weight");
@@ -72,8 +74,8 @@ template <class T> static void cast_from(struct be *b, void *y, const void *x, e
 
 enum { PIECE_BYTES = 16 << 20 };
 
-/* src_upload: the taken part of a source, as type `to`, to dst. */
-static void src_upload(struct be *b, uint8_t *dst, enum dtype to, const struct be_weight_src *s) {
+/* src_upload: the taken part of a source, as type `to`, to dst. scale: of what becomes fp8 here, a factor a row. */
+static void src_upload(struct be *b, uint8_t *dst, enum dtype to, const struct be_weight_src *s, float *scale) {
     size_t e = dtype_bytes(s->dtype), row_bytes = taken_cols(s) * e;
     if (row_bytes == 0 || taken_rows(s) == 0)
         return;
@@ -95,7 +97,9 @@ static void src_upload(struct be *b, uint8_t *dst, enum dtype to, const struct b
         rt_put(b->rt, room ? room : at, staged, part * row_bytes);
         if (!room)
             continue;
-        if (to == DT_BF16)
+        if (to == DT_F8E4M3)
+            fp8_encode(b, at, scale + r, room, s->dtype, part, taken_cols(s));
+        else if (to == DT_BF16)
             cast_from<bf16>(b, at, room, s->dtype, n_elems);
         else if (to == DT_F16)
             cast_from<f16>(b, at, room, s->dtype, n_elems);
@@ -115,7 +119,7 @@ static void scales_upload(struct be *b, const struct be_w *w, const struct be_we
         size_t stored = s->scale_block ? (s->cols + s->scale_block - 1) / s->scale_block : 1;
         for (uint32_t r = 0; r < taken_rows(s); r++)
             for (uint32_t c = 0; c < w->n_scales; c++) {
-                size_t row = s->scale_block ? (s->row0 + r) / s->scale_block : 0;
+                size_t row = s->scale_block ? (s->row0 + r) / s->scale_block : s->scale_rows ? s->row0 + r : 0;
                 size_t col = s->scale_block ? s->col0 / s->scale_block + c : 0;
                 *at++ = scale ? scale[row * stored + col] : 1.0f;
             }
@@ -142,10 +146,12 @@ static bool shape(struct be *b, struct be_w *w, enum be_weight_kind kind, const 
                                      : taken_rows(&src[i]);
     w->n_out = kind == BE_W_VECTOR ? 1 : static_cast<uint32_t>(n_out);
     w->n_in = kind == BE_W_VECTOR ? static_cast<uint32_t>(n_out) : taken_cols(src);
-    w->dtype = kind == BE_W_VECTOR ? DT_F32 : src[0].dtype == DT_F8E4M3 ? DT_F8E4M3 : b->act;
+    w->dtype = kind == BE_W_VECTOR ? DT_F32 : src[0].dtype == DT_F8E4M3 || src[0].to_fp8 ? DT_F8E4M3 : b->act;
     if (w->dtype == DT_F8E4M3) {
         w->scale_block = src[0].scale_block ? src[0].scale_block : w->n_in;
         w->n_scales = (w->n_in + w->scale_block - 1) / w->scale_block;
+        for (uint32_t i = 0; i < n_src; i++) /* stacked ones share their activations */
+            w->input_scale = MAX(w->input_scale, src[i].input_scale);
     }
     return n_out <= UINT32_MAX && !__builtin_mul_overflow(n_out * w->n_experts, static_cast<uint64_t>(dtype_bytes(w->dtype)), &n) &&
            !__builtin_mul_overflow(n, static_cast<uint64_t>(kind == BE_W_VECTOR ? 1 : w->n_in), &w->bytes);
@@ -170,11 +176,13 @@ struct be_w *dev_weight(struct be *b, enum be_weight_kind kind, const struct be_
         return NULL;
     }
     uint8_t *at = static_cast<uint8_t *>(w->data);
+    float *scale = w->scale;
     for (uint32_t i = 0; i < n_src; i++) {
-        src_upload(b, at, w->dtype, &src[i]);
+        src_upload(b, at, w->dtype, &src[i], scale);
+        scale += src[i].to_fp8 ? taken_rows(&src[i]) : 0;
         at += static_cast<size_t>(taken_rows(&src[i])) * taken_cols(&src[i]) * dtype_bytes(w->dtype);
     }
-    if (n_scales)
+    if (n_scales && !src[0].to_fp8)
         scales_upload(b, w, src, n_src);
     rt_fence(b->rt); /* products read weights before their dep_wait */
     w->bytes += n_scales * sizeof(float);

@@ -9,8 +9,10 @@ static struct be_norm rms(const struct model *m, const struct be_w *weight) {
 
 /* add_run: x += norm(w from + bias), without the norm where there is none. */
 static void add_run(struct model *m, const struct be_mem *from, const struct be_w *w, const struct be_w *bias,
-                    const struct be_w *post_norm) {
+                    const struct be_w *post_norm, const struct be_w *next) {
     struct op_gemm op = {.y = m->x, .x = from, .w = w, .bias = bias, .add = m->x, .reduce = m->n_ranks > 1};
+    if (next && !post_norm)
+        op.then = rms(m, next);
     if (post_norm) {
         op.y = m->branch;
         op.add = NULL;
@@ -22,7 +24,7 @@ static void add_run(struct model *m, const struct be_mem *from, const struct be_
                        .y = m->x, .x = m->branch, .norm = rms(m, post_norm), .add = m->x, .cols = m->hidden});
 }
 
-void attn_block_run(struct model *m, const struct attn_block *a) {
+void attn_block_run(struct model *m, const struct attn_block *a, const struct be_w *next) {
     m->ops->gemm(m->be, &(struct op_gemm){
                             .y = m->qkv,
                             .x = m->x,
@@ -52,20 +54,20 @@ void attn_block_run(struct model *m, const struct attn_block *a) {
                                           .scale = m->attn_scale,
                                           .softcap = m->attn_softcap,
                                           .window = a->window});
-    add_run(m, m->attn, a->o, a->o_bias, a->post_norm);
+    add_run(m, m->attn, a->o, a->o_bias, a->post_norm, next);
 }
 
-void mlp_block_run(struct model *m, const struct mlp_block *b) {
+void mlp_block_run(struct model *m, const struct mlp_block *b, const struct be_w *next) {
     m->ops->gemm(m->be, &(struct op_gemm){.y = m->mid,
                                           .x = m->x,
                                           .w = b->gate_up,
                                           .norm = rms(m, b->norm),
                                           .bias = b->gate_up_bias,
                                           .act = m->act});
-    add_run(m, m->mid, b->down, b->down_bias, b->post_norm);
+    add_run(m, m->mid, b->down, b->down_bias, b->post_norm, next);
 }
 
-void moe_block_run(struct model *m, const struct moe_block *b) {
+void moe_block_run(struct model *m, const struct moe_block *b, const struct be_w *next) {
     m->ops->moe(m->be, &(struct op_moe){.y = m->x,
                                         .x = m->x,
                                         .norm = rms(m, b->norm),
@@ -77,7 +79,8 @@ void moe_block_run(struct model *m, const struct moe_block *b) {
                                         .renorm = m->moe.renorm,
                                         .reduce = m->n_ranks > 1,
                                         .act = m->act,
-                                        .add = m->x});
+                                        .add = m->x,
+                                        .then = next ? rms(m, next) : (struct be_norm){0}});
 }
 
 void embed_run(struct model *m) {

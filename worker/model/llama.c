@@ -142,11 +142,13 @@ static enum rc llama_load(struct model *m, const struct hf_config *c, struct wei
 static void llama_forward(struct model *m, uint32_t n_rows) {
     embed_run(m);
     for (uint32_t i = 0; i < m->n_layers; i++) {
-        attn_block_run(m, &m->layers[i].attn);
-        if (m->layers[i].moe.router)
-            moe_block_run(m, &m->layers[i].moe);
+        const struct layer *l = &m->layers[i];
+        const struct be_w *next = i + 1 < m->n_layers ? l[1].attn.norm : NULL;
+        attn_block_run(m, &l->attn, l->moe.router ? l->moe.norm : l->mlp.norm);
+        if (l->moe.router)
+            moe_block_run(m, &l->moe, next);
         else
-            mlp_block_run(m, &m->layers[i].mlp);
+            mlp_block_run(m, &l->mlp, next);
     }
     if (m->pools)
         last_run(m);

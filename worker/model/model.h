@@ -21,6 +21,7 @@ struct model_opts {
     enum dtype kv;         /* DT_NONE: as the weights */
     uint32_t max_len;      /* effective context; a window no shorter is none. 0: the config's limit */
     uint32_t n_tokens_max; /* activation buffers */
+    bool to_fp8;           /* matrices of floats become fp8 at load; the backend takes it */
     bool pools;            /* keep hidden states (model_hidden) and load no head; always so for encoders */
     bool dummy;            /* --load-format dummy: random weights in the config's shape, seeded, scaled by
                               1/sqrt(n_in); set is NULL */

@@ -31,13 +31,21 @@ void weights_init(struct weights *w, struct model *m, const struct hf_config *cf
                           .dummy_dtype = o->weights ? o->weights : dtype_of(cfg->dtype),
                           .progress = o->progress,
                           .progress_arg = o->progress_arg};
+    struct be_info info = {0};
+    o->ops->info(o->be, &info);
+    w->fp8_stored = cfg->quant.fp8;
+    w->static_inputs = cfg->quant.static_inputs;
+    w->fp8_taken = info.fp8;
+    w->to_fp8 = o->to_fp8;
     w->used = set ? xcalloc(st_count(set) + 1, sizeof *w->used) : NULL;
     w->total_bytes = set ? st_total_bytes(set) : dummy_bytes(cfg, w->dummy_dtype);
 }
 
 void weights_fini(struct weights *w) {
-    for (uint32_t i = 0; i < w->n_temp; i++)
+    for (uint32_t i = 0; i < w->n_temp; i++) {
         free(w->temp[i].data);
+        free(w->temp[i].factors);
+    }
     free(w->temp);
     free(w->src);
     free(w->used);
@@ -65,7 +73,7 @@ static void make_room(struct weights *w, uint32_t n) {
 
 /* temp_get: room for the converted source i; what it held is lost. NULL: no memory. Huge pages spare a large
  * embedding tens of thousands of page faults. */
-static void *temp_get(struct weights *w, uint32_t i, size_t bytes) {
+void *weights_temp(struct weights *w, uint32_t i, size_t bytes) {
     make_room(w, i + 1);
     if (bytes > w->temp[i].bytes) {
         bool small = bytes < 2 * MIB; /* experts come by the hundred */
@@ -117,7 +125,7 @@ static enum rc stored_type(const struct tensor *t, const struct st_tensor *st, e
         return RC_OK;
     default:
         return err_set(e, RC_UNSUPPORTED, t->name,
-                       "tensor %s: weights must be F32, F16 or BF16; a quantised checkpoint is not supported",
+                       "tensor %s: weights must be F32, F16, BF16 or F8_E4M3",
                        t->name);
     }
 }
@@ -126,8 +134,7 @@ static enum rc no_memory(const struct tensor *t, size_t bytes, struct err *e) {
     return err_set(e, RC_IO, t->name, "tensor %s: no memory for a copy of %zu MiB", t->name, bytes / MIB);
 }
 
-/* find: by name, or by the names that other checkpoints have for it (weights.h). */
-static const struct st_tensor *find(const struct weights *w, const char *name) {
+const struct st_tensor *weights_find(const struct weights *w, const char *name) {
     static const struct {
         const char *end, *old;
     } ends[] = {{"LayerNorm.weight", "LayerNorm.gamma"}, {"LayerNorm.bias", "LayerNorm.beta"}};
@@ -149,28 +156,35 @@ static const struct st_tensor *find(const struct weights *w, const char *name) {
     return t;
 }
 
-/* read_tensor: source i, from the set; copied where the type changes or the file has it unaligned. */
-static enum rc read_tensor(struct weights *w, uint32_t i, const struct tensor *t, struct be_weight_src *src,
-                           struct err *e) {
-    const struct st_tensor *st = find(w, t->name);
+void weights_use(struct weights *w, const struct st_tensor *st) {
+    w->used[st - st_at(w->set, 0)] = true;
+    w->done_bytes += st->n_bytes;
+}
+
+/* read_tensor: source i, from the set; copied where the type changes or the file has it unaligned. matrix: of a kind
+ * that may be fp8. */
+static enum rc read_tensor(struct weights *w, uint32_t i, const struct tensor *t, bool matrix,
+                           struct be_weight_src *src, struct err *e) {
+    const struct st_tensor *st = weights_find(w, t->name);
     enum dtype stored = DT_NONE;
     if (!st)
         return err_set(e, RC_INVALID, t->name, "the checkpoint has no tensor %s, which config.json asks for",
                        t->name);
     enum rc rc = check_shape(t, st, e);
-    if (!rc)
+    if (!rc && st->dtype != ST_F8_E4M3)
         rc = stored_type(t, st, &stored, e);
     if (rc)
         return rc;
-    w->used[st - st_at(w->set, 0)] = true;
-    w->done_bytes += st->n_bytes;
+    weights_use(w, st);
+    if (st->dtype == ST_F8_E4M3)
+        return weights_read_fp8(w, i, t, st, matrix, src, e);
     src->dtype = t->wide ? DT_F32 : w->dtype ? w->dtype : stored;
     src->data = st->data;
     if (src->dtype == stored && (uintptr_t)st->data % dtype_bytes(stored) == 0)
         return RC_OK;
     size_t n = (size_t)src->n_rows * src->cols; /* only the rows that are taken */
     const uint8_t *from = (const uint8_t *)st->data + (size_t)src->row0 * src->cols * dtype_bytes(stored);
-    void *copy = temp_get(w, i, n * dtype_bytes(src->dtype));
+    void *copy = weights_temp(w, i, n * dtype_bytes(src->dtype));
     if (!copy)
         return no_memory(t, n * dtype_bytes(src->dtype), e);
     convert_floats(copy, src->dtype, from, stored, n);
@@ -185,7 +199,7 @@ static enum rc make_tensor(struct weights *w, uint32_t i, const struct tensor *t
                            struct err *e) {
     src->dtype = t->is_norm || t->wide ? DT_F32 : w->dummy_dtype;
     size_t n = (size_t)src->n_rows * src->cols;
-    void *data = temp_get(w, i, n * dtype_bytes(src->dtype));
+    void *data = weights_temp(w, i, n * dtype_bytes(src->dtype));
     if (!data)
         return no_memory(t, n * dtype_bytes(src->dtype), e);
     if (t->is_norm) {
@@ -222,9 +236,15 @@ static enum rc pack(struct weights *w, enum be_weight_kind kind, const struct be
     return RC_OK;
 }
 
+/* is_head: kept as it is by --quantization: logits show every rounding. */
+static bool is_head(const struct tensor *t) {
+    return strcmp(t->name, "lm_head.weight") == 0;
+}
+
 enum rc weights_pack(struct weights *w, enum be_weight_kind kind, const struct tensor *t, uint32_t n,
                      const struct be_w **out, struct err *e) {
     CHECK(n > 0);
+    bool matrix = kind != BE_W_VECTOR && kind != BE_W_EMBED;
     make_room(w, n);
     struct be_weight_src *src = w->src;
     for (uint32_t i = 0; i < n; i++) {
@@ -237,9 +257,10 @@ enum rc weights_pack(struct weights *w, enum be_weight_kind kind, const struct t
             .col0 = t[i].col0,
             .n_cols = t[i].n_cols ? t[i].n_cols : cols - t[i].col0,
         };
-        enum rc rc = w->set ? read_tensor(w, i, &t[i], &src[i], e) : make_tensor(w, i, &t[i], &src[i], e);
+        enum rc rc = w->set ? read_tensor(w, i, &t[i], matrix, &src[i], e) : make_tensor(w, i, &t[i], &src[i], e);
         if (rc)
             return rc;
+        src[i].to_fp8 = w->to_fp8 && matrix && !t[i].wide && src[i].dtype != DT_F8E4M3 && !is_head(&t[i]);
     }
     return pack(w, kind, src, n, t[0].name, out, e);
 }
@@ -248,7 +269,7 @@ enum rc weights_floats(struct weights *w, const struct tensor *t, float **out, s
     uint32_t cols = MAX(t->cols, 1u);
     struct be_weight_src src = {.rows = t->rows, .cols = cols, .n_rows = t->rows, .n_cols = cols};
     size_t n = (size_t)t->rows * cols;
-    enum rc rc = w->set ? read_tensor(w, 0, t, &src, e) : make_tensor(w, 0, t, &src, e);
+    enum rc rc = w->set ? read_tensor(w, 0, t, false, &src, e) : make_tensor(w, 0, t, &src, e);
     if (rc)
         return rc;
     *out = xcalloc(n, sizeof **out);
@@ -266,11 +287,11 @@ static void turn(uint8_t *dst, const uint8_t *src, size_t rows, size_t cols, siz
 enum rc weights_pack_turned(struct weights *w, const struct tensor *t, const struct be_w **out,
                             struct err *e) {
     struct be_weight_src src = {.rows = t->rows, .cols = t->cols, .n_rows = t->rows, .n_cols = t->cols};
-    enum rc rc = w->set ? read_tensor(w, 0, t, &src, e) : make_tensor(w, 0, t, &src, e);
+    enum rc rc = w->set ? read_tensor(w, 0, t, false, &src, e) : make_tensor(w, 0, t, &src, e);
     if (rc)
         return rc;
     size_t bytes = (size_t)t->rows * t->cols * dtype_bytes(src.dtype);
-    void *turned = temp_get(w, 1, bytes);
+    void *turned = weights_temp(w, 1, bytes);
     if (!turned)
         return no_memory(t, bytes, e);
     turn(turned, src.data, t->rows, t->cols, dtype_bytes(src.dtype));

@@ -24,10 +24,14 @@ struct weights {
     const struct st_set *set; /* NULL: made up */
     enum dtype dtype;         /* DT_NONE: as stored */
     enum dtype dummy_dtype;
+    bool fp8_stored, static_inputs; /* hf_config.quant */
+    bool fp8_taken;                 /* by the backend; what it does not take is widened */
+    bool to_fp8;                    /* matrices of floats become fp8 (--quantization) */
     bool *used; /* [st_count] tensors taken so far */
     struct weight_temp {
         void *data;
         size_t bytes;
+        float *factors; /* of a source in fp8 */
     } *temp; /* [n_temp] converted sources of the weight being packed */
     struct be_weight_src *src; /* [n_temp] */
     uint32_t n_temp;
@@ -42,6 +46,16 @@ void weights_fini(struct weights *w);
 
 /* A tensor is found by its name, else by what is left of it without the first part ("bert.", "model."), as a
  * body saved without a head has it, else with the LayerNorm names of old checkpoints (gamma, beta). */
+
+/* weights_find: so. NULL: there is none. weights_use: it belongs to the model. weights_temp: room for the converted
+ * source i; what it held is lost. NULL: no memory. */
+const struct st_tensor *weights_find(const struct weights *w, const char *name);
+void weights_use(struct weights *w, const struct st_tensor *st);
+void *weights_temp(struct weights *w, uint32_t i, size_t bytes);
+/* weights_read_fp8: source i, stored in fp8: as it is, for a matrix and a backend that takes it, or widened
+ * (weights_fp8.c). src has its part of the shape filled in. */
+MUST_USE enum rc weights_read_fp8(struct weights *w, uint32_t i, const struct tensor *t, const struct st_tensor *st,
+                                  bool matrix, struct be_weight_src *src, struct err *e);
 
 /* weights_pack: the tensors, stacked, as one weight. RC_INVALID: one is missing or has another shape or a
  * type that is not a float; RC_IO: no memory. */
