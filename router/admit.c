@@ -25,8 +25,8 @@ static bool header(const h2o_req_t *req, const char *name, struct str *out, unsi
     return *n == 1;
 }
 
-/* tenant_of_header: a digest, so that names of any length and make are one size; and of another kind than those of
- * keys. */
+/* tenant_of_header: a digest, so that names of any length and make are one size; and of another kind than
+ * those of keys. */
 static struct id128 tenant_of_header(struct str value) {
     static const char kind[] = "weir tenant by header";
     uint8_t text[sizeof kind + 32], out[32];
@@ -84,7 +84,8 @@ static void fail_quota(struct router *r, const struct admitted *a, enum quota_ve
         err_set(e, RC_OVERLOAD, NULL, "This key may have %u tokens a minute", l.tokens);
 }
 
-bool admit(const h2o_req_t *req, struct auth_key *key, struct admitted *out, struct err *e, unsigned *retry_after_s) {
+bool admit(const h2o_req_t *req, struct auth_key *key, struct admitted *out, struct err *e,
+           unsigned *retry_after_s) {
     struct router *r = loop_of(req)->router;
     struct admitted a = {.quota = key->quota};
     enum quota_verdict v = QUOTA_OK;
@@ -107,7 +108,8 @@ bool admit(const h2o_req_t *req, struct auth_key *key, struct admitted *out, str
     return false;
 }
 
-bool admit_prompt(struct router *r, struct admitted *a, uint64_t n_tokens, struct err *e, unsigned *retry_after_s) {
+bool admit_prompt(struct router *r, struct admitted *a, uint64_t n_tokens, struct err *e,
+                  unsigned *retry_after_s) {
     enum quota_verdict v = QUOTA_OK;
     if (a->quota)
         v = quota_prompt(a->quota, clock_ns(), n_tokens, retry_after_s);

@@ -39,7 +39,8 @@ struct auth {
 
 /* ---- the set ----------------------------------------------------------------------------------------- */
 
-static enum rc add(struct key_set *set, struct str key, struct quota_limits limits, const char *where, struct err *e) {
+static enum rc add(struct key_set *set, struct str key, struct quota_limits limits, const char *where,
+                   struct err *e) {
     if (!keyfile_is_key(key))
         return err_set(e, RC_INVALID, "api-key",
                        "%s: a key is 1 to %d printable ASCII characters without blanks", where,
@@ -97,7 +98,8 @@ static struct id128 tenant_of(const uint8_t digest[DIGEST_BYTES]) {
     return id;
 }
 
-/* settle: of a new set: tenants, and quotas, which a key that was there before keeps. old: sorted; may be empty. */
+/* settle: of a new set: tenants, and quotas, which a key that was there before keeps. old: sorted; may be
+ * empty. */
 static void settle(struct key_set *set, const struct key_set *old) {
     uint64_t now = clock_ns();
     for (size_t i = 0; i < set->n; i++) {
@@ -231,8 +233,8 @@ enum rc auth_reload(struct auth *a, size_t *n, struct err *e) {
 
 bool auth_changed(struct auth *a) {
     const struct seen now = look(a->file);
-    return now.size != a->seen.size || now.inode != a->seen.inode || now.changed.tv_sec != a->seen.changed.tv_sec ||
-           now.changed.tv_nsec != a->seen.changed.tv_nsec;
+    return now.size != a->seen.size || now.inode != a->seen.inode ||
+           now.changed.tv_sec != a->seen.changed.tv_sec || now.changed.tv_nsec != a->seen.changed.tv_nsec;
 }
 
 size_t auth_count(struct auth *a) {

@@ -20,8 +20,8 @@ static struct fair_tenant *find(struct fair *f, struct id128 tag) {
     return NULL;
 }
 
-/* find_or_make: in the place of the one whose end is nearest: free places have 0, and an end that is past says
- * nothing any more. */
+/* find_or_make: in the place of the one whose end is nearest: free places have 0, and an end that is past
+ * says nothing any more. */
 static struct fair_tenant *find_or_make(struct fair *f, struct id128 tag) {
     struct fair_tenant *t = find(f, tag), *set = set_of(f, tag);
     if (t)
@@ -33,8 +33,8 @@ static struct fair_tenant *find_or_make(struct fair *f, struct id128 tag) {
     return t;
 }
 
-uint64_t fair_arrive(struct fair *f, bool tagged, struct id128 tag, uint32_t n_in, uint32_t n_seqs, uint32_t out_max,
-                     uint64_t *cost) {
+uint64_t fair_arrive(struct fair *f, bool tagged, struct id128 tag, uint32_t n_in, uint32_t n_seqs,
+                     uint32_t out_max, uint64_t *cost) {
     *cost = 0;
     if (!f->on && !tagged)
         return 0;
@@ -55,7 +55,8 @@ void fair_serve(struct fair *f, uint64_t start) {
     f->now = MAX(f->now, start);
 }
 
-void fair_end(struct fair *f, struct id128 tag, uint64_t cost, uint32_t n_in, uint64_t n_out, uint32_t n_seqs) {
+void fair_end(struct fair *f, struct id128 tag, uint64_t cost, uint32_t n_in, uint64_t n_out,
+              uint32_t n_seqs) {
     if (!f->on)
         return;
     if (n_seqs)

@@ -7,14 +7,15 @@
 
 /* ---- choice ------------------------------------------------------------------------------------------ */
 
-/* candidates: ready workers of a model. Those that have been silent for a second are a last resort, as is one to be
- * avoided. */
+/* candidates: ready workers of a model. Those that have been silent for a second are a last resort, as is one
+ * to be avoided. */
 static size_t candidates(const struct fleet *f, const struct model_info *info, const struct fleet_ticket *t,
                          bool last, struct policy_worker *w, struct worker_state **of) {
     size_t n = 0;
     for (unsigned i = 0; i < f->n_workers_end; i++) {
         struct worker_state *s = f->workers[i];
-        if (!s || !worker_is_ready(s) || s->model->info != info || (s->suspect || s->slow || &s->w == t->avoid) != last)
+        if (!s || !worker_is_ready(s) || s->model->info != info ||
+            (s->suspect || s->slow || &s->w == t->avoid) != last)
             continue;
         w[n] = (struct policy_worker){.load = &s->load, .id = s->id};
         of[n++] = s;
@@ -24,8 +25,8 @@ static size_t candidates(const struct fleet *f, const struct model_info *info, c
 
 /* take: a worker with credit for the prompt, its credit taken and held; NULL: none. *any: some ready worker
  * serves the model. match: fleet_kv_match's; NULL: asked here, once it is of use. */
-static struct worker *take(struct fleet *f, struct model_info *info, struct fleet_ticket *t, const uint32_t *match,
-                           bool *any) {
+static struct worker *take(struct fleet *f, struct model_info *info, struct fleet_ticket *t,
+                           const uint32_t *match, bool *any) {
     struct policy_worker w[FLEET_WORKERS_MAX];
     struct worker_state *of[FLEET_WORKERS_MAX];
     const struct policy_ask ask = {t->n_seqs, t->n_tokens, t->key, t->has_key};
@@ -170,7 +171,8 @@ static enum refusal why_refused(const struct fleet *f, struct id128 tenant, uint
     return refuse_why(&limits, &now, n_tokens);
 }
 
-/* runs_at_once: some worker has room for the sequences, so that they need not wait there. info NULL: of any model. */
+/* runs_at_once: some worker has room for the sequences, so that they need not wait there. info NULL: of any
+ * model. */
 static bool runs_at_once(const struct fleet *f, const struct model_info *info, uint32_t n_seqs) {
     for (unsigned i = 0; i < f->n_workers_end; i++) {
         const struct worker_state *s = f->workers[i];
@@ -263,7 +265,8 @@ bool fleet_cancel(struct fleet *f, struct fleet_ticket *t) {
 
 /* ---- what becomes of it ------------------------------------------------------------------------------- */
 
-static void release(struct fleet *f, struct worker *w, uint32_t n_seqs, uint32_t n_tokens, uint32_t n_cached) {
+static void release(struct fleet *f, struct worker *w, uint32_t n_seqs, uint32_t n_tokens,
+                    uint32_t n_cached) {
     struct worker_state *s = w->state;
     CHECK(s->load.n_seqs >= n_seqs && s->load.n_tokens >= n_tokens && s->load.n_cached >= n_cached);
     s->load.n_seqs -= n_seqs;

@@ -20,7 +20,7 @@ static bool ticket_before(struct heap_node *a, struct heap_node *b) {
 /* tenant_before: by its first ticket's priority, its counter, its first ticket's arrival. */
 static bool tenant_before(struct heap_node *a, struct heap_node *b) {
     struct vtc_tenant *s = CONTAINER_OF(a, struct vtc_tenant, order),
-                            *t = CONTAINER_OF(b, struct vtc_tenant, order);
+                      *t = CONTAINER_OF(b, struct vtc_tenant, order);
     const struct line_ticket *x = ticket_at(heap_top(&s->tickets)), *y = ticket_at(heap_top(&t->tickets));
     if (x->priority != y->priority)
         return x->priority < y->priority;
@@ -138,7 +138,8 @@ bool line_holds_back(const struct line *l, const struct line_ticket *t, uint32_t
             is_much(of->n_prompt, n_prompt, room->tokens, room->tokens_taken));
 }
 
-void line_open(struct line *l, const struct line_ticket *t, const struct vtc_load *load, struct vtc_bill *bill) {
+void line_open(struct line *l, const struct line_ticket *t, const struct vtc_load *load,
+               struct vtc_bill *bill) {
     CHECK(!t->waits);
     struct vtc_tenant *of = vtc_hold(&l->vtc, t->tenant);
     struct vtc_load x = *load;

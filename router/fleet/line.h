@@ -2,7 +2,8 @@
  *
  * Order: requests that were with a worker already and have lost it come first, in order of arrival. Then by
  * (priority, fairness, arrival): the lowest priority; among tenants with such requests the one with the least
- * counter (vtc.h); of its requests the first that came. With one tenant and one priority that is a plain line.
+ * counter (vtc.h); of its requests the first that came. With one tenant and one priority that is a plain
+ * line.
  *
  * A ticket that leaves for a worker is charged to its tenant, whether it waited or not; what it then costs in
  * truth is told by line_prompt, line_said and line_end. Every call takes O(log n). Pure; not thread-safe.
@@ -16,9 +17,9 @@
 struct line_ticket {
     struct id128 tenant;
     int32_t priority;
-    bool again;          /* it had a worker, and lost it */
+    bool again; /* it had a worker, and lost it */
     uint64_t arrival_ns;
-    uint32_t n_tokens;   /* of the prompt: what the line's length in tokens is made of */
+    uint32_t n_tokens; /* of the prompt: what the line's length in tokens is made of */
     /* the line's */
     uint64_t serial;
     struct vtc_tenant *of; /* held while it waits */
@@ -54,15 +55,17 @@ struct line_has line_of(const struct line *l, struct id128 tenant);
 struct line_room {
     uint64_t seqs, seqs_taken, tokens, tokens_taken; /* tokens: of prompts */
 };
-/* line_holds_back: where tenants are told apart: t is not to have what is left of the room yet, because its tenant has
- * so much of it: more than LINE_SHARE times what would be left (the same dynamic threshold as refuse.h's). So there
- * is always some for who has nothing there, who then need not wait for another's end. */
+/* line_holds_back: where tenants are told apart: t is not to have what is left of the room yet, because its
+ * tenant has so much of it: more than LINE_SHARE times what would be left (the same dynamic threshold as
+ * refuse.h's). So there is always some for who has nothing there, who then need not wait for another's end.
+ */
 enum { LINE_SHARE = 4 };
 bool line_holds_back(const struct line *l, const struct line_ticket *t, uint32_t n_seqs, uint32_t n_prompt,
                      const struct line_room *room);
-/* line_open: t, which does not wait, goes to a worker. A ticket that had one already is not charged for its prompt
- * again. */
-void line_open(struct line *l, const struct line_ticket *t, const struct vtc_load *load, struct vtc_bill *bill);
+/* line_open: t, which does not wait, goes to a worker. A ticket that had one already is not charged for its
+ * prompt again. */
+void line_open(struct line *l, const struct line_ticket *t, const struct vtc_load *load,
+               struct vtc_bill *bill);
 /* line_prompt, line_said, line_end: vtc_in, vtc_out, vtc_close. */
 void line_prompt(struct line *l, struct vtc_bill *bill, uint32_t n_in);
 void line_said(struct line *l, struct vtc_bill *bill, uint32_t n);

@@ -14,7 +14,8 @@ enum refusal refuse_why(const struct refuse_limits *limits, const struct refuse_
     if (is_over(limits->requests, now->n, now->own, limits->tenants))
         return REFUSE_REQUESTS;
     uint64_t more = n_tokens ? n_tokens - 1 : 0; /* the last token of the limit may be taken */
-    if (now->n_tokens && is_over(limits->tokens, now->n_tokens + more, now->own_tokens + more, limits->tenants))
+    if (now->n_tokens &&
+        is_over(limits->tokens, now->n_tokens + more, now->own_tokens + more, limits->tenants))
         return REFUSE_TOKENS;
     if (limits->wait_s <= 0 || now->done_per_s < rate_min)
         return REFUSE_NOT;

@@ -1,8 +1,10 @@
-/* refuse.h: whether one more request may wait, by how many do, by their tokens, and by how long it would take. Pure.
+/* refuse.h: whether one more request may wait, by how many do, by their tokens, and by how long it would
+ * take. Pure.
  *
- * Where tenants are told apart one of them alone never fills the line: it may have at most REFUSE_SHARE times the room
- * that is left (a dynamic threshold, Choudhury and Hahne, "Dynamic Queue Length Thresholds", 1998): alone
- * four fifths of the whole, beside a second one four ninths, and there is always room for who has nothing in it.
+ * Where tenants are told apart one of them alone never fills the line: it may have at most REFUSE_SHARE times
+ * the room that is left (a dynamic threshold, Choudhury and Hahne, "Dynamic Queue Length Thresholds", 1998):
+ * alone four fifths of the whole, beside a second one four ninths, and there is always room for who has
+ * nothing in it.
  */
 #ifndef WEIR_ROUTER_FLEET_REFUSE_H
 #define WEIR_ROUTER_FLEET_REFUSE_H

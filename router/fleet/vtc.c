@@ -16,7 +16,8 @@ void vtc_init(struct vtc *v, uint32_t n_max, double in_weight, double out_weight
     CHECK(n_max >= 1 && n_max <= VTC_TENANTS_MAX && in_weight > 0 && out_weight > 0);
     while (n_buckets < n_max)
         n_buckets *= 2;
-    *v = (struct vtc){.in_weight = in_weight, .out_weight = out_weight, .n_max = n_max, .mask = n_buckets - 1};
+    *v =
+        (struct vtc){.in_weight = in_weight, .out_weight = out_weight, .n_max = n_max, .mask = n_buckets - 1};
     v->buckets = xcalloc(n_buckets, sizeof(struct vtc_tenant *));
     heap_init(&v->settled, settled_before);
 }

@@ -1,7 +1,7 @@
-/* Fairness, refusals and goodput of two routers before two workers, in virtual time: real lines, counters, bounds
- * and choice of a worker on one side, the real scheduler with its order among tenants on the other. A step takes
- * 5 ms, 60 us for each token of a prompt and 0.1 ms for each sequence that decodes; the link takes no time. What
- * happens is a function of the seed.
+/* Fairness, refusals and goodput of two routers before two workers, in virtual time: real lines, counters,
+ * bounds and choice of a worker on one side, the real scheduler with its order among tenants on the other. A
+ * step takes 5 ms, 60 us for each token of a prompt and 0.1 ms for each sequence that decodes; the link takes
+ * no time. What happens is a function of the seed.
  *
  * A tenant sends at a rate of its own, through both routers in turn. */
 #include <stdarg.h>
@@ -19,7 +19,15 @@
 #include "router/fleet/refuse.h"
 #include "worker/sched.h"
 
-enum { N_ROUTERS = 2, N_WORKERS = 2, N_TENANTS_MAX = 8, MAX_LEN = 4096, SEATS = 128, BUDGET = 256, BILL_TOKENS = 32 };
+enum {
+    N_ROUTERS = 2,
+    N_WORKERS = 2,
+    N_TENANTS_MAX = 8,
+    MAX_LEN = 4096,
+    SEATS = 128,
+    BUDGET = 256,
+    BILL_TOKENS = 32
+};
 
 struct tenant {
     double per_s; /* requests; 0: no tenant */
@@ -332,7 +340,8 @@ static void turn(struct world *x, bool arrivals) {
 }
 
 /* run: for so many seconds, of which the first three are not measured. */
-static struct result run(const struct tenant *tenants, uint32_t n, bool fair, uint32_t n_queued_max, double seconds) {
+static struct result run(const struct tenant *tenants, uint32_t n, bool fair, uint32_t n_queued_max,
+                         double seconds) {
     struct world *x = xcalloc(1, sizeof *x);
     x->fair = fair;
     x->n_queued_max = n_queued_max;
@@ -376,10 +385,11 @@ static void test_flood(void **state) {
     struct result calm = run(t, 2, true, 400, 60);
     t[1].per_s = 10 * share;
     struct result flood = run(t, 2, true, 400, 60), plain = run(t, 2, false, 400, 60);
-    print_message("p99 to the first token: %.0f ms beside a calm tenant, %.0f ms beside a flood (%.2f times); %.0f ms "
-                  "without fairness; its share of what it asked for: %.3f of the calm run's\n",
-                  calm.p99_s[0] * 1e3, flood.p99_s[0] * 1e3, flood.p99_s[0] / calm.p99_s[0], plain.p99_s[0] * 1e3,
-                  (double)flood.served[0] / (double)calm.served[0]);
+    print_message(
+        "p99 to the first token: %.0f ms beside a calm tenant, %.0f ms beside a flood (%.2f times); %.0f ms "
+        "without fairness; its share of what it asked for: %.3f of the calm run's\n",
+        calm.p99_s[0] * 1e3, flood.p99_s[0] * 1e3, flood.p99_s[0] / calm.p99_s[0], plain.p99_s[0] * 1e3,
+        (double)flood.served[0] / (double)calm.served[0]);
     assert_true(flood.p99_s[0] <= 1.5 * calm.p99_s[0]);
     assert_true((double)flood.served[0] >= 0.97 * (double)calm.served[0]);
     assert_true(plain.p99_s[0] > 3 * calm.p99_s[0]); /* there was something to be fair about */
@@ -416,10 +426,11 @@ static void test_overload(void **state) {
         struct result r = run(&t, 1, false, 200, 40);
         last = (double)r.n_done / 37;
         peak = fmax(peak, last);
-        print_message("%.1f times: %.1f requests/s done, %.0f tokens/s, %.1f %% refused, p99 to the first token %.0f "
-                      "ms; most waiting %u, at a worker %u, alive %u\n",
-                      factors[i], last, r.tokens_per_s, 100.0 * (double)r.n_refused / (double)r.n_in,
-                      r.p99_s[0] * 1e3, r.n_waiting_max, r.n_seqs_max, r.n_live_max);
+        print_message(
+            "%.1f times: %.1f requests/s done, %.0f tokens/s, %.1f %% refused, p99 to the first token %.0f "
+            "ms; most waiting %u, at a worker %u, alive %u\n",
+            factors[i], last, r.tokens_per_s, 100.0 * (double)r.n_refused / (double)r.n_in, r.p99_s[0] * 1e3,
+            r.n_waiting_max, r.n_seqs_max, r.n_live_max);
         assert_true(r.n_waiting_max <= 200 && r.n_seqs_max <= N_ROUTERS * (SEATS + 128));
         assert_true(factors[i] < 2 || r.n_refused > 0);
         assert_true(factors[i] > 0.8 || r.n_refused == 0);

@@ -124,8 +124,8 @@ static void test_order(void **state) {
     struct req *r[16], *left[16];
     uint32_t n = 0, n_left = 0;
     sched_init(&s, &o);
-    /* One who floods, the first of whose requests runs; then a second tenant, and one with a better priority. The
-     * flood's first ones are within what anybody may have at once. */
+    /* One who floods, the first of whose requests runs; then a second tenant, and one with a better priority.
+     * The flood's first ones are within what anybody may have at once. */
     for (uint64_t i = 0; i < 8; i++)
         r[n++] = request(1, 0, i);
     for (uint32_t i = 0; i < n; i++)

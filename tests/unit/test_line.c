@@ -99,7 +99,8 @@ static void test_charges(void **state) {
     assert_true(t->counter == 60 + 2 * 2 * VTC_OUT_FIRST && t->expected == 0);
     assert_memory_equal(&b, &none, sizeof b);
     assert_true(t->out_mean > VTC_OUT_FIRST);
-    /* What does not come goes back; a prompt that was not told to be computed does not, unless it was lost. */
+    /* What does not come goes back; a prompt that was not told to be computed does not, unless it was lost.
+     */
     double before = t->counter;
     vtc_open(&v, t, &(struct vtc_load){1, 100, 100, 3}, &b);
     assert_true(t->counter == before + 100 + 2 * 3); /* it may say no more than 3 */
@@ -130,7 +131,8 @@ static void test_lift(void **state) {
     vtc_open(&v, a, &(struct vtc_load){1, 100, 100, 0}, &b); /* of these nothing has come yet */
     vtc_join(&v, a);
     assert_true(a->counter == 1100);
-    /* Who comes while a waits is lifted to what a has had, so it comes before a, whose next one already runs. */
+    /* Who comes while a waits is lifted to what a has had, so it comes before a, whose next one already runs.
+     */
     vtc_join(&v, x);
     assert_true(x->counter == 1000);
     vtc_open(&v, x, &(struct vtc_load){1, 50, 50, 0}, &c);
@@ -475,10 +477,10 @@ static void test_retry_after(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_heap),     cmocka_unit_test(test_charges), cmocka_unit_test(test_lift),
-        cmocka_unit_test(test_forgotten), cmocka_unit_test(test_order),   cmocka_unit_test(test_shares),
-        cmocka_unit_test(test_newcomer), cmocka_unit_test(test_random),  cmocka_unit_test(test_room), cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_retry_after),
+        cmocka_unit_test(test_heap),      cmocka_unit_test(test_charges),     cmocka_unit_test(test_lift),
+        cmocka_unit_test(test_forgotten), cmocka_unit_test(test_order),       cmocka_unit_test(test_shares),
+        cmocka_unit_test(test_newcomer),  cmocka_unit_test(test_random),      cmocka_unit_test(test_room),
+        cmocka_unit_test(test_refusals),  cmocka_unit_test(test_retry_after),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -23,7 +23,8 @@ static void test_requests(void **state) {
     assert_int_equal(quota_request(q, start + NS_PER_S, &wait), QUOTA_OK);
     assert_int_equal(quota_request(q, start + NS_PER_S, &wait), QUOTA_REQUESTS);
     assert_int_equal(quota_prompt(q, start, UINT64_MAX, &wait), QUOTA_OK);
-    /* No more than a minute's worth is kept; and a clock that another thread has read earlier takes nothing. */
+    /* No more than a minute's worth is kept; and a clock that another thread has read earlier takes nothing.
+     */
     for (int i = 0; i < 60; i++)
         assert_int_equal(quota_request(q, start + 3600 * NS_PER_S, &wait), QUOTA_OK);
     assert_int_equal(quota_request(q, start, &wait), QUOTA_REQUESTS);
@@ -129,13 +130,27 @@ static void test_lines(void **state) {
     };
     for (size_t i = 0; i < ARRAY_LEN(good); i++) {
         assert_int_equal(keyfile_line(str_of(good[i].line), &key, &l, &e), RC_OK);
-        assert_true(str_eqz(key, good[i].key) && l.requests == good[i].requests && l.tokens == good[i].tokens);
+        assert_true(str_eqz(key, good[i].key) && l.requests == good[i].requests &&
+                    l.tokens == good[i].tokens);
     }
     static const char *const bad[] = {
-        "sk-one two",         "sk-one rpm",          "sk-one rpm=",    "sk-one rpm=0", "sk-one rpm=1000000001",
-        "sk-one rpm=-1",      "sk-one rpm=1x",       "sk-one rpm=1.5", "sk-one RPM=1", "sk-one rpm=1 rpm=2",
-        "sk-one tpm=1 tpm=1", "sk-one rpm=1,tpm=2",  "sk-\x01",        "sk-\xc3\xa9",  "sk-one rpm=99999999999999999999",
-        "sk-one # not this",  "sk-one rpm = 1",
+        "sk-one two",
+        "sk-one rpm",
+        "sk-one rpm=",
+        "sk-one rpm=0",
+        "sk-one rpm=1000000001",
+        "sk-one rpm=-1",
+        "sk-one rpm=1x",
+        "sk-one rpm=1.5",
+        "sk-one RPM=1",
+        "sk-one rpm=1 rpm=2",
+        "sk-one tpm=1 tpm=1",
+        "sk-one rpm=1,tpm=2",
+        "sk-\x01",
+        "sk-\xc3\xa9",
+        "sk-one rpm=99999999999999999999",
+        "sk-one # not this",
+        "sk-one rpm = 1",
     };
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
         assert_int_equal(keyfile_line(str_of(bad[i]), &key, &l, &e), RC_INVALID);
@@ -144,7 +159,8 @@ static void test_lines(void **state) {
     char longest[KEYFILE_KEY_BYTES_MAX + 2];
     memset(longest, 'k', sizeof longest);
     assert_int_equal(keyfile_line((struct str){longest, KEYFILE_KEY_BYTES_MAX}, &key, &l, &e), RC_OK);
-    assert_int_equal(keyfile_line((struct str){longest, KEYFILE_KEY_BYTES_MAX + 1}, &key, &l, &e), RC_INVALID);
+    assert_int_equal(keyfile_line((struct str){longest, KEYFILE_KEY_BYTES_MAX + 1}, &key, &l, &e),
+                     RC_INVALID);
     assert_int_equal(keyfile_line((struct str){"sk\0one", 6}, &key, &l, &e), RC_INVALID);
 }
 
