@@ -12,7 +12,6 @@
     }
 
 #define NO_MEDIA "images and audio are not served in this version"
-#define NO_KV_TRANSFER "KV blocks are not moved between workers in this version"
 #define NO_ADAPTERS "LoRA adapters are not served"
 
 const struct conf_flag apart_flag_rows[] = {
@@ -33,11 +32,9 @@ const struct conf_flag apart_flag_rows[] = {
     ONLY("data-parallel-size", "-dp", CONF_INT, "1", "weir serve --workers N starts several workers"),
     IGNORED("otlp-traces-endpoint", CONF_STR,
             "the router sends the traces, with what its workers report; give it to the router"),
-    REFUSED("kv-transfer-config", CONF_JSON, NO_KV_TRANSFER),
-    REFUSED("kv-lease-seconds", CONF_FLOAT, NO_KV_TRANSFER),
-    REFUSED("kv-load-failure-policy", CONF_STR, NO_KV_TRANSFER),
-    REFUSED("kv-peer-allow", CONF_LIST, NO_KV_TRANSFER),
-    ONLY("role", NULL, CONF_STR, "both", NO_KV_TRANSFER),
+    ONLY("role", NULL, CONF_STR, "both",
+         "the router does not give prefill and decode to different workers by itself in this version; an outside proxy can "
+         "(--kv-transfer-config)"),
 
     /* 18: limits of what is not in this version */
     REFUSED("limit-mm-per-prompt", CONF_JSON, NO_MEDIA),

@@ -169,6 +169,27 @@ const struct conf_flag worker_flag_rows[] = {
      .kind = CONF_BOOL,
      AT(no_own_reduce),
      .help = "ranks on GPUs sum through NCCL alone; on CPUs they sum in shared memory anyway [off]"},
+    {.name = "kv-transfer-config",
+     .kind = CONF_JSON,
+     AT(kv_transfer_config),
+     .help = "JSON object as vLLM's: KV blocks of prompts go to and come from other workers; kv_role (kv_producer, "
+             "kv_consumer, kv_both), kv_ip and kv_port to listen on [none: they stay]"},
+    {.name = "kv-lease-seconds",
+     .kind = CONF_FLOAT,
+     .min = 0.1,
+     .max = 86400,
+     AT(kv_lease_s),
+     .help = "how long a prompt's blocks are kept for another worker that says nothing [30]"},
+    {.name = "kv-load-failure-policy",
+     .kind = CONF_ENUM,
+     .choices = "recompute|fail",
+     AT(kv_load_failure_policy),
+     .help = "when blocks cannot be had: compute the prompt, or fail its request with 503 [recompute]"},
+    {.name = "kv-peer-allow",
+     .kind = CONF_LIST,
+     AT(kv_peer_allow),
+     .help = "ADDRESS or ADDRESS/BITS that requests may name to fetch blocks from, one or several [only workers of the "
+             "same router]"},
     GRAMMAR_FLAG_ROWS(offsetof(struct worker_flags, grammar)),
     {.name = "mock",
      .kind = CONF_BOOL,
@@ -228,6 +249,8 @@ void worker_flags_init(struct worker_flags *f) {
                                .logprobs_mode = xstrdup("raw_logprobs"),
                                .max_logprobs = 20,
                                .generation_config = xstrdup("auto"),
+                               .kv_lease_s = 30,
+                               .kv_load_failure_policy = xstrdup("recompute"),
                                .mock_step_ms = 5};
     grammar_flags_init(&f->grammar);
 }

@@ -38,6 +38,10 @@ struct worker_flags {
     int64_t threads; /* compute threads; 0: cores */
     bool deterministic, eager;
     bool no_own_reduce; /* --disable-custom-all-reduce: ranks on GPUs sum through NCCL alone */
+    char *kv_transfer_config; /* JSON object or NULL: no KV transfers */
+    double kv_lease_s;
+    char *kv_load_failure_policy; /* recompute, fail */
+    struct conf_list kv_peer_allow;
     struct grammar_flags grammar;
     /* A scripted engine in place of the model (worker/mock.h); for tests and benchmarks of routers. */
     bool mock;

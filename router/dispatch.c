@@ -82,6 +82,17 @@ static void fill_tag(struct session *s, Weir__Submit *m) {
         m->fair_tag = (ProtobufCBinaryData){sizeof s->who.tenant.b, s->who.tenant.b};
 }
 
+/* fill_kv: what the client says of KV transfers, to a worker that knows of them. */
+static void fill_kv(const struct leg *g, const struct worker *w, struct gen_submit *out) {
+    const struct kv_params *p = &g->s->req->kv;
+    if (g->prompt != 0 || !(p->offer || p->pull) || !w->kv_engine[0])
+        return;
+    kv_params_fill(p, &out->kv);
+    out->kv.has_known = p->pull;
+    out->kv.known = p->pull && p->host && fleet_kv_known(g->s->loop->router->fleet, p->host, p->port);
+    out->m.kv_transfer = &out->kv;
+}
+
 /* send_submit: RC_CLOSED, RC_AGAIN: as link_queue. RC_OVERLOAD: no handle is left. */
 static enum rc send_submit(struct leg *g, struct worker *w) {
     struct loop *l = g->s->loop;
@@ -96,6 +107,7 @@ static enum rc send_submit(struct leg *g, struct worker *w) {
     scratch.m.stream = g->handle;
     scratch.m.priority = g->s->priority;
     fill_tag(g->s, &scratch.m);
+    fill_kv(g, w, &scratch);
     void *resume = replay_fill(g, &scratch);
     enum rc rc = link_queue(w->conn, LINK_DATA, WEIR__ENVELOPE__BODY_SUBMIT, &scratch.m);
     free(resume);

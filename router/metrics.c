@@ -17,6 +17,8 @@ static const double buckets_tokens[] = {1,    2,    5,     10,    20,    50,    
                                         2000, 5000, 10000, 20000, 50000, 100000, 200000, 500000, 1000000};
 static const double buckets_n[] = {1, 2, 5, 10, 20};
 static const double buckets_iteration[] = {1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384};
+static const double buckets_bytes[] = {1 << 10, 1 << 14, 1 << 16, 1 << 18, 1 << 20,       1 << 22,
+                                       1 << 24, 1 << 26, 1 << 28, 1 << 30, 4294967296.0};
 static const double buckets_fine[] = {.00001, .0001, .0005, .001, .005, .01, .05, .1, .5, 1, 5};
 
 struct spec {
@@ -85,6 +87,8 @@ struct rmetrics {
     _Atomic(struct metric *) reject[N_REJECT][N_REJECT_STATUS]; /* those beyond one a reason on first use */
     struct metric *spans[N_SPAN_END], *retry[2], *failover[2];  /* retry, failover: [1]: it went well */
     struct metric *plain[N_PM], *masks[MASK_KINDS], *index_blocks, *index_evicted;
+    struct metric *kv_times, *kv_sizes, *kv_failed, *kv_expired, *kv_leases, *kv_fallbacks[KV_FALLBACKS];
+    struct metric_family *computed;
     struct metric_family *prefix_predicted, *prefix_actual, *prefix_drift;
     struct metric *decision[N_POLICY][N_ROUTED]; /* of the policy in force; set once, before any request */
     struct http_series *http; /* [n_routes + 1][N_METHOD][N_STATUS], filled on first use */
@@ -110,16 +114,12 @@ static struct metric *plain(struct rmetrics *m, enum metric_type type, const cha
 static void reserved(struct rmetrics *m) {
     static const char *const lora[] = {"model_name", "engine", "max_lora", "running_lora_adapters",
                                        "waiting_lora_adapters"};
-    static const char *const kind[] = {"kind"}, *const reason[] = {"reason"};
+    static const char *const kind[] = {"kind"};
     static const char *const grammars[] = {"json", "regex", "grammar", "choice", "structural_tag"};
     struct str none[5] = {STR_LIT(""), STR_LIT("0"), STR_LIT("0"), STR_LIT(""), STR_LIT("")};
     metric_at(labelled(m, METRIC_GAUGE, "vllm:lora_requests_info", NULL,
                        "LoRA adapters: none in this version.", lora, 5),
               none);
-    plain(m, METRIC_HISTOGRAM, "vllm:nixl_xfer_time_seconds", "Time of KV transfers.");
-    plain(m, METRIC_HISTOGRAM, "vllm:nixl_bytes_transferred", "Bytes of KV transfers.");
-    plain(m, METRIC_COUNTER, "vllm:nixl_num_failed_transfers_total", "KV transfers that failed.");
-    plain(m, METRIC_COUNTER, "vllm:nixl_num_kv_expired_reqs_total", "KV leases that ran out.");
     struct metric_family *compile =
         metric_family(m->reg, METRIC_HISTOGRAM, "weir_grammar_compile_seconds", NULL,
                       "Time to compile a grammar.", kind, 1, buckets_fine, ARRAY_LEN(buckets_fine));
@@ -131,11 +131,26 @@ static void reserved(struct rmetrics *m) {
         m->plain[PM_COMPILE_JSON + i] = metric_at(compile, &v);
         m->masks[i] = metric_at(mask, &v);
     }
-    struct str failed = STR_LIT("failed"), empty = STR_LIT("");
-    metric_at(labelled(m, METRIC_COUNTER, "weir_kv_transfer_fallbacks_total", NULL,
-                       "KV transfers replaced by a prefill.", reason, 1),
-              &failed);
-    metric_at(labelled(m, METRIC_GAUGE, "weir_kv_leases", NULL, "KV leases held.", reason, 1), &empty);
+}
+
+static void register_kv(struct rmetrics *m) {
+    static const char *const reason[] = {"reason"};
+    static const char *const reasons[KV_FALLBACKS] = {"params", "busy", "refused", "mismatch", "network", "protocol"};
+    m->kv_times = plain(m, METRIC_HISTOGRAM, "vllm:nixl_xfer_time_seconds", "Time of KV transfers.");
+    m->kv_sizes = metric_at(metric_family(m->reg, METRIC_HISTOGRAM, "vllm:nixl_bytes_transferred", NULL,
+                                          "Bytes of KV transfers.", NULL, 0, buckets_bytes, ARRAY_LEN(buckets_bytes)),
+                            NULL);
+    m->kv_failed =
+        plain(m, METRIC_COUNTER, "vllm:nixl_num_failed_transfers_total", "KV transfers that failed.");
+    m->kv_expired = plain(m, METRIC_COUNTER, "vllm:nixl_num_kv_expired_reqs_total", "KV leases that ran out.");
+    struct metric_family *fallbacks = labelled(m, METRIC_COUNTER, "weir_kv_transfer_fallbacks_total", NULL,
+                                               "KV transfers replaced by a prefill.", reason, 1);
+    for (size_t i = 0; i < KV_FALLBACKS; i++) {
+        struct str v = str_of(reasons[i]);
+        m->kv_fallbacks[i] = metric_at(fallbacks, &v);
+    }
+    struct str none = STR_LIT("");
+    m->kv_leases = metric_at(labelled(m, METRIC_GAUGE, "weir_kv_leases", NULL, "KV leases held.", reason, 1), &none);
 }
 
 static void register_http(struct rmetrics *m) {
@@ -264,8 +279,12 @@ struct rmetrics *rmetrics_new(void) {
         labelled(m, METRIC_COUNTER, "vllm:request_success_total", NULL, "Requests that ended.", success, 3);
     m->cache_config =
         labelled(m, METRIC_GAUGE, "vllm:cache_config_info", NULL, "The KV cache of an engine.", config, 6);
+    m->computed = labelled(m, METRIC_COUNTER, "weir_computed_tokens_total", NULL,
+                           "Tokens put through the model: prompts' that were not cached or fetched, and outputs'.",
+                           engine_labels, 2);
     register_http(m);
     register_own(m);
+    register_kv(m);
     reserved(m);
     return m;
 }
@@ -292,6 +311,7 @@ void rmetrics_engine(struct rmetrics *m, struct str model, unsigned engine, stru
         out->finished[i] = metric_at(m->success, v);
     }
     out->iteration_tokens = metric_at(m->iteration, v);
+    out->computed = metric_at(m->computed, v);
     out->queue_depth = metric_at(m->queue_depth, &model);
     out->queue_tokens = metric_at(m->queue_tokens, &model);
     out->queue_tenants = metric_at(m->queue_tenants, &model);
@@ -316,6 +336,7 @@ void rmetrics_load(const struct engine_metrics *e, const Weir__Load *l) {
     metric_set(e->stat[ES_PREEMPTIONS], (double)l->preemptions);
     metric_set(e->stat[ES_PROMPT_TOKENS], (double)l->prompt_tokens);
     metric_set(e->stat[ES_GENERATED_TOKENS], (double)l->generated_tokens);
+    metric_set(e->computed, (double)l->computed_tokens);
     if (l->n_iteration_tokens == ARRAY_LEN(buckets_iteration) + 1)
         metric_set_counts(e->iteration_tokens, l->iteration_tokens, l->n_iteration_tokens,
                           (double)l->iteration_tokens_sum);
@@ -338,6 +359,53 @@ void rmetrics_masks(struct rmetrics *m, struct mask_times *seen, const Weir__Loa
                           (double)(now.ns[k] - (anew ? 0 : seen->ns[k])) / 1e9);
     }
     *seen = now;
+}
+
+/* more_of: what is new in counts. */
+static void more_of(const uint64_t *now, uint64_t *seen, size_t n, uint64_t *more) {
+    for (size_t i = 0; i < n; i++) {
+        more[i] = now[i] - seen[i];
+        seen[i] = now[i];
+    }
+}
+
+static bool fell(const uint64_t *now, const uint64_t *seen, size_t n) {
+    bool anew = false;
+    for (size_t i = 0; i < n; i++)
+        anew |= now[i] < seen[i];
+    return anew;
+}
+
+void rmetrics_kv(struct rmetrics *m, struct kv_seen *seen, const Weir__Load *l) {
+    uint64_t more[KV_BUCKETS];
+    _Static_assert((int)KV_FALLBACKS <= (int)KV_BUCKETS, "room for either");
+    if (!l) {
+        metric_add(m->kv_leases, -(double)seen->leases);
+        seen->leases = 0;
+        return;
+    }
+    if (l->n_kv_times != KV_BUCKETS || l->n_kv_sizes != KV_BUCKETS || l->n_kv_fallbacks != KV_FALLBACKS)
+        return; /* a worker that moves nothing */
+    bool anew = l->kv_ns < seen->ns || l->kv_bytes < seen->bytes || l->kv_failed < seen->failed ||
+                l->kv_expired < seen->expired || fell(l->kv_times, seen->times, KV_BUCKETS) ||
+                fell(l->kv_sizes, seen->sizes, KV_BUCKETS) || fell(l->kv_fallbacks, seen->fallbacks, KV_FALLBACKS);
+    if (anew)
+        *seen = (struct kv_seen){.leases = seen->leases};
+    more_of(l->kv_times, seen->times, KV_BUCKETS, more);
+    metric_add_counts(m->kv_times, more, KV_BUCKETS, (double)(l->kv_ns - seen->ns) / 1e9);
+    more_of(l->kv_sizes, seen->sizes, KV_BUCKETS, more);
+    metric_add_counts(m->kv_sizes, more, KV_BUCKETS, (double)(l->kv_bytes - seen->bytes));
+    more_of(l->kv_fallbacks, seen->fallbacks, KV_FALLBACKS, more);
+    for (size_t i = 0; i < KV_FALLBACKS; i++)
+        metric_add(m->kv_fallbacks[i], (double)more[i]);
+    metric_add(m->kv_failed, (double)(l->kv_failed - seen->failed));
+    metric_add(m->kv_expired, (double)(l->kv_expired - seen->expired));
+    metric_add(m->kv_leases, (double)l->kv_leases - (double)seen->leases);
+    seen->ns = l->kv_ns;
+    seen->bytes = l->kv_bytes;
+    seen->failed = l->kv_failed;
+    seen->expired = l->kv_expired;
+    seen->leases = l->kv_leases;
 }
 
 void rmetrics_cache_config(struct rmetrics *m, unsigned engine, const Weir__WorkerInfo *w) {

@@ -46,6 +46,7 @@ enum engine_stat {
 struct engine_metrics {
     struct metric *hist[N_EH], *stat[N_ES], *finished[N_FINISHED];
     struct metric *iteration_tokens;
+    struct metric *computed;
     struct metric *queue_depth, *queue_wait; /* of the model */
     struct metric *queue_tokens, *queue_tenants; /* likewise: of prompts that wait, and who they are of */
     struct metric *prefix_predicted, *prefix_actual, *prefix_drift; /* likewise; tokens */
@@ -75,6 +76,16 @@ struct mask_times {
 };
 /* rmetrics_masks: adds what a report says beyond *seen to the series of all workers; *seen follows. */
 void rmetrics_masks(struct rmetrics *m, struct mask_times *seen, const Weir__Load *l);
+/* kv_seen: what a worker has reported of KV transfers so far. */
+enum { KV_BUCKETS = 12, KV_FALLBACKS = 6 };
+struct kv_seen {
+    uint64_t times[KV_BUCKETS], sizes[KV_BUCKETS], fallbacks[KV_FALLBACKS];
+    uint64_t ns, bytes, failed, expired;
+    uint32_t leases;
+};
+/* rmetrics_kv: adds what a report says beyond *seen to the series of all workers; *seen follows. l NULL: the worker is gone,
+ * and its leases with it. */
+void rmetrics_kv(struct rmetrics *m, struct kv_seen *seen, const Weir__Load *l);
 /* rmetrics_cache_config: vllm:cache_config_info and weir_ready_seconds of a worker that is ready. */
 void rmetrics_cache_config(struct rmetrics *m, unsigned engine, const Weir__WorkerInfo *info);
 /* rmetrics_workers: how many workers a model has in a state ("ready", "loading" ...). */

@@ -189,6 +189,8 @@ static bool on_entry(struct loop *l, const struct batch *b, const struct batch_e
             reqlog_token(&s->logged[g->prompt * s->req->n + k], token.id,
                          (size_t)l->router->opts->max_log_len);
     }
+    if (UNLIKELY(t->kv != NULL) && has_finish && g->prompt == 0)
+        gen_on_kv(s->run, g->id, t->kv);
     struct buf *sse = s->req->stream ? stream_out(s->stream) : NULL;
     enum gen_action action = gen_on_step(s->run, g->prompt * s->req->n_samples + k, has_token ? &token : NULL,
                                          has_finish ? &finish : NULL, sse);

@@ -151,6 +151,7 @@ enum rc router_new(struct router **out, const struct router_opts *opts, struct e
         .on_lost = session_on_lost,
         .on_slow = session_on_slow,
         .on_change = fleet_changed,
+        .moves_kv = &r->env.moves_kv,
     });
     fleet_set_tenants(r->fleet, admit_tenants(r));
     *out = r;

@@ -8,6 +8,7 @@
 #include "common/hash.h"
 #include "common/log.h"
 #include "worker/engine_impl.h"
+#include "worker/engine_kvx.h"
 
 _Static_assert((int)KV_TOKENS == (int)KV_BLOCK_TOKENS && (int)KV_TOKENS == (int)HASH_BLOCK_TOKENS,
                "one block size");
@@ -52,6 +53,7 @@ static void live_remove(struct engine *e, struct req *r) {
     if (r->beam)
         beams_forget(e, r);
     sched_left(&e->sched, r);
+    kvx_forget(e, r);
     if (r->next)
         r->next->prev = r->prev;
     if (r->prev)
@@ -70,6 +72,7 @@ void engine_end(struct engine *e, struct seq *q, enum finish_reason why, const c
         q->guessed = false;
     }
     q->finish = why;
+    kvx_ended(e, q, why);
     e->stats.finished[why]++;
     if (!quiet) {
         struct token_out *t = out_event(e, q);
@@ -144,9 +147,7 @@ static void do_control(struct engine *e, const struct cmd *c) {
         e->opts.on_control(e->opts.arg, c->router, c->router_epoch, c->control_id, ok);
 }
 
-static void do_submit(struct engine *e, struct req *r) {
-    live_add(e, r);
-    sched_arrive(&e->sched, r);
+void engine_release(struct engine *e, struct req *r) {
     if (r->constraint) {
         r->compiling = true;
         r->compile_next = e->compiling;
@@ -154,6 +155,13 @@ static void do_submit(struct engine *e, struct req *r) {
     } else {
         sched_add(&e->sched, r);
     }
+}
+
+static void do_submit(struct engine *e, struct req *r) {
+    live_add(e, r);
+    sched_arrive(&e->sched, r);
+    if (!kvx_begin(e, r))
+        engine_release(e, r);
     if (e->failed)
         engine_end_all(e, r, FINISH_ERROR, "the device failed", 503, false);
 }
@@ -189,12 +197,12 @@ static void do_drops(struct engine *e) {
         }
 }
 
-/* check_idle: with nobody there, nothing may be held. */
+/* check_idle: with nobody there, nothing may be held but for other workers. */
 static void check_idle(const struct engine *e) {
     const struct sched *s = &e->sched;
     CHECK(!e->live && s->n_pending == 0 && s->n_seats_free == s->n_seats);
     for (uint32_t g = 0; g < s->opts.n_groups; g++)
-        CHECK(s->pool[g].n_used == 0 && s->pool[g].n_free + s->pool[g].n_idle == s->pool[g].n_blocks);
+        CHECK(s->pool[g].n_used <= s->n_kept[g] && (s->pool[g].n_used > 0) == (s->n_kept[g] > 0));
 }
 
 /* tell_drained: once, when nothing is left and nothing can come. */
@@ -202,7 +210,7 @@ static void tell_drained(struct engine *e) {
     if (e->drained_told)
         return;
     pthread_mutex_lock(&e->inbox.lock);
-    bool done = e->inbox.draining && e->inbox.n_live == 0;
+    bool done = e->inbox.draining && e->inbox.n_live == 0 && !(e->kvx && e->kvx->n_open);
     pthread_mutex_unlock(&e->inbox.lock);
     if (!done)
         return;
@@ -215,11 +223,14 @@ static void tell_drained(struct engine *e) {
 static bool take_commands(struct engine *e) {
     struct inbox *b = &e->inbox;
     bool idle = sched_idle(&e->sched) && !e->searched && !e->flight.on, dropped;
-    if (idle && !e->compiling) {
+    const bool busy = kvx_run(e); /* what became of it is published before the engine sleeps */
+    idle &= sched_idle(&e->sched);
+    if (idle && !e->compiling && !kvx_waits(e)) {
         check_idle(e);
         tell_drained(e);
     }
-    uint32_t n = inbox_take(b, idle && e->kv_walks.n == 0, e->drop_below, e->opts.n_routers_max, &dropped);
+    uint64_t until_ns = idle && e->kv_walks.n == 0 && !e->ended && !busy ? e->kvx ? e->kvx->wake_ns : UINT64_MAX : 0;
+    uint32_t n = inbox_take(b, until_ns, e->drop_below, e->opts.n_routers_max, &dropped);
     if (idle) /* from now on a step is due */
         e->stats.step_done_ns = clock_ns();
     for (uint32_t i = 0; i < n; i++) {
@@ -510,6 +521,7 @@ static bool finish(struct engine *e, const struct step_plan *p, char why[BE_ERR_
         pool_entries(e, p);
     uint64_t n_before = e->stats.generated_tokens;
     sched_computed(&e->sched);
+    kvx_computed(e);
     take_results(e, p, now_ns);
     e->stats.steps++;
     e->stats.computed_tokens += p->n_tokens;
@@ -575,6 +587,7 @@ void *engine_main(void *arg) {
     e->flight.on = false;
     while (e->live)
         engine_end_all(e, e->live, FINISH_ABORT, NULL, 0, false);
+    kvx_halt(e);
     stats_publish(e, 0, clock_ns());
     out_flush(e);
     return NULL;

@@ -21,6 +21,7 @@
 #include "worker/backend.h"
 #include "worker/constraint.h"
 #include "worker/kv_walk.h"
+#include "worker/kvx/config.h"
 #include "worker/sched.h"
 #include "worker/seq.h"
 
@@ -90,6 +91,26 @@ struct step_out {
 enum { ENGINE_ITER_BUCKETS = 14, ENGINE_MASK_KINDS = 5, ENGINE_MASK_BUCKETS = 12 };
 extern const uint32_t engine_iter_bounds[ENGINE_ITER_BUCKETS - 1]; /* 1, 8, 16, 32 ... 16384; then infinity */
 
+/* Why a request computed its prompt although it was to have been fetched. */
+enum kvx_fallback {
+    KVX_FALL_PARAMS = 0, /* what it said of the other side is incomplete, or this worker does not fetch */
+    KVX_FALL_BUSY,
+    KVX_FALL_REFUSED,
+    KVX_FALL_MISMATCH, /* of another prompt, model or cache */
+    KVX_FALL_NETWORK,
+    KVX_FALL_PROTOCOL,
+    N_KVX_FALLBACK
+};
+enum { KVX_BUCKETS = 12 };
+struct kvx_stats {
+    uint32_t n_leases;              /* now */
+    uint64_t n_failed, n_expired;   /* pulls; leases */
+    uint64_t n_served;              /* leases whose reader had all it needed */
+    uint64_t fallbacks[N_KVX_FALLBACK];
+    uint64_t times[KVX_BUCKETS], ns;      /* pulls that brought something, in the buckets of Load.kv_times */
+    uint64_t sizes[KVX_BUCKETS], n_bytes; /* the same, in those of Load.kv_sizes */
+};
+
 /* engine_stats: a consistent snapshot. Counters grow from the engine's start. */
 struct engine_stats {
     uint32_t running, waiting; /* sequences */
@@ -113,6 +134,7 @@ struct engine_stats {
     uint64_t step_done_ns; /* monotonic time the last step ended, or the engine woke up; 0: nothing pending */
     uint32_t step_tokens;  /* rows of the step being computed; 0: none */
     bool failed;
+    struct kvx_stats kvx;
 };
 
 /* ---- what goes in ----------------------------------------------------------------------------- */
@@ -159,6 +181,7 @@ struct engine_opts {
     struct constraints
         *constraints;        /* of requests' grammars; outlives the engine; NULL: such requests are refused */
     unsigned n_mask_threads; /* that work out masks during the forward pass, beside the engine's */
+    const struct kvx_opts *kvx; /* KV blocks go to and come from other workers; copied. NULL: they do not */
 
     void *arg; /* of the callbacks */
     void (*on_step)(void *arg, const struct step_out *out);
@@ -187,6 +210,9 @@ MUST_USE enum rc engine_start(struct engine *e, struct err *err);
 void engine_stop(struct engine *e);
 /* engine_free: after engine_stop, or instead of engine_start. NULL is allowed. */
 void engine_free(struct engine *e);
+
+/* engine_kvx_port: where this engine's blocks are to be had; 0: nowhere. */
+uint32_t engine_kvx_port(const struct engine *e);
 
 /* engine_seats: sequences that run at once: n_seqs_max, or three quarters of the token budget if that is
  * less. */

@@ -22,7 +22,8 @@ static void flight_swap(struct engine *e) {
 }
 
 bool flight_may(const struct engine *e, const struct step_plan *p) {
-    if (!e->flight.seqs || e->extra || p->n_sample_rows == 0 || p->n_rows != p->n_sample_rows)
+    /* With KV transfers blocks are read and written between steps, by who has not planned them. */
+    if (!e->flight.seqs || e->kvx || e->extra || p->n_sample_rows == 0 || p->n_rows != p->n_sample_rows)
         return false;
     for (uint32_t i = 0; i < p->n_rows; i++) {
         const struct req *r = p->rows[i].seq->req;

@@ -51,8 +51,8 @@ void inbox_fini(struct inbox *b);
 /* inbox_poke: inbox_take returns, with nothing perhaps. Any thread. */
 void inbox_poke(struct inbox *b);
 /* inbox_take: moves everything to b->out and to drop_below [n_routers] (0: not dropped); returns how many
- * commands. With `wait`, sleeps until there is something or the engine is to stop. */
-uint32_t inbox_take(struct inbox *b, bool wait, uint32_t *drop_below, uint32_t n_routers, bool *dropped);
+ * commands. Sleeps until there is something or the engine is to stop, or until until_ns; 0: not at all. */
+uint32_t inbox_take(struct inbox *b, uint64_t until_ns, uint32_t *drop_below, uint32_t n_routers, bool *dropped);
 
 /* ---- the engine
  * ----------------------------------------------------------------------------------------------- */
@@ -126,6 +126,7 @@ struct engine {
     struct prefix_event *kv_events; /* [ENGINE_KV_EVENTS] */
     struct kv_walks kv_walks;       /* for no routers without kv_events */
 
+    struct kvx *kvx; /* KV transfers (engine_kvx.h); NULL: there are none */
     struct engine_stats stats; /* the engine's own copy */
     pthread_mutex_t stats_lock;
     struct engine_stats stats_out; /* under stats_lock */
@@ -187,6 +188,8 @@ extern const char engine_nan_message[];
 /* engine_end: q ends; reported unless quiet. message and status are FINISH_ERROR's. */
 void engine_end(struct engine *e, struct seq *q, enum finish_reason why, const char *message, uint32_t status,
                 bool quiet);
+/* engine_release: a new request is the scheduler's, once its constraint is compiled. */
+void engine_release(struct engine *e, struct req *r);
 /* engine_fail: the device is gone: everything ends. */
 void engine_fail(struct engine *e, const char *message);
 /* engine_main: the thread. */

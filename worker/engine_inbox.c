@@ -2,6 +2,7 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "common/clock.h"
 #include "worker/beam.h"
 #include "worker/engine_impl.h"
 #include "worker/procs.h"
@@ -10,7 +11,10 @@ enum { CONTROL_ROOM = 16384 }; /* commands beside the submissions, which n_live_
 
 void inbox_init(struct inbox *b, uint32_t n_live_max, uint32_t n_routers) {
     *b = (struct inbox){.n_live_max = n_live_max, .n_max = n_live_max + CONTROL_ROOM};
-    CHECK(pthread_mutex_init(&b->lock, NULL) == 0 && pthread_cond_init(&b->filled, NULL) == 0);
+    pthread_condattr_t attr;
+    CHECK(pthread_condattr_init(&attr) == 0 && pthread_condattr_setclock(&attr, CLOCK_MONOTONIC) == 0);
+    CHECK(pthread_mutex_init(&b->lock, NULL) == 0 && pthread_cond_init(&b->filled, &attr) == 0);
+    pthread_condattr_destroy(&attr);
     b->in = xcalloc(b->n_max, sizeof *b->in);
     b->out = xcalloc(b->n_max, sizeof *b->out);
     b->drop_below = xcalloc(n_routers, sizeof *b->drop_below);
@@ -26,10 +30,12 @@ void inbox_fini(struct inbox *b) {
     free(b->drop_below);
 }
 
-uint32_t inbox_take(struct inbox *b, bool wait, uint32_t *drop_below, uint32_t n_routers, bool *dropped) {
+uint32_t inbox_take(struct inbox *b, uint64_t until_ns, uint32_t *drop_below, uint32_t n_routers, bool *dropped) {
+    struct timespec until = {.tv_sec = (time_t)MIN(until_ns / NS_PER_S, (uint64_t)INT32_MAX), .tv_nsec = (long)(until_ns % NS_PER_S)};
     pthread_mutex_lock(&b->lock);
-    while (wait && b->n_in == 0 && !b->dropped && !b->poked && !b->stopping)
-        pthread_cond_wait(&b->filled, &b->lock);
+    while (until_ns && b->n_in == 0 && !b->dropped && !b->poked && !b->stopping)
+        if (pthread_cond_timedwait(&b->filled, &b->lock, &until))
+            break;
     uint32_t n = b->n_in;
     struct cmd *taken = b->in;
     b->in = b->out;
@@ -162,6 +168,8 @@ static enum rc check_req(const struct engine *e, const struct req *r, struct err
         rc = check_resume(e, r, err);
     if (rc == RC_OK)
         rc = check_pool(e, r, err);
+    if (rc == RC_OK && r->kv.offer && r->n_samples > 1)
+        rc = err_set(err, RC_INVALID, "kv_transfer_params", "a prompt that is computed for another worker has one sample");
     if (rc == RC_OK && r->beams)
         rc = beam_check(r, o->n_vocab, err);
     return rc;

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 
 #include "common/clock.h"
-#include "worker/engine_impl.h"
+#include "worker/engine_kvx.h"
 
 enum { BUDGET_MIN = 16, BUDGET_MAX = 2048 };
 static const uint64_t step_ns = 200 * NS_PER_MS; /* what a step may take */
@@ -335,6 +335,11 @@ enum rc engine_new(struct engine **out, const struct engine_opts *o, struct err 
     stats_publish(e, 0, 0);
     if (o->constraints)
         constraints_on_done(o->constraints, poke, &e->inbox);
+    rc = kvx_new(e, err);
+    if (rc != RC_OK) {
+        engine_free(e);
+        return rc;
+    }
     *out = e;
     return RC_OK;
 out:
@@ -375,6 +380,7 @@ void engine_free(struct engine *e) {
     if (!e)
         return;
     CHECK(!e->started);
+    kvx_free(e);
     if (e->opts.constraints)
         constraints_on_done(e->opts.constraints, NULL, NULL);
     masks_free(e->masks);

@@ -2,7 +2,7 @@
 #include <stdlib.h>
 
 #include "common/clock.h"
-#include "worker/engine_impl.h"
+#include "worker/engine_kvx.h"
 
 const uint32_t engine_iter_bounds[ENGINE_ITER_BUCKETS - 1] = {1,   8,    16,   32,   64,   128,  256,
                                                               512, 1024, 2048, 4096, 8192, 16384};
@@ -142,6 +142,9 @@ void stats_publish(struct engine *e, uint32_t step_tokens, uint64_t now_ns) {
         s->kv_used_blocks += c->pool[g].n_used;
         s->kv_total_blocks += c->pool[g].n_blocks;
     }
+    for (const struct kvx_pull *p = e->kvx ? e->kvx->pulls : NULL; p; p = p->next) /* for their blocks */
+        s->waiting += p->req && p->req->pulling ? p->req->n_live : 0;
+    kvx_stats_fill(e, &s->kvx);
     for (uint32_t i = 0; i < c->n_waiting; i++)
         s->queued_tokens += seq_known(c->waiting[i]);
     s->prefix_queries = c->prefix.n_query_tokens;

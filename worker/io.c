@@ -45,10 +45,15 @@ static size_t tasks_of(const struct io_facts *f, Weir__Task *out) {
     return n;
 }
 
+void io_hex(struct id128 id, char out[2 * sizeof(struct id128) + 1]) {
+    for (size_t i = 0; i < sizeof id.b; i++)
+        snprintf(out + 2 * i, 3, "%02x", id.b[i]);
+}
+
 static void send_info(struct io *io, struct link_conn *c) {
     Weir__WorkerInfo m = WEIR__WORKER_INFO__INIT;
     Weir__Asset assets[IO_ASSETS_MAX], *asset_ptrs[IO_ASSETS_MAX];
-    char version[] = WEIR_VERSION, role[] = "both";
+    char version[] = WEIR_VERSION, role[] = "both", kv_engine[2 * sizeof(struct id128) + 1];
     Weir__Task tasks[IO_TASKS_MAX];
 
     m.has_state = true;
@@ -85,6 +90,14 @@ static void send_info(struct io *io, struct link_conn *c) {
         m.device = io->facts.device ? (char *)(uintptr_t)f->device : NULL;
         m.dtype = (char *)(uintptr_t)f->dtype;
         m.kv_dtype = (char *)(uintptr_t)f->kv_dtype;
+        if (f->kvx) {
+            io_hex(f->kvx->engine, kv_engine);
+            m.kv_engine_id = kv_engine;
+            m.kv_host = (char *)(uintptr_t)f->kvx->host;
+            m.has_kv_port = m.has_kv_pulls = true;
+            m.kv_port = f->kvx_port;
+            m.kv_pulls = f->kvx->consumes;
+        }
         m.eos_ids = f->eos;
         m.n_eos_ids = f->n_eos;
         for (size_t i = 0; i < io->n_assets; i++) {
@@ -121,7 +134,6 @@ static void send_credit(struct io *io, struct link_conn *c, size_t n_routers) {
 static void send_load(struct io *io, struct link_conn *c, const struct engine_stats *s) {
     Weir__Load m = WEIR__LOAD__INIT;
     uint64_t counts[ENGINE_ITER_BUCKETS];
-    (void)io;
 #define LOAD(field, value) (m.has_##field = true, m.field = (value))
     LOAD(running, s->running);
     LOAD(waiting, s->waiting);
@@ -148,6 +160,20 @@ static void send_load(struct io *io, struct link_conn *c, const struct engine_st
     m.n_mask_times = ARRAY_LEN(mask_times);
     m.mask_ns = mask_ns;
     m.n_mask_ns = ENGINE_MASK_KINDS;
+    struct kvx_stats kv = s->kvx;
+    if (io->facts.kvx) {
+        m.kv_times = kv.times;
+        m.kv_sizes = kv.sizes;
+        m.kv_fallbacks = kv.fallbacks;
+        m.n_kv_times = m.n_kv_sizes = KVX_BUCKETS;
+        m.n_kv_fallbacks = N_KVX_FALLBACK;
+        m.has_kv_ns = m.has_kv_bytes = m.has_kv_failed = m.has_kv_expired = m.has_kv_leases = true;
+        m.kv_ns = kv.ns;
+        m.kv_bytes = kv.n_bytes;
+        m.kv_failed = kv.n_failed;
+        m.kv_expired = kv.n_expired;
+        m.kv_leases = kv.n_leases;
+    }
     send_soft(c, LINK_CONTROL, WEIR__ENVELOPE__BODY_LOAD, &m);
 }
 

@@ -46,6 +46,9 @@ struct io_facts {
     const struct pooler *pooler; /* NULL: the model generates */
     const struct plugins *plugins; /* logits processors; NULL: none */
     uint32_t n_token_types;      /* token types are below it; 0: there are none */
+    const struct kvx_opts *kvx;  /* outlives io; NULL: no KV transfers */
+    uint32_t kvx_port;
+    struct kvx_peers kvx_peers;  /* that requests may name */
 };
 /* io_asset: a file for routers; the bytes go to io (free()). */
 struct io_asset {

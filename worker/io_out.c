@@ -12,7 +12,9 @@ struct io_out {
     Weir__First *first, **first_ptr;
     Weir__TopLogprobs *top, **top_ptr;
     Weir__Finish *finish, **finish_ptr;
-    size_t cap;
+    Weir__KvTransfer *kv; /* [cap_kv] offers of the step's ends */
+    struct io_kv_text *kv_text;
+    size_t cap, cap_kv;
     Weir__PromptLogprob *prompt, **prompt_ptr;
     size_t cap_prompt;
 };
@@ -34,6 +36,8 @@ void io_out_free(struct io_out *o) {
     free(o->top_ptr);
     free(o->finish);
     free(o->finish_ptr);
+    free(o->kv);
+    free(o->kv_text);
     free(o->prompt);
     free(o->prompt_ptr);
     free(o);
@@ -61,6 +65,13 @@ static size_t n_prompt_rows(const struct router_out *r) {
     for (uint32_t i = 0; i < r->n_tokens; i++)
         if (r->tokens[i].first && r->tokens[i].first->prompt)
             n += r->tokens[i].first->n_prompt;
+    return n;
+}
+
+static size_t n_offers(const struct router_out *r) {
+    size_t n = 0;
+    for (uint32_t i = 0; i < r->n_tokens; i++)
+        n += r->tokens[i].finish != FINISH_NONE && r->tokens[i].req->offer;
     return n;
 }
 
@@ -176,6 +187,12 @@ static void send_router(struct io *io, uint64_t step, const struct router_out *r
         o->prompt_ptr = xreallocarray(o->prompt_ptr, n_prompt, sizeof(Weir__PromptLogprob *));
         o->cap_prompt = n_prompt;
     }
+    size_t n_kv = n_offers(r), at_kv = 0;
+    if (n_kv > o->cap_kv) {
+        o->kv = xreallocarray(o->kv, n_kv, sizeof *o->kv);
+        o->kv_text = xreallocarray(o->kv_text, n_kv, sizeof *o->kv_text);
+        o->cap_kv = n_kv;
+    }
     for (uint32_t i = 0; i < r->n_tokens; i++) {
         const struct token_out *t = &r->tokens[i];
         if (t->first) {
@@ -202,7 +219,10 @@ static void send_router(struct io *io, uint64_t step, const struct router_out *r
         }
         if (t->finish != FINISH_NONE) {
             o->finish_ptr[m.n_finish] = &o->finish[m.n_finish];
-            fill_finish(&o->finish[m.n_finish++], t);
+            fill_finish(&o->finish[m.n_finish], t);
+            if (io_kv_offer(t->req, &io->facts, &o->kv_text[at_kv], &o->kv[at_kv]))
+                o->finish[m.n_finish].kv_transfer = &o->kv[at_kv++];
+            m.n_finish++;
         }
     }
     m.has_step = true;

@@ -58,6 +58,18 @@ void io_submit(struct io *io, struct link_conn *c, uint32_t router, uint32_t epo
 bool io_tomb_find(struct io *io, struct id128 id, uint64_t stream);
 /* io_abort: tells the engine. */
 void io_abort(struct io *io, uint32_t router, uint32_t epoch, struct id128 id, bool whole, uint64_t stream);
+/* io_hex: an id as text. */
+void io_hex(struct id128 id, char out[2 * sizeof(struct id128) + 1]);
+/* io_kv_check: of a Submit's kv_transfer: peers that may be dialled. io_kv_read: to what a request says; blocks stay the
+ * message's. io_kv_offer: the offer of a request that has ended, into m, which points into text; false: there is none.
+ * (io_transfer.c) */
+MUST_USE enum rc io_kv_check(const Weir__Submit *m, const struct io_facts *f, struct err *e);
+void io_kv_read(const Weir__Submit *m, const struct io_facts *f, struct req_kv *out);
+struct io_kv_text {
+    char engine[2 * sizeof(struct id128) + 1];
+    uint8_t transfer[sizeof(struct id128)];
+};
+bool io_kv_offer(const struct req *r, const struct io_facts *f, struct io_kv_text *text, Weir__KvTransfer *m);
 /* io_reject: status by rc. */
 void io_reject(struct link_conn *c, struct id128 id, const struct err *e);
 /* io_kv_step: changes of the prefix cache to the routers that follow it, and a piece of a snapshot to the one

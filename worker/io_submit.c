@@ -48,13 +48,13 @@ void io_reject(struct link_conn *c, struct id128 id, const struct err *e) {
 /* What this build does not serve is refused by name: ignoring it would change what the client gets. */
 enum { FAIR_TAG_BYTES_MAX = 32 };
 
-static enum rc check_supported(const Weir__Submit *m, struct err *e) {
+static enum rc check_supported(const Weir__Submit *m, const struct io_facts *f, struct err *e) {
     const char *field = NULL;
     if (m->n_tensors)
         field = "tensors";
     else if (m->adapter && m->adapter[0])
         field = "adapter";
-    else if (m->kv_transfer)
+    else if (m->kv_transfer && !f->kvx)
         field = "kv_transfer";
     if (m->has_fair_tag && m->fair_tag.len > FAIR_TAG_BYTES_MAX)
         return err_set(e, RC_INVALID, "fair_tag", "fair_tag has at most %d bytes", FAIR_TAG_BYTES_MAX);
@@ -249,6 +249,8 @@ static enum rc check_submit(const Weir__Submit *m, const struct io_facts *f, str
         rc = check_resume(m, f, e);
     if (rc == RC_OK)
         rc = check_processors(m->sampling, f, e);
+    if (rc == RC_OK && m->kv_transfer)
+        rc = io_kv_check(m, f, e);
     return rc;
 }
 
@@ -356,6 +358,8 @@ static struct req *make_req(const Weir__Submit *m, const struct io_facts *f, str
     if (m->has_domain)
         memcpy(src.domain, m->domain.data, sizeof src.domain);
     fill_tenant(m, &src);
+    if (m->kv_transfer)
+        io_kv_read(m, f, &src.kv);
     struct req *r = req_new(&src);
     free(bias);
     free(resume);
@@ -419,7 +423,7 @@ void io_submit(struct io *io, struct link_conn *c, uint32_t router, uint32_t epo
         return; /* its Abort overtook it */
     struct pool_ask ask;
     struct constraint *constraint = NULL;
-    if (read_pooling(m, &io->facts, &ask, &e) != RC_OK || check_supported(m, &e) != RC_OK ||
+    if (read_pooling(m, &io->facts, &ask, &e) != RC_OK || check_supported(m, &io->facts, &e) != RC_OK ||
         check_constraint(ask.kind ? NULL : m->constraint, io, &e) != RC_OK ||
         (ask.kind ? check_pool_submit(m, &io->facts, &e) : check_submit(m, &io->facts, &e)) != RC_OK ||
         hold_constraint(ask.kind ? NULL : m->constraint, io, &constraint, &e) != RC_OK) {

@@ -555,6 +555,17 @@ enum rc load_model(struct load *l, const struct worker_flags *f, struct engine_o
     o->logprobs_mode = logprobs_mode(f->logprobs_mode);
     if (!l->pooler)
         open_constraints(l, &f->grammar, o);
+    if (l->kvx_on) {
+        l->kvx.n_heads = l->config.n_kv_heads;
+        l->kvx.n_ranks = z.n_ranks;
+        memcpy(l->kvx.revision, l->facts.revision, sizeof l->kvx.revision);
+        o->kvx = &l->kvx;
+        if (l->pooler)
+            return err_set(e, RC_INVALID, "kv-transfer-config", "KV transfers are for models that generate");
+        if (z.n_ranks > 1)
+            return err_set(e, RC_UNSUPPORTED, "kv-transfer-config",
+                           "KV transfers are for workers of one rank in this version: drop --tensor-parallel-size");
+    }
     rc = size_pools(l, f, o, e);
     if (rc == RC_OK && l->tp)
         tp_pools(l->tp, o->n_blocks, o->n_groups);
@@ -577,6 +588,8 @@ enum rc load_model(struct load *l, const struct worker_flags *f, struct engine_o
     l->facts.max_batched_tokens = engine_token_budget(l->engine);
     l->facts.priority_scheduling = o->policy == SCHED_PRIORITY;
     l->facts.prefix_caching = o->prefix_cache;
+    l->facts.kvx = o->kvx;
+    l->facts.kvx_port = engine_kvx_port(l->engine);
     return RC_OK;
 }
 

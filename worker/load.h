@@ -35,6 +35,8 @@ struct load {
     /* on_gone: see tp_opts; set by the caller before load_model. */
     void (*on_gone)(void *arg, const char *why);
     void *on_gone_arg;
+    struct kvx_opts kvx; /* of the engine; kvx_on: they count */
+    bool kvx_on;
     uint32_t n_sharing; /* workers that share the machine's memory, this one included; 0: alone */
 };
 

@@ -37,6 +37,7 @@ struct worker {
     _Atomic bool drained, failed, drain_asked;
     char failure[256];
     uint64_t started_ns;
+    struct buf secret;
 };
 
 static void wake(struct worker *w) {
@@ -253,9 +254,24 @@ static void tell_open(const struct worker *w, bool has_secret) {
     }
 }
 
+/* kv_transfers: what the flags say of them. */
+static enum rc kv_transfers(struct worker *w, struct err *e) {
+    struct load *l = &w->load;
+    enum rc rc = kvx_config(&w->o.w, &l->kvx, &l->kvx_on, e);
+    l->kvx.secret = buf_str(&w->secret);
+    if (rc == RC_OK)
+        rc = kvx_peers_parse(&w->o.w.kv_peer_allow, &l->facts.kvx_peers, e);
+    if (rc == RC_OK && l->kvx_on && w->o.w.mock)
+        rc = err_set(e, RC_INVALID, "kv-transfer-config", "--mock has no KV cache: drop --kv-transfer-config");
+    if (rc == RC_OK && l->kvx_on && w->o.cluster_tls_certfile)
+        LOG(LOG_WARN, "KV transfers are not encrypted: keep --kv-transfer-config to networks that are trusted");
+    return rc;
+}
+
 static enum rc start(struct worker *w, const char *model, struct err *e) {
-    struct buf secret = {0};
-    enum rc rc = link_secret_read(w->o.cluster_token_file, &secret, e);
+    enum rc rc = link_secret_read(w->o.cluster_token_file, &w->secret, e);
+    if (rc == RC_OK)
+        rc = kv_transfers(w, e);
     if (rc == RC_OK)
         rc = link_tls_new(&w->tls,
                           &(struct link_tls_files){.ca = w->o.cluster_tls_ca,
@@ -263,10 +279,9 @@ static enum rc start(struct worker *w, const char *model, struct err *e) {
                                                    .key = w->o.cluster_tls_keyfile},
                           e);
     if (rc == RC_OK)
-        rc = io_new(&w->io, &w->o.listen, buf_str(&secret), w->tls, model, on_drain, w, e);
+        rc = io_new(&w->io, &w->o.listen, buf_str(&w->secret), w->tls, model, on_drain, w, e);
     if (rc == RC_OK)
-        tell_open(w, secret.len > 0);
-    buf_fini(&secret);
+        tell_open(w, w->secret.len > 0);
     if (rc == RC_OK)
         rc = load_files(&w->load, model, &w->o.w, e);
     if (rc == RC_OK) {
@@ -342,6 +357,7 @@ static void stop(struct worker *w) {
     mock_free(w->mock);
     tok_free(w->mock_tok);
     load_free(&w->load);
+    buf_fini(&w->secret);
     close(w->events);
     close(w->signals);
 }

@@ -53,9 +53,11 @@ static size_t lay_out(const struct req *src, char *base) {
         if (base)
             procs[i] = (struct req_proc){src->procs[i].lp, args, kwargs};
     }
+    const uint32_t *kv_blocks = place(base, &at, src->kv.blocks, src->kv.n_blocks * sizeof *src->kv.blocks);
     const char *xargs = place(base, &at, src->xargs, src->xargs ? strlen(src->xargs) + 1 : 0);
     if (base) {
         r->procs = procs;
+        r->kv.blocks = kv_blocks;
         r->xargs = src->xargs ? xargs : NULL;
         r->words = words;
         r->prompt = prompt;
@@ -174,6 +176,7 @@ void req_free(struct req *r) {
     free(r->seqs);
     constraint_drop(r->constraint);
     free(r->hashes);
+    free(r->offer);
     free(r->stops);
     free(r->seen);
     free(r->word_fails);

@@ -93,6 +93,7 @@ struct sched {
     uint32_t n_waiting, n_waiting_max;
     uint32_t n_pending; /* samples that hang on others */
     uint32_t n_unsettled; /* the caller's: running sequences whose last row is computed, and its token not taken yet */
+    uint32_t n_kept[KV_GROUPS_MAX]; /* holds that are no sequence's */
     uint64_t n_preemptions;
     uint64_t next_serial;
     struct fair *fair;
@@ -134,6 +135,17 @@ void sched_park(struct sched *s, struct seq *q);
 void sched_drop(struct sched *s, struct seq *q);
 void sched_fork(struct sched *s, const struct seq *from, struct seq *q);
 void sched_unpark(struct sched *s, struct seq *q, uint32_t token);
+
+/* Holds that are no sequence's, of KV transfers (sched_blocks.c). All together leave room for one sequence of max_len
+ * tokens, so that whoever comes first can always run.
+ * sched_keep_room: holds of the group that there may still be.
+ * sched_keep: one more hold of a block that is used or idle; there is room.
+ * sched_keep_new: a block, held; KV_NO_BLOCK: all are used at the moment. There is room.
+ * sched_unkeep: such a hold ends. */
+uint32_t sched_keep_room(const struct sched *s, uint32_t group);
+void sched_keep(struct sched *s, uint32_t group, uint32_t block);
+uint32_t sched_keep_new(struct sched *s, uint32_t group);
+void sched_unkeep(struct sched *s, uint32_t group, uint32_t block);
 
 /* sched_reset_prefix: forgets what is cached. */
 void sched_reset_prefix(struct sched *s);

@@ -124,6 +124,30 @@ void blocks_grow(struct sched *s, struct seq *q, uint32_t n) {
     q->n_blocks = n_blocks;
 }
 
+uint32_t sched_keep_room(const struct sched *s, uint32_t group) {
+    uint32_t least = sched_blocks_needed(&s->group[group], s->opts.max_len, sched_chunk_max(s));
+    return s->pool[group].n_blocks - least - s->n_kept[group];
+}
+
+void sched_keep(struct sched *s, uint32_t group, uint32_t block) {
+    CHECK(sched_keep_room(s, group) > 0);
+    kv_hold(&s->pool[group], block);
+    s->n_kept[group]++;
+}
+
+uint32_t sched_keep_new(struct sched *s, uint32_t group) {
+    CHECK(sched_keep_room(s, group) > 0);
+    uint32_t block = kv_take(&s->pool[group]);
+    s->n_kept[group] += block != KV_NO_BLOCK;
+    return block;
+}
+
+void sched_unkeep(struct sched *s, uint32_t group, uint32_t block) {
+    CHECK(s->n_kept[group] > 0);
+    s->n_kept[group]--;
+    kv_drop(&s->pool[group], block);
+}
+
 /* check_seq: adds q's holds to held[block] of each group. */
 static void check_seq(const struct sched *s, const struct seq *q, uint32_t *held, uint32_t g) {
     const uint32_t *row = sched_table(s, g, q);
@@ -144,8 +168,12 @@ void sched_check(const struct sched *s) {
         uint32_t *held = xcalloc(p->n_blocks, sizeof *held);
         for (uint32_t i = 0; i < s->n_running; i++)
             check_seq(s, s->running[i], held, g);
-        for (uint32_t b = 0; b < p->n_blocks; b++)
-            CHECK(held[b] == p->blocks[b].n_holds);
+        uint32_t n_kept = 0;
+        for (uint32_t b = 0; b < p->n_blocks; b++) {
+            CHECK(held[b] <= p->blocks[b].n_holds);
+            n_kept += p->blocks[b].n_holds - held[b];
+        }
+        CHECK(n_kept == s->n_kept[g]);
         free(held);
     }
     prefix_check(&s->prefix);

@@ -55,6 +55,26 @@ struct req_proc {
     const char *args, *kwargs;
 };
 
+/* req_kv: what a Submit says of KV transfers (worker/kvx). */
+struct req_kv {
+    bool offer; /* another worker will decode: keep the prompt's blocks for it under a lease */
+    bool pull;  /* the prompt's blocks are to be had from another worker; what is missing below makes that impossible */
+    bool early; /* pull: its prefill may not have been heard of there yet */
+    struct id128 transfer, engine; /* of the other side; zero: not said. offer: the transfer to offer; zero: a new one */
+    char host[46];                 /* IP address of the other side; "": not said */
+    uint32_t port;                 /* 0: not said */
+    const uint32_t *blocks;        /* [n_blocks] of the other side's; none: not said */
+    uint32_t n_blocks;
+    uint32_t n_tokens; /* that are to be had there; 0: not said */
+};
+/* kv_offer: what came of req_kv.offer: goes out with the request's end. */
+struct kv_offer {
+    struct id128 transfer;
+    double expiry_unix_s;
+    const uint32_t *blocks; /* [n_blocks] of the first group */
+    uint32_t n_blocks;
+};
+
 /* req: what a Submit asks for. The first part is the caller's, immutable once submitted. */
 struct req {
     struct id128 id;       /* internal id, minted by the router; unique among live requests of one router */
@@ -109,6 +129,7 @@ struct req {
 
     struct pool_ask pool;       /* kind POOL_NONE: a generation; else max_tokens is 0 and n_samples 1 */
     const uint8_t *token_types; /* [n_prompt]; NULL: all 0 */
+    struct req_kv kv;
 
     /* The engine's, from here on. Zero when the caller fills the struct. */
     struct seq *seqs;     /* [n_samples] */
@@ -137,6 +158,10 @@ struct req {
     struct beam *beam;             /* a beam search's state; NULL: none */
     bool compiling;                /* on the engine's list of requests whose constraint is being compiled */
     struct req *compile_next;
+    struct kvx_lease *lease; /* of its blocks, while it runs; NULL: none */
+    struct kvx_pull *pull;   /* that fetches blocks for it, or has, until it is admitted; NULL: none */
+    bool pulling;            /* the scheduler has not seen it */
+    struct kv_offer *offer;  /* NULL: none. One block of memory */
 };
 enum { SEQ_SAMPLES_MAX = 4096 };
 

@@ -89,6 +89,13 @@ static void write_choice(const struct gen_run *g, uint32_t i, uint32_t index, st
     buf_addc(out, '}');
 }
 
+void kv_write(const struct gen_run *g, struct buf *out) {
+    if (g->kv.len)
+        buf_add(out, g->kv.data, g->kv.len);
+    else
+        buf_addz(out, "null");
+}
+
 void body_write(const struct gen_run *g, struct buf *out) {
     const struct gen_req *r = g->r;
     bool chat = r->route == GEN_CHAT;
@@ -117,5 +124,7 @@ void body_write(const struct gen_run *g, struct buf *out) {
         buf_addz(out, ",\"prompt_logprobs\":");
         echo_list_write(g, 0, out);
     }
-    buf_addz(out, ",\"kv_transfer_params\":null}");
+    buf_addz(out, ",\"kv_transfer_params\":");
+    kv_write(g, out);
+    buf_addc(out, '}');
 }

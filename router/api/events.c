@@ -29,6 +29,12 @@ static void add_fingerprint(const struct gen_run *g, struct buf *sse) {
     jw_strz(sse, g->r->model->fingerprint);
 }
 
+/* add_kv: to the last chunk of a stream (api.md 16.2.3). */
+static void add_kv(const struct gen_run *g, struct buf *sse) {
+    LIT(sse, ",\"kv_transfer_params\":");
+    kv_write(g, sse);
+}
+
 /* continuous: the usage of a choice and its prompt so far. */
 static void continuous(const struct gen_run *g, uint32_t choice, struct buf *sse) {
     uint32_t prompt = choice / g->r->n_samples;
@@ -124,6 +130,8 @@ void event_step(const struct gen_run *g, uint32_t choice, struct str text, const
     LIT(sse, "}]");
     if (c->done)
         add_fingerprint(g, sse);
+    if (g->r->kv.offer && gen_run_done(g) && !g->r->include_usage)
+        add_kv(g, sse);
     if (g->r->continuous_usage)
         continuous(g, choice, sse);
     LIT(sse, "}\n\n");
@@ -136,6 +144,8 @@ void event_end(const struct gen_run *g, struct buf *sse) {
         add_fingerprint(g, sse);
         LIT(sse, ",\"usage\":");
         usage_write(g->r, gen_run_counts(g), sse);
+        if (g->r->kv.offer)
+            add_kv(g, sse);
         LIT(sse, "}\n\n");
     }
     LIT(sse, "data: [DONE]\n\n");

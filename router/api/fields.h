@@ -89,7 +89,7 @@ struct field_values {
     struct opt_bool ids_as_tokens, add_generation_prompt, continue_final_message, return_token_strs;
     struct opt_str chat_template;
     json_t *prompt, *messages, *tokens, *stop, *stop_token_ids, *logit_bias, *stream_options;
-    json_t *allowed_ids, *bad_words, *logits_processors, *vllm_xargs;
+    json_t *allowed_ids, *bad_words, *logits_processors, *vllm_xargs, *kv_transfer_params;
     struct opt_int best_of, prompt_logprobs;
     struct opt_bool use_beam_search, echo;
     struct opt_float length_penalty;

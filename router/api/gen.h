@@ -16,6 +16,7 @@
 #include "common/text/detok.h"
 #include "common/text/stop.h"
 #include "proto/weir.pb-c.h"
+#include "router/api/kv_params.h"
 #include "router/api/model_info.h"
 #include "router/parse/parse.h"
 
@@ -45,6 +46,7 @@ struct gen_env {
     _Atomic uint64_t n_requests; /* counter for --seed */
     struct gen_good good[GEN_GOOD];
     struct gram *processor_names; /* logits processors that requests may name; NULL: none */
+    _Atomic bool moves_kv; /* some worker has said that it moves KV blocks: kv_transfer_params count */
 };
 
 /* Whether the output is the arguments of one call, or an array of calls (api.md 11.1). */
@@ -136,6 +138,7 @@ struct gen_req {
     enum tools_mode tools_mode;
     struct str tool_name;              /* NAMED */
     uint64_t encode_ns; /* when template or tokenizer began */
+    struct kv_params kv; /* of the first prompt */
     uint64_t template_ns, tokenize_ns, compile_ns; /* time spent, for metrics; 0: none */
 };
 
@@ -161,6 +164,7 @@ struct gen_submit {
     Weir__Constraint constraint;
     Weir__Sampling sampling;
     Weir__Pooling pooling;
+    Weir__KvTransfer kv; /* the caller's: only it knows whether the worker moves blocks */
 };
 void gen_submit(const struct gen_req *r, uint32_t prompt, struct gen_submit *scratch);
 
@@ -224,6 +228,9 @@ enum gen_action gen_on_step(struct gen_run *g, uint32_t choice, const struct gen
  * asked for, or a value that cannot be printed. */
 MUST_USE enum rc gen_on_pool(struct gen_run *g, uint32_t prompt, uint32_t rows, uint32_t cols, const float *data,
                              struct err *e);
+/* gen_on_kv: blocks of the first prompt are kept for another server: its leg's internal id and where they are; copied.
+ * Before the step that ends the choice. Ignored unless the request asked for it. */
+void gen_on_kv(struct gen_run *g, struct id128 request, const struct kv_reply *r);
 /* gen_run_done: every choice has finished. */
 bool gen_run_done(const struct gen_run *g);
 /* gen_on_end: the usage chunk if asked for and [DONE]; or the whole JSON body if not streaming. Once, when

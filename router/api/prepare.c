@@ -191,6 +191,15 @@ static enum rc check_entries(const struct router_limits *limits, const struct ge
                    (long long)limits->logprob_entries);
 }
 
+/* read_kv: kv_transfer_params, and what its legs exclude (api.md 16.2.2). */
+static enum rc read_kv(json_t *v, struct gen_req *r, struct err *e) {
+    enum rc rc = kv_params_read(v, &r->arena, &r->kv, e);
+    if (!rc && r->kv.offer && r->n_samples > 1)
+        rc = err_set(e, RC_INVALID, r->beams ? "use_beam_search" : r->n > 1 ? "n" : "best_of",
+                     "with kv_transfer_params.do_remote_decode there is one sample: n, best_of and beams must be 1");
+    return rc;
+}
+
 /* prepare: the checks in the order of api.md 3.3: fields, then the model, then what depends on it. light:
  * RC_AGAIN before what may take long. */
 static enum rc prepare(struct gen_env *env, json_t *root, struct str id_suffix, bool light, struct gen_req *r,
@@ -221,6 +230,8 @@ static enum rc prepare(struct gen_env *env, json_t *root, struct str id_suffix, 
         rc = processors_read(&v, env->processor_names, r, e);
     if (!rc && r->beams)
         rc = beams_check(&v, &raw, r, e);
+    if (!rc && v.kv_transfer_params && atomic_load_explicit(&env->moves_kv, memory_order_relaxed))
+        rc = read_kv(v.kv_transfer_params, r, e);
     if (!rc && light && r->constraint.kind)
         return RC_AGAIN;
     if (!rc)

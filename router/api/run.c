@@ -58,6 +58,7 @@ void gen_run_free(struct gen_run *g) {
         tool_calls_fini(&g->choices[i].calls);
     }
     echo_fini(g);
+    buf_fini(&g->kv);
     buf_fini(&g->head);
     buf_fini(&g->piece);
     buf_fini(&g->text);
@@ -185,6 +186,12 @@ struct gen_counts gen_run_counts(const struct gen_run *g) {
     for (uint32_t i = 0; i < g->n_choices; i++)
         n.completion_tokens += g->choices[i].n_tokens;
     return n;
+}
+
+void gen_on_kv(struct gen_run *g, struct id128 request, const struct kv_reply *r) {
+    if (!g->r->kv.offer || g->kv.len)
+        return;
+    kv_reply_write(r, request, &g->kv);
 }
 
 enum rc gen_on_end(struct gen_run *g, struct buf *out, struct err *e) {

@@ -65,6 +65,7 @@ struct gen_run {
     struct prompt_run *prompts; /* [n_prompts]; NULL where nothing is asked of them */
     struct pool_result *results; /* [n_prompts] of a pooling request; else NULL, as detok and stop are unused there */
     uint32_t *cached;     /* [n_prompts] tokens */
+    struct buf kv;        /* kv_transfer_params of the answer; empty: null */
     bool began;           /* streaming: the first event is out */
     bool failed;          /* a log-probability was NaN */
     struct buf head;      /* what every event of the stream begins with, up to the choice's index */
@@ -152,6 +153,8 @@ bool take_nothing(const struct gen_run *g);
 /* ---- body.c (api.md 6.2, 7.4, 8.12) */
 
 void body_write(const struct gen_run *g, struct buf *out);
+/* kv_write: the value of kv_transfer_params. */
+void kv_write(const struct gen_run *g, struct buf *out);
 /* usage_write: the object for these counts. */
 void usage_write(const struct gen_req *r, struct gen_counts n, struct buf *out);
 /* finish_write: `"finish_reason":...,"stop_reason":...`. */

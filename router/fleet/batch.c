@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "common/utf8.h"
+#include "router/api/kv_params.h"
 #include "router/slots.h"
 
 enum { MESSAGE_BYTES_MAX = 200 };
@@ -56,6 +57,8 @@ static enum rc check(const Weir__StepOutputs *m, const struct batch_limits *l, s
         if (!f->has_stream || !f->has_reason || f->reason < WEIR__FINISH__REASON__STOP ||
             f->reason > WEIR__FINISH__REASON__ERROR)
             return err_set(e, RC_PROTO, NULL, "a finish without stream or reason");
+        if (f->kv_transfer && !kv_reply_bytes(f->kv_transfer))
+            return err_set(e, RC_PROTO, NULL, "kept blocks that cannot be");
     }
     return RC_OK;
 }
@@ -97,7 +100,7 @@ static bool printable(float v) {
 /* counts: how much each loop gets, for one allocation each. */
 struct counts {
     uint32_t n, n_top, n_rows;
-    size_t text;
+    size_t text, kv; /* bytes */
 };
 
 /* rows_of_entry: how many rows of f from `at` on go into one entry. */
@@ -156,6 +159,7 @@ static void count(const Weir__StepOutputs *m, uint32_t n_loops, struct counts *c
         }
         struct str s = message_of(m->finish[i]);
         c[loop].text += s.n ? s.n + 1 : 0;
+        c[loop].kv += m->finish[i]->kv_transfer ? kv_reply_bytes(m->finish[i]->kv_transfer) : 0;
         c[loop].n++; /* at most: it may share the entry of a token, unless an earlier finish has that */
     }
 }
@@ -165,19 +169,21 @@ struct filling {
     struct batch *b;
     uint32_t n_top, n_rows;
     char *text;
+    uint8_t *kv;
 };
 
 static struct filling batch_alloc(const struct counts *c) {
-    size_t bytes = sizeof(struct batch) + c->n * sizeof(struct batch_entry) +
+    size_t bytes = sizeof(struct batch) + c->kv + c->n * sizeof(struct batch_entry) +
                    c->n_rows * sizeof(struct batch_row) +
                    c->n_top * (sizeof(uint32_t) + sizeof(float)) + c->text;
     struct batch *b = xcalloc(1, bytes);
     b->bytes = bytes;
-    b->entries = (struct batch_entry *)(b + 1);
+    uint8_t *kv = (uint8_t *)(b + 1); /* of sizes that keep what follows aligned */
+    b->entries = (struct batch_entry *)(void *)(kv + c->kv);
     b->rows = (struct batch_row *)(b->entries + c->n);
     b->top_ids = (uint32_t *)(b->rows + c->n_rows);
     b->top_logprobs = (float *)(b->top_ids + c->n_top);
-    return (struct filling){.b = b, .text = (char *)(b->top_logprobs + c->n_top)};
+    return (struct filling){.b = b, .kv = kv, .text = (char *)(b->top_logprobs + c->n_top)};
 }
 
 static void set_finish(struct batch_entry *t, struct filling *f, const Weir__Finish *m) {
@@ -189,6 +195,12 @@ static void set_finish(struct batch_entry *t, struct filling *f, const Weir__Fin
     t->eos = m->has_eos && m->eos;
     t->status = m->has_status ? m->status : 500;
     t->n_preempted = m->n_preempted;
+    if (m->kv_transfer) {
+        struct kv_reply *kv = (struct kv_reply *)(void *)f->kv;
+        kv_reply_make(m->kv_transfer, kv);
+        t->kv = kv;
+        f->kv += kv_reply_bytes(m->kv_transfer);
+    }
     if (s.n) {
         memcpy(f->text, s.p, s.n);
         f->text[s.n] = '\0';

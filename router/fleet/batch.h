@@ -24,6 +24,7 @@ struct batch_row {
     uint32_t rank;          /* 0: the first token, of which nothing is known */
     uint32_t top_at, n_top; /* into batch.top_ids and top_logprobs */
 };
+struct kv_reply; /* router/api/kv_params.h */
 struct batch_entry {
     uint64_t stream;
     uint32_t token, rank;
@@ -34,6 +35,7 @@ struct batch_entry {
     uint32_t stop_id, status, n_preempted;        /* ENTRY_FINISH */
     uint8_t flags, reason;                        /* reason: Weir__Finish__Reason */
     bool eos, has_stop_id;
+    const struct kv_reply *kv; /* ENTRY_FINISH: blocks that are kept; in the batch's memory; NULL: none */
     const char *message; /* of an ERROR, in the batch's memory, UTF-8, at most 200 bytes; or NULL */
 };
 

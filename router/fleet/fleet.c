@@ -139,6 +139,17 @@ void fleet_unusable(struct fleet *f, struct worker *w) {
     pthread_mutex_unlock(&f->lock);
 }
 
+bool fleet_kv_known(struct fleet *f, const char *host, uint32_t port) {
+    bool known = false;
+    pthread_mutex_lock(&f->lock);
+    for (unsigned i = 0; i < f->n_workers_end && !known; i++) {
+        const struct worker_state *s = f->workers[i];
+        known = s && s->up && s->w.kv_port == port && port && !strcmp(s->w.kv_host, host);
+    }
+    pthread_mutex_unlock(&f->lock);
+    return known;
+}
+
 bool fleet_has_other(struct fleet *f, const struct worker *w) {
     bool other = false;
     pthread_mutex_lock(&f->lock);

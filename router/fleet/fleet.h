@@ -34,6 +34,9 @@ struct worker {
     unsigned engine;        /* the label of its metrics, and its place in the table */
     struct engine_metrics metrics;
     struct worker_state *state; /* the fleet's */
+    char kv_engine[33], kv_host[46]; /* KV transfers: "" without */
+    uint32_t kv_port;                /* where it keeps blocks for others; 0: nowhere */
+    bool kv_pulls;                   /* it fetches them */
 };
 struct worker *worker_hold(struct worker *w);
 void worker_drop(struct worker *w);
@@ -83,6 +86,7 @@ struct fleet_opts {
     bool (*on_pool)(struct loop *l, struct loop_msg *m);
     bool (*on_slow)(struct loop *l, struct loop_msg *m);
     void (*on_change)(void *arg); /* fleet_progress would say something new */
+    _Atomic bool *moves_kv;       /* set for good with the first worker that moves KV blocks; NULL: not wanted */
 };
 
 /* A Submit that was refused; posted to every loop, since only the owner knows the request's id. free(). */
@@ -173,6 +177,8 @@ void fleet_bill_end(struct fleet *f, struct worker *w, struct vtc_bill *bill, ui
 void fleet_cached(struct fleet *f, const struct worker *w, uint32_t n_predicted, uint32_t n_actual);
 /* fleet_unusable: w's connection took no Submit: it is not offered again. */
 void fleet_unusable(struct fleet *f, struct worker *w);
+/* fleet_kv_known: whether a worker of this router keeps blocks there. */
+bool fleet_kv_known(struct fleet *f, const char *host, uint32_t port);
 /* fleet_has_other: whether another ready worker serves w's model. */
 bool fleet_has_other(struct fleet *f, const struct worker *w);
 /* fleet_replay_ns: how long a request waits for another worker when it has lost its own (--replay-timeout). By

@@ -73,6 +73,7 @@ static void on_down(void *arg, struct link_conn *c, const char *reason) {
     if (!s)
         return;
     assets_gone(s);
+    rmetrics_kv(f->o.metrics, &s->kv_seen, NULL);
     pthread_mutex_lock(&f->lock);
     s->up = false;
     fleet_reset_gone(f, s);
@@ -129,6 +130,14 @@ static void on_info(struct fleet *f, struct worker_state *s, struct link_conn *c
         rmetrics_cache_config(f->o.metrics, s->w.engine, m);
         pthread_mutex_lock(&f->lock);
         s->w.metrics = series;
+        if (m->kv_engine_id && m->kv_host) {
+            copy_text(s->w.kv_engine, sizeof s->w.kv_engine, m->kv_engine_id);
+            copy_text(s->w.kv_host, sizeof s->w.kv_host, m->kv_host);
+            s->w.kv_port = m->kv_port <= UINT16_MAX ? m->kv_port : 0;
+            s->w.kv_pulls = m->kv_pulls;
+            if (f->o.moves_kv)
+                atomic_store(f->o.moves_kv, true);
+        }
         pthread_mutex_unlock(&f->lock);
     }
     pthread_mutex_lock(&f->lock);
@@ -249,6 +258,7 @@ static void on_load(struct fleet *f, struct worker_state *s, const Weir__Load *m
     if (known)
         rmetrics_load(&s->w.metrics, m);
     rmetrics_masks(f->o.metrics, &s->masks_seen, m);
+    rmetrics_kv(f->o.metrics, &s->kv_seen, m);
 }
 
 static void on_message(void *arg, struct link_conn *c, const Weir__Envelope *m) {

@@ -58,6 +58,7 @@ struct worker_state {
         step_at_ns; /* of its last Load: time without progress (0: none pending), and when it said so */
     /* Only in the connection's callbacks: */
     struct mask_times masks_seen;
+    struct kv_seen kv_seen;
     uint32_t vocab_size, n_top_max;
     struct asset_fetch *fetch; /* files on their way */
     struct asset_fetch

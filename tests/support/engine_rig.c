@@ -48,6 +48,15 @@ static void record(struct rig *r, const struct token_out *t) {
     s->status = t->status;
     s->n_preempted = t->n_preempted;
     snprintf(s->message, sizeof s->message, "%s", t->message ? t->message : "");
+    const struct kv_offer *o = t->req->offer;
+    if (o) {
+        CHECK(o->n_blocks <= RIG_OFFER);
+        s->offered = true;
+        s->transfer = o->transfer;
+        s->expiry_unix_s = o->expiry_unix_s;
+        s->n_offer = o->n_blocks;
+        memcpy(s->offer, o->blocks, o->n_blocks * sizeof *o->blocks);
+    }
     r->n_ends++;
 }
 

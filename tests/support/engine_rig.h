@@ -9,7 +9,7 @@
 
 #include "worker/engine.h"
 
-enum { RIG_STREAMS = 1024, RIG_TOKENS = 512, RIG_TOP = 5, RIG_PROMPT = 512, RIG_ROUTERS = 4 };
+enum { RIG_STREAMS = 1024, RIG_TOKENS = 512, RIG_TOP = 5, RIG_PROMPT = 512, RIG_ROUTERS = 4, RIG_OFFER = 64 };
 
 struct rig_stream {
     uint32_t n_tokens, n_ends, n_firsts;
@@ -21,6 +21,10 @@ struct rig_stream {
     uint32_t stop_id, status, n_preempted, n_cached, n_prompt, router;
     bool eos;
     char message[128];
+    bool offered; /* its end came with blocks kept for another worker: */
+    struct id128 transfer;
+    double expiry_unix_s;
+    uint32_t n_offer, offer[RIG_OFFER];
     uint32_t n_prompt_logprobs; /* entries recorded */
     struct prompt_logprob prompt[RIG_PROMPT];
     uint32_t prompt_top_ids[RIG_PROMPT]; /* [n_prompt * n_top] as far as it goes */

@@ -87,6 +87,25 @@ static void fake_kv_copy(struct be *b, struct be_kv *kv, const struct be_copy *c
     atomic_fetch_add(&b->device->n_copied, n);
 }
 
+/* Blocks that travel: a slot's 8 bytes are as many as one layer, one head, one dimension of K and V in f32 have. */
+static void fake_kv_export(struct be *b, struct be_kv *kv, const uint32_t *blocks, uint32_t n, void *dst) {
+    const size_t bytes = KV_BLOCK_TOKENS * sizeof *kv->slots;
+    (void)b;
+    for (uint32_t i = 0; i < n; i++) {
+        CHECK(blocks[i] < kv->n_blocks);
+        memcpy((uint8_t *)dst + i * bytes, kv->slots + (size_t)blocks[i] * KV_BLOCK_TOKENS, bytes);
+    }
+}
+
+static void fake_kv_import(struct be *b, struct be_kv *kv, const uint32_t *blocks, uint32_t n, const void *src) {
+    const size_t bytes = KV_BLOCK_TOKENS * sizeof *kv->slots;
+    (void)b;
+    for (uint32_t i = 0; i < n; i++) {
+        CHECK(blocks[i] < kv->n_blocks);
+        memcpy(kv->slots + (size_t)blocks[i] * KV_BLOCK_TOKENS, (const uint8_t *)src + i * bytes, bytes);
+    }
+}
+
 /* attend: hash over what token t of sequence s sees in the group. */
 static uint64_t attend(const struct be *b, const struct batch *batch, uint32_t g, uint32_t s, uint32_t pos,
                        uint64_t h) {
@@ -219,6 +238,8 @@ const struct be_ops fake_ops = {.abi = BE_ABI,
                                 .kv_new = fake_kv_new,
                                 .kv_free = fake_kv_free,
                                 .kv_copy = fake_kv_copy,
+                                .kv_export = fake_kv_export,
+                                .kv_import = fake_kv_import,
                                 .sample = fake_sample,
                                 .row_logprobs = fake_row_logprobs,
                                 .wait = fake_wait};

@@ -3,7 +3,8 @@
  * A cache slot holds a hash of the token and position written to it; a row of logits is a hash over all slots
  * that an attention layer would read for it, through the block tables. What is sampled depends on that hash,
  * the seed and the position. So a wrong block, table, position or row gives wrong tokens, and fake_expect
- * says which are right.
+ * says which are right. Blocks can be moved to another such device if a group has one layer, one head and one
+ * dimension in f32: a slot's hash is then what its K and V would be.
  */
 #ifndef WEIR_TESTS_SUPPORT_FAKE_BE_H
 #define WEIR_TESTS_SUPPORT_FAKE_BE_H
