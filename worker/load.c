@@ -427,6 +427,14 @@ struct tp_limits load_limits(const struct load *l, const struct load_sizes *z, u
                               .n_groups = n_groups};
 }
 
+/* move_bytes: of the memory in which KV blocks go from rank to rank: a block at least. */
+static size_t move_bytes(const struct load *l, uint32_t n_groups) {
+    uint64_t bytes = MIB;
+    for (uint32_t g = 0; g < n_groups; g++)
+        bytes = MAX(bytes, l->kv_block_bytes[g]);
+    return l->kvx_on ? (size_t)bytes : 0;
+}
+
 /* start_ranks: of a group, before this rank loads, so that all load at once. */
 static enum rc start_ranks(struct load *l, const struct worker_flags *f, const struct load_sizes *z,
                            struct be_config *cfg, uint32_t n_groups, struct err *e) {
@@ -444,6 +452,7 @@ static enum rc start_ranks(struct load *l, const struct worker_flags *f, const s
                         .group_bytes = l->ops->group_bytes(cfg),
                         .limits = load_limits(l, z, n_groups),
                         .may_spin = z->may_spin,
+                        .move_bytes = move_bytes(l, n_groups),
                         .on_gone = l->on_gone,
                         .arg = l->on_gone_arg};
     enum rc rc = tp_lead(&l->tp, &o, e);
@@ -479,6 +488,13 @@ static void copies_all(void *arg, uint32_t group, const struct be_copy *copies, 
     tp_copies(((struct load *)arg)->tp, group, copies, n);
 }
 
+/* move_rank: KV blocks of another rank, whose share of the heads is as large as this one's. */
+static bool move_rank(void *arg, uint32_t rank, uint32_t group, const uint32_t *blocks, uint32_t n, uint8_t *data,
+                      bool in) {
+    struct load *l = arg;
+    return tp_move(l->tp, rank, group, blocks, n, (size_t)l->kv_block_bytes[group], data, in);
+}
+
 static void open_constraints(struct load *l, const struct grammar_flags *f, struct engine_opts *o) {
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
     struct constraints_opts co = {
@@ -508,6 +524,11 @@ enum rc load_model(struct load *l, const struct worker_flags *f, struct engine_o
     mo.progress = progress;
     mo.progress_arg = progress_arg;
     o->n_groups = model_groups(&l->config, &mo, groups);
+    for (uint32_t g = 0; g < o->n_groups; g++) {
+        const struct cache_group_spec *s = &groups[g];
+        l->kv_block_bytes[g] = (uint64_t)s->n_layers * s->n_kv_heads * KV_BLOCK_TOKENS * dtype_bytes(s->dtype) *
+                               (s->head_dim + (s->head_dim_v ? s->head_dim_v : s->head_dim));
+    }
     if (z.n_ranks > 1)
         rc = model_check(&l->config, &mo, e);
     if (rc == RC_OK && z.n_ranks > 1)
@@ -562,9 +583,8 @@ enum rc load_model(struct load *l, const struct worker_flags *f, struct engine_o
         o->kvx = &l->kvx;
         if (l->pooler)
             return err_set(e, RC_INVALID, "kv-transfer-config", "KV transfers are for models that generate");
-        if (z.n_ranks > 1)
-            return err_set(e, RC_UNSUPPORTED, "kv-transfer-config",
-                           "KV transfers are for workers of one rank in this version: drop --tensor-parallel-size");
+        l->kvx.move = l->tp ? move_rank : NULL;
+        l->kvx.move_arg = l;
     }
     rc = size_pools(l, f, o, e);
     if (rc == RC_OK && l->tp)

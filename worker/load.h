@@ -30,6 +30,7 @@ struct load {
     char dtype_name[16], kv_dtype_name[16];
     struct be_info device;
     uint64_t kv_bytes;
+    uint64_t kv_block_bytes[BE_GROUPS_MAX]; /* of a rank, in its canonical layout; with KV transfers */
     struct tp *tp; /* the other ranks; NULL: there are none */
     uint32_t rank; /* of this process; only 0 has an engine */
     /* on_gone: see tp_opts; set by the caller before load_model. */

@@ -85,6 +85,23 @@ static enum rc step(struct follower *w, const struct batch *b, struct err *e) {
     return w->l->ops->wait(w->l->be, why) ? err_set(e, RC_UNAVAILABLE, NULL, "%s", why) : RC_OK;
 }
 
+/* move: blocks of this rank, between the cache and the memory that rank 0 looks into. */
+static enum rc move(struct follower *w, const struct tp_msg *m, struct err *e) {
+    size_t room;
+    uint8_t *data = tp_move_room(w->seat, &room);
+    if (m->rank != w->l->rank)
+        return RC_OK;
+    if (!w->kv[m->group] ||
+        w->l->ops->kv_block_bytes(w->l->be, &w->groups[m->group]) > room / m->n_blocks_moved)
+        return err_set(e, RC_INVALID, NULL, "%u blocks are more than there is room for", m->n_blocks_moved);
+    if (m->in)
+        w->l->ops->kv_import(w->l->be, w->kv[m->group], m->blocks, m->n_blocks_moved, data);
+    else
+        w->l->ops->kv_export(w->l->be, w->kv[m->group], m->blocks, m->n_blocks_moved, data);
+    tp_moved(w->seat, m->serial);
+    return RC_OK;
+}
+
 /* follow: until rank 0 says that it is over. */
 static enum rc follow(struct follower *w, struct err *e) {
     struct tp_msg m;
@@ -96,6 +113,8 @@ static enum rc follow(struct follower *w, struct err *e) {
             rc = make_pools(w, &m, e);
         else if (rc == RC_OK && m.kind == TP_COPY)
             w->l->ops->kv_copy(w->l->be, w->kv[m.group], m.copies, m.n_copies);
+        else if (rc == RC_OK && m.kind == TP_MOVE)
+            rc = move(w, &m, e);
         else if (rc == RC_OK)
             rc = step(w, &m.batch, e);
         if (rc != RC_OK)

@@ -32,6 +32,7 @@ enum {
     IDLE_US = 1000,              /* less processor time than this between two looks is none */
     END_MS = 2000 * SLOWER,
     LOAD_POLL_NS = 2000000,
+    MOVE_POLL_NS = 20000,
     NOTICE_MS = 1000 /* that a load under way has to notice by itself that a rank is gone */
 };
 
@@ -54,6 +55,7 @@ struct tp {
     struct be_group *group;
     struct ring ring;
     uint32_t *words; /* [tp_words_max] the message being written */
+    uint32_t move_serial;
     size_t bytes;
     int memory, leader, events; /* memory file; the pipe's end that closes with this process; an eventfd */
     pthread_t watcher;
@@ -212,7 +214,8 @@ static int high(int fd) {
 }
 
 static enum rc make_memory(struct tp *t, struct err *e) {
-    uint64_t ring_at = pages(sizeof(struct tp_shared)), group_at = ring_at + pages(ring_bytes(TP_RING_WORDS));
+    uint64_t ring_at = pages(sizeof(struct tp_shared)), move_at = ring_at + pages(ring_bytes(TP_RING_WORDS));
+    uint64_t group_at = move_at + pages(t->o.move_bytes);
     t->bytes = (size_t)group_at + pages(t->o.group_bytes);
     t->memory = high(memfd_create("weir-ranks", MFD_CLOEXEC | MFD_ALLOW_SEALING));
     if (t->memory < 0 || ftruncate(t->memory, (off_t)t->bytes) ||
@@ -227,6 +230,8 @@ static enum rc make_memory(struct tp *t, struct err *e) {
     t->s->may_spin = t->o.may_spin;
     t->s->bytes = t->bytes;
     t->s->ring_at = ring_at;
+    t->s->move_at = move_at;
+    t->s->move_bytes = t->o.move_bytes;
     t->s->group_at = group_at;
     t->group = (struct be_group *)(void *)((uint8_t *)p + group_at);
     ring_init(&t->ring, (uint8_t *)p + ring_at, TP_RING_WORDS, t->o.n_ranks - 1, &t->group->failed,
@@ -338,6 +343,28 @@ void tp_step(struct tp *t, const struct batch *b) {
     const struct tp_limits *l = &t->o.limits;
     CHECK(b->n_tokens <= l->n_tokens_max && b->n_seqs <= l->n_seqs_max && b->n_rows <= l->n_rows_max);
     tell(t, tp_put_step(t->words, b));
+}
+
+bool tp_move(struct tp *t, uint32_t rank, uint32_t group, const uint32_t *blocks, uint32_t n, size_t block_bytes,
+             uint8_t *data, bool in) {
+    uint8_t *room = (uint8_t *)t->s + t->s->move_at;
+    CHECK(rank > 0 && rank < t->o.n_ranks && block_bytes > 0 && block_bytes <= t->o.move_bytes);
+    const uint32_t most = (uint32_t)MIN(t->o.move_bytes / block_bytes, (size_t)TP_MOVE_BLOCKS);
+    for (uint32_t at = 0, k; at < n; at += k) {
+        k = MIN(n - at, most);
+        const size_t from = at * block_bytes, bytes = k * block_bytes;
+        if (in)
+            memcpy(room, data + from, bytes);
+        tell(t, tp_put_move(t->words, in, rank, ++t->move_serial, group, blocks + at, k));
+        while (atomic_load(&t->s->moved) != t->move_serial) {
+            if (__atomic_load_n(&t->group->failed, __ATOMIC_ACQUIRE))
+                return false;
+            nanosleep(&(struct timespec){0, MOVE_POLL_NS}, NULL);
+        }
+        if (!in)
+            memcpy(data + from, room, bytes);
+    }
+    return true;
 }
 
 void tp_settle(struct tp *t) {

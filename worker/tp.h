@@ -30,6 +30,7 @@ struct tp_opts {
     size_t group_bytes;      /* be_ops.group_bytes */
     struct tp_limits limits; /* n_blocks may be 0 */
     bool may_spin;           /* every rank's threads have a core each */
+    size_t move_bytes;       /* of blocks that tp_move takes at a time; 0: it is not called */
     /* on_gone: a rank is gone, and why. On the watching thread, once. Ends the process. Not called for a load
      * that ends by itself within a second of it. */
     void (*on_gone)(void *arg, const char *why);
@@ -47,6 +48,10 @@ MUST_USE enum rc tp_await_loaded(struct tp *t, struct err *e);
 void tp_pools(struct tp *t, const uint32_t *n_blocks, uint32_t n_groups);
 void tp_copies(struct tp *t, uint32_t group, const struct be_copy *copies, uint32_t n);
 void tp_step(struct tp *t, const struct batch *b);
+/* tp_move: n blocks of a rank above 0, each of block_bytes, between its cache and data. Waits for that rank. false: the group
+ * is over. */
+MUST_USE bool tp_move(struct tp *t, uint32_t rank, uint32_t group, const uint32_t *blocks, uint32_t n, size_t block_bytes,
+                      uint8_t *data, bool in);
 /* tp_settle: after a step. Returns if the group is whole; else sleeps until on_gone has ended the process. */
 void tp_settle(struct tp *t);
 /* tp_end: the ranks end, by themselves if they are loaded, and are waited for, 2 s at most. NULL is fine. */
@@ -63,6 +68,9 @@ MUST_USE enum rc tp_rank_group(struct tp_rank *r, size_t group_bytes, struct be_
 /* tp_loaded: rank 0 may go on. tp_refuse: it is told why this process will now end. */
 void tp_loaded(struct tp_rank *r);
 void tp_refuse(struct tp_rank *r, const char *why);
+/* tp_move_room: where a TP_MOVE's blocks are, or go, and how many bytes there are. tp_moved: it is done. */
+uint8_t *tp_move_room(struct tp_rank *r, size_t *bytes);
+void tp_moved(struct tp_rank *r, uint32_t serial);
 /* tp_next: waits for the next message, which is valid until the next call. A group that is over ends the
  * process. RC_INVALID: the message breaks the limits. */
 MUST_USE enum rc tp_next(struct tp_rank *r, const struct tp_limits *l, struct tp_msg *out, struct err *e);

@@ -1,7 +1,7 @@
 /* tp_impl.h: the memory that rank 0 shares with the others; for tp.c and tp_rank.c only.
  *
  * One memory file without a name, sealed in size, which the others inherit: struct tp_shared, the ring of
- * plans, and the backend's part. Each word has one writer.
+ * plans, room for blocks on their way, and the backend's part. Each word has one writer at a time.
  */
 #ifndef WEIR_WORKER_TP_IMPL_H
 #define WEIR_WORKER_TP_IMPL_H
@@ -25,7 +25,8 @@ struct tp_seat {
 
 struct tp_shared {
     uint32_t magic, n_ranks, may_spin;
-    uint64_t bytes, ring_at, group_at; /* of all; where the parts begin */
+    uint64_t bytes, ring_at, move_at, move_bytes, group_at; /* of all; where the parts begin */
+    _Atomic uint32_t moved; /* serial of the last TP_MOVE that was done; of the rank that it named */
     struct tp_seat seats[BE_RANKS_MAX];
 };
 

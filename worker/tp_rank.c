@@ -57,9 +57,10 @@ enum rc tp_join(struct tp_rank **out, uint32_t rank, uint32_t n_ranks, struct er
     if (s == MAP_FAILED)
         return not_ours(e);
     uint64_t ring_end = s->ring_at + ring_bytes(TP_RING_WORDS), size = (uint64_t)st.st_size;
+    bool room = s->move_at >= ring_end && s->move_at <= s->group_at && s->move_bytes <= s->group_at - s->move_at;
     if (s->magic != TP_MAGIC || s->n_ranks != n_ranks || rank == 0 || rank >= n_ranks ||
         n_ranks > BE_RANKS_MAX || s->bytes != size || s->ring_at % 64 || s->group_at % 64 ||
-        s->ring_at < sizeof *s || s->ring_at > size || ring_end > s->group_at || s->group_at > size ||
+        s->ring_at < sizeof *s || s->ring_at > size || !room || s->group_at > size ||
         size - s->group_at < sizeof(struct be_group)) {
         munmap(s, (size_t)st.st_size);
         return not_ours(e);
@@ -96,6 +97,15 @@ void tp_loaded(struct tp_rank *r) {
 void tp_refuse(struct tp_rank *r, const char *why) {
     snprintf(r->seat->why, sizeof r->seat->why, "%s", why);
     atomic_store(&r->seat->state, TP_REFUSED);
+}
+
+uint8_t *tp_move_room(struct tp_rank *r, size_t *bytes) {
+    *bytes = (size_t)r->s->move_bytes;
+    return (uint8_t *)r->s + r->s->move_at;
+}
+
+void tp_moved(struct tp_rank *r, uint32_t serial) {
+    atomic_store(&r->s->moved, serial);
 }
 
 /* read_words: the group being over ends the process (heart does, too). */

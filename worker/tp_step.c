@@ -20,7 +20,7 @@ size_t tp_words_max(const struct tp_limits *l) {
                   l->n_groups * (1 + t + s * ((size_t)blocks_of(l->max_len) + 1));
     /* No more copies in one message than blocks of one pool; the engine makes one for each sequence. */
     size_t copies = TP_HEAD_WORDS + 2 + 2 * s;
-    return MAX(step, copies);
+    return MAX(MAX(step, copies), (size_t)TP_HEAD_WORDS + 5 + TP_MOVE_BLOCKS);
 }
 
 /* ---- writing ------------------------------------------------------------------------------------ */
@@ -93,6 +93,18 @@ size_t tp_put_stop(uint32_t *out) {
     return end(out, TP_STOP, out + TP_HEAD_WORDS);
 }
 
+size_t tp_put_move(uint32_t *out, bool in, uint32_t rank, uint32_t serial, uint32_t group, const uint32_t *blocks,
+                   uint32_t n) {
+    uint32_t *at = out + TP_HEAD_WORDS;
+    CHECK(n > 0 && n <= TP_MOVE_BLOCKS);
+    *at++ = in;
+    *at++ = rank;
+    *at++ = serial;
+    *at++ = group;
+    *at++ = n;
+    return end(out, TP_MOVE, put(at, blocks, n));
+}
+
 /* ---- reading ------------------------------------------------------------------------------------ */
 
 struct reader {
@@ -146,6 +158,25 @@ static enum rc get_copies(struct reader *r, const struct tp_limits *l, struct tp
     out->copies = (const struct be_copy *)(const void *)pairs;
     return pairs ? below(pairs, 2 * (size_t)out->n_copies, l->n_blocks[out->group], "a block to copy", e)
                  : RC_OK;
+}
+
+static enum rc get_move(struct reader *r, const struct tp_limits *l, struct tp_msg *out, struct err *e) {
+    const uint32_t *head = take(r, 5);
+    if (!head)
+        return RC_OK;
+    out->in = head[0] != 0;
+    out->rank = head[1];
+    out->serial = head[2];
+    out->group = head[3];
+    out->n_blocks_moved = head[4];
+    if (out->rank >= BE_RANKS_MAX)
+        return bad(e, "rank of blocks to move", out->rank, BE_RANKS_MAX);
+    if (out->group >= l->n_groups)
+        return bad(e, "cache group of blocks to move", out->group, l->n_groups);
+    if (out->n_blocks_moved == 0 || out->n_blocks_moved > TP_MOVE_BLOCKS)
+        return bad(e, "blocks to move", out->n_blocks_moved, TP_MOVE_BLOCKS);
+    out->blocks = take(r, out->n_blocks_moved);
+    return out->blocks ? below(out->blocks, out->n_blocks_moved, l->n_blocks[out->group], "a block to move", e) : RC_OK;
 }
 
 /* check_seqs: sequences follow one another and hold all tokens; a token's position lies in what its sequence
@@ -256,11 +287,14 @@ enum rc tp_get(const uint32_t *words, size_t n, const struct tp_limits *l, struc
     case TP_STEP:
         rc = get_step(&r, l, &m, e);
         break;
+    case TP_MOVE:
+        rc = get_move(&r, l, &m, e);
+        break;
     case TP_STOP:
         rc = RC_OK;
         break;
     default:
-        return bad(e, "kind", words[1], TP_STOP);
+        return bad(e, "kind", words[1], TP_MOVE);
     }
     if (rc)
         return rc;

@@ -1,5 +1,5 @@
-/* tp_step.h: what rank 0 tells the others, as words: the plan of a step, blocks to copy, pools to make, the
- * end.
+/* tp_step.h: what rank 0 tells the others, as words: the plan of a step, blocks to copy, or to move between a cache and
+ * memory that they share, pools to make, the end.
  *
  * A message is [n_words, kind, ...], n_words counting all of it. A follower copies it out of the shared
  * memory and then reads it here: every count, id, position, row, slot and block is held against the
@@ -12,8 +12,8 @@
 #include "common/err.h"
 #include "worker/backend.h"
 
-enum tp_kind { TP_POOLS = 1, TP_COPY, TP_STEP, TP_STOP };
-enum { TP_HEAD_WORDS = 2 };
+enum tp_kind { TP_POOLS = 1, TP_COPY, TP_STEP, TP_STOP, TP_MOVE };
+enum { TP_HEAD_WORDS = 2, TP_MOVE_BLOCKS = 256 /* of one message */ };
 
 /* tp_limits: of a rank. n_blocks is 0 until the pools are made. */
 struct tp_limits {
@@ -28,6 +28,10 @@ struct tp_msg {
     uint32_t n_blocks[BE_GROUPS_MAX]; /* POOLS */
     uint32_t group, n_copies;         /* COPY */
     const struct be_copy *copies;
+    bool in;                /* MOVE: into the cache */
+    uint32_t rank, serial;  /* MOVE: whose blocks; what it answers */
+    uint32_t n_blocks_moved;
+    const uint32_t *blocks; /* MOVE, of `group` */
 };
 
 /* tp_words_max: words of the longest message within these limits. */
@@ -39,6 +43,9 @@ size_t tp_put_pools(uint32_t *out, const uint32_t *n_blocks, uint32_t n_groups);
 size_t tp_put_copies(uint32_t *out, uint32_t group, const struct be_copy *copies, uint32_t n);
 size_t tp_put_step(uint32_t *out, const struct batch *b);
 size_t tp_put_stop(uint32_t *out);
+/* tp_put_move: n blocks, TP_MOVE_BLOCKS at most. */
+size_t tp_put_move(uint32_t *out, bool in, uint32_t rank, uint32_t serial, uint32_t group, const uint32_t *blocks,
+                   uint32_t n);
 
 /* tp_get: takes a whole message apart. RC_INVALID says what is wrong with it. */
 MUST_USE enum rc tp_get(const uint32_t *words, size_t n, const struct tp_limits *l, struct tp_msg *out,

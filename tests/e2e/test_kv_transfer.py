@@ -213,3 +213,22 @@ def test_clients_that_leave(pair):
     prompt = prompt_of(90, 4242)
     assert complete(proxy.url, prompt)["choices"] == complete(alone.url, prompt)["choices"]
     assert prefill.metric("vllm:nixl_num_kv_expired_reqs_total") >= expired
+
+
+@pytest.mark.parametrize("tp", [(2, 1), (1, 2), (2, 2)], ids=lambda tp: f"{tp[0]} to {tp[1]} ranks")
+def test_different_tensor_parallel_sizes(pair, serve, tp):
+    alone = pair[2]
+    prefill = serve(*KV, "-tp", tp[0])
+    decode = serve(*KV, *ALLOW, "-tp", tp[1])
+    proxy = Proxy(prefill.url, decode.url)
+    try:
+        for n in (40, 145):
+            prompt = prompt_of(n, 31 * n)
+            got, want = complete(proxy.url, prompt), complete(alone.url, prompt)
+            assert got["choices"][0]["logprobs"]["tokens"] == want["choices"][0]["logprobs"]["tokens"]
+            assert got["usage"]["prompt_tokens_details"]["cached_tokens"] == (n - 1) // 16 * 16
+            assert proxy.params[-1]["tp_size"] == tp[0]
+        assert decode.metric("vllm:nixl_num_failed_transfers_total") == 0
+        settled(prefill, "weir_kv_leases", 0)
+    finally:
+        proxy.stop()

@@ -108,6 +108,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
         api_fixture_init(&f);
         f.context = CONTEXT;
         f.opts.limit.template_steps = 200000;
+        f.env.moves_kv = true;
         if (processor_names_new(&f.env.processor_names, "[a-z.]*", &e) || api_fixture_open_tiny(&f, &e)) {
             fprintf(stderr, "fuzz_request: %s\n", e.msg);
             exit(1);

@@ -50,6 +50,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
             use_batch(&m.batch);
         for (uint32_t i = 0; m.kind == TP_COPY && i < m.n_copies; i++)
             CHECK(m.copies[i].src < limits.n_blocks[m.group] && m.copies[i].dst < limits.n_blocks[m.group]);
+        for (uint32_t i = 0; m.kind == TP_MOVE && i < m.n_blocks_moved; i++)
+            CHECK(m.rank < BE_RANKS_MAX && m.blocks[i] < limits.n_blocks[m.group]);
     } else {
         CHECK(e.msg[0]);
     }

@@ -586,10 +586,61 @@ static void test_priority(void **state) {
     api_fixture_fini(&f);
 }
 
+/* kv_transfer_params count once a worker moves KV blocks, and not before. */
+static void kv_transfer_params(void **state) {
+    struct api_fixture *f = *state;
+    struct gen_req *r;
+    struct err e;
+    static const struct {
+        const char *value, *param; /* NULL: it is fine */
+    } rows[] = {
+        {"{}", NULL},
+        {"{\"do_remote_decode\":true,\"do_remote_prefill\":false,\"remote_host\":null,\"remote_block_ids\":null}", NULL},
+        {"{\"do_remote_prefill\":true,\"transfer_id\":\"not an id\"}", NULL},
+        {"{\"do_remote_decode\":1}", "kv_transfer_params.do_remote_decode"},
+        {"{\"do_remote_decode\":true,\"do_remote_prefill\":true}", "kv_transfer_params"},
+        {"{\"remote_block_ids\":[1,\"2\"]}", "kv_transfer_params.remote_block_ids"},
+        {"{\"remote_block_ids\":7}", "kv_transfer_params.remote_block_ids"},
+        {"{\"remote_port\":65536}", "kv_transfer_params.remote_port"},
+        {"{\"remote_num_tokens\":-1}", "kv_transfer_params.remote_num_tokens"},
+        {"{\"remote_engine_id\":{}}", "kv_transfer_params.remote_engine_id"},
+        {"{\"remote_blocks_expiry_time\":\"soon\"}", "kv_transfer_params.remote_blocks_expiry_time"},
+    };
+    for (int on = 0; on < 2; on++) {
+        f->env.moves_kv = on;
+        for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+            struct buf b = {0};
+            buf_addf(&b, "{\"prompt\":[1,2],\"kv_transfer_params\":%s}", rows[i].value);
+            enum rc rc = prepare(f, buf_cstr(&b), &r, &e);
+            buf_fini(&b);
+            assert_int_equal(rc, on && rows[i].param ? RC_INVALID : RC_OK);
+            if (rc)
+                assert_string_equal(e.param, rows[i].param);
+            else
+                gen_req_free(r);
+        }
+    }
+    f->env.moves_kv = true;
+    assert_int_equal(prepare(f, "{\"prompt\":[1],\"n\":2,\"kv_transfer_params\":{\"do_remote_decode\":true}}", &r, &e), RC_INVALID);
+    assert_string_equal(e.param, "n");
+    assert_int_equal(prepare(f,
+                             "{\"prompt\":[1],\"kv_transfer_params\":{\"do_remote_prefill\":true,\"remote_host\":\"::1\","
+                             "\"remote_port\":9,\"remote_block_ids\":[3,4294967295],\"remote_num_tokens\":32,"
+                             "\"transfer_id\":\"000102030405060708090a0b0c0d0e0f\"}}",
+                             &r, &e),
+                     RC_OK);
+    assert_true(r->kv.pull && !r->kv.offer && r->kv.has_transfer && r->kv.transfer.b[15] == 15 && r->kv.port == 9);
+    assert_true(r->kv.n_blocks == 2 && r->kv.blocks[1] == UINT32_MAX && r->kv.n_tokens == 32 && !strcmp(r->kv.host, "::1"));
+    assert_null(r->kv.engine);
+    gen_req_free(r);
+    f->env.moves_kv = false;
+}
+
 int main(void) {
 #define T(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
         T(test_refusals),
+        T(kv_transfer_params),
         T(test_quoted_names_are_cut),
         T(test_forms_of_prompt),
         T(test_limits_on_prompts),
