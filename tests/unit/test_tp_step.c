@@ -177,7 +177,7 @@ static void test_step(void **state) {
     struct plan_arrays p;
     struct tp_msg m;
     struct err e;
-    uint32_t words[256];
+    uint32_t words[512];
     plan_of(&p);
     assert_true(tp_words_max(&limits) <= ARRAY_LEN(words));
     for (int bare = 0; bare < 2; bare++) {
@@ -225,6 +225,13 @@ static void test_others(void **state) {
     assert_int_equal(tp_get(words, tp_put_copies(words, 2, copies, 0), &limits, &m, &e), RC_INVALID);
     assert_int_equal(tp_get(words, tp_put_stop(words), &limits, &m, &e), RC_OK);
     assert_int_equal(m.kind, TP_STOP);
+    static const uint32_t moved[3] = {0, 19, 7};
+    assert_int_equal(tp_get(words, tp_put_move(words, true, 3, 9, 1, moved, 3), &limits, &m, &e), RC_OK);
+    assert_true(m.kind == TP_MOVE && m.in && m.rank == 3 && m.serial == 9 && m.group == 1 && m.n_blocks_moved == 3);
+    assert_memory_equal(m.blocks, moved, sizeof moved);
+    assert_int_equal(tp_get(words, tp_put_move(words, false, 3, 9, 0, moved, 3), &limits, &m, &e), RC_INVALID);
+    assert_int_equal(tp_get(words, tp_put_move(words, false, BE_RANKS_MAX, 9, 1, moved, 3), &limits, &m, &e), RC_INVALID);
+    assert_int_equal(tp_get(words, tp_put_move(words, false, 3, 9, 2, moved, 3), &limits, &m, &e), RC_INVALID);
     size_t n = tp_put_pools(words, (const uint32_t[2]){0, 8}, 2);
     assert_int_equal(tp_get(words, n, &limits, &m, &e), RC_INVALID);
     words[1] = 77;
@@ -239,7 +246,7 @@ static void test_bad(void **state) {
     struct plan_arrays p;
     struct tp_msg m;
     struct err e;
-    uint32_t words[256];
+    uint32_t words[512];
     plan_of(&p);
     const struct {
         uint32_t *at, bad;
