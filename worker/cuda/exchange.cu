@@ -29,8 +29,9 @@ DEV bool begin(const struct exchange &x, uint32_t *room, uint32_t *e) {
     return room[0] == 0;
 }
 
-/* meet: returns when block blockIdx.x of every rank has come here: what it wrote before can be read. */
-DEV void meet(const struct exchange &x, uint32_t round, uint32_t e) {
+/* meet: returns when block blockIdx.x of every rank has come here: what it wrote before can be read. False: the group was
+ * given up meanwhile, and the others' regions may be gone. room: begin's. */
+DEV bool meet(const struct exchange &x, uint32_t *room, uint32_t round, uint32_t e) {
     uint32_t peer = threadIdx.x;
     __syncthreads();
     if (peer < x.n_ranks)
@@ -40,12 +41,14 @@ DEV void meet(const struct exchange &x, uint32_t round, uint32_t e) {
         for (uint32_t looks = 1; static_cast<int32_t>(flag_get(theirs) - e) < 0; looks++) {
             if (looks % LOOKS == 0 && (host_get(x.stop) || (x.failed && host_get(x.failed)))) {
                 host_put(&x.state[STATE_GONE], 1);
+                room[0] = 1;
                 break;
             }
             give_way();
         }
     }
     __syncthreads();
+    return room[0] == 0;
 }
 
 /* end: the last block to come here ends the exchange. */
@@ -121,7 +124,8 @@ template <class T> static __global__ void sum_kernel(struct exchange x, struct e
             else
                 mine[at] = static_cast<const T *>(a.in)[at];
         }
-    meet(x, 0, e);
+    if (!meet(x, head, 0, e))
+        return;
     if (a.two) {
         T *sums = reinterpret_cast<T *>(result_of(x, x.rank, e));
         uint32_t lo = static_cast<uint32_t>(static_cast<uint64_t>(n_pieces) * x.rank / x.n_ranks),
@@ -133,7 +137,8 @@ template <class T> static __global__ void sum_kernel(struct exchange x, struct e
                 piece_sum<T>(x, v, e, at, whole);
                 piece_store(sums + at, v, whole);
             }
-        meet(x, 1, e);
+        if (!meet(x, head, 1, e))
+            return;
     }
     for (uint32_t r = blockIdx.x; r < a.n; r += gridDim.x) {
         for (uint32_t p = threadIdx.x; p < n_pieces; p += THREADS) {
@@ -198,7 +203,8 @@ static __global__ void gather_kernel(struct exchange x, struct exchange_gather a
     for (uint32_t r = blockIdx.x; r < a.n; r += gridDim.x)
         for (uint32_t c = threadIdx.x; c < a.cols; c += THREADS)
             rows[static_cast<size_t>(r) * a.pitch + c] = a.part[static_cast<size_t>(r) * a.cols + c];
-    meet(x, 0, e);
+    if (!meet(x, head, 0, e))
+        return;
     for (uint32_t k = 0; k < x.n_ranks; k++) {
         const unsigned char *theirs = slot_of(x, k, e);
         const uint32_t *where = reinterpret_cast<const uint32_t *>(theirs) + 2 * blockIdx.x;
