@@ -26,6 +26,7 @@ extern "C" {
 #define __forceinline__ inline
 #define __launch_bounds__(...)
 #define DEV static inline
+#define IN_PLACE const
 #define SHARED(type, name, n)                                                                                \
     static thread_local emu_static<type, (n)> name##_static;                                                 \
     type *name = name##_static.enter()

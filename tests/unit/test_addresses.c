@@ -30,7 +30,7 @@ static void test_file(void **state) {
     expect("", "");
     expect("# nothing\n\n  \r\n", "");
     expect("tcp://10.0.0.1:7\r\n\tipc:///x \ntcp://10.0.0.1:7", "tcp://10.0.0.1:7;ipc:///x;");
-    expect("tcp://10.0.0.1:7\nx", "line 2: x: an address is ipc://PATH or tcp://HOST:PORT");
+    expect("tcp://10.0.0.1:7\nx", "line 2: x: an address is ipc://PATH, tcp://HOST:PORT or tls+tcp://HOST:PORT");
     struct buf many = {0};
     struct addresses a;
     struct err e;

@@ -112,10 +112,16 @@ static void rec_logits(struct be *b, const struct op_logits *op) {
     b->n_logits++;
 }
 
+static void rec_info(struct be *b, struct be_info *out) {
+    (void)b;
+    *out = (struct be_info){0};
+}
+
 static const struct be_ops recorder = {
     .abi = BE_ABI,
     .bytes = sizeof(struct be_ops),
     .name = "recorder",
+    .info = rec_info,
     .mem_new = rec_mem_new,
     .mem_free = rec_mem_free,
     .weight = rec_weight,
@@ -303,7 +309,7 @@ static void test_refused_types(void **state) {
     seal(&c, 0);
     struct be b = {0};
     expect_refused(&cfg, &c, &b, RC_UNSUPPORTED,
-                   "model.embed_tokens.weight: weights must be F32, F16 or BF16");
+                   "model.embed_tokens.weight: weights must be F32, F16, BF16 or F8_E4M3");
     checkpoint_close(&c);
 
     /* No memory for any of the weights: nothing leaks, the message says which. */

@@ -104,7 +104,7 @@ template <class T> DEV void piece_sum(const struct exchange &x, float v[vec<T>::
     }
 }
 
-template <class T> static __global__ void sum_kernel(struct exchange x, struct exchange_sum a) {
+template <class T> static __global__ void sum_kernel(IN_PLACE struct exchange x, struct exchange_sum a) {
     SHARED(float, room, 32);
     SHARED(uint32_t, head, 2);
     SHARED_DYN(float, row);
@@ -187,7 +187,7 @@ void exchange_sum(struct be *b, const struct exchange *x, const struct exchange_
 }
 
 /* A slot holds, for each block, whence its rank's columns start and how many they are, and then the rows. */
-static __global__ void gather_kernel(struct exchange x, struct exchange_gather a) {
+static __global__ void gather_kernel(IN_PLACE struct exchange x, struct exchange_gather a) {
     SHARED(uint32_t, head, 2);
     dep_wait();
     uint32_t e;
@@ -228,7 +228,7 @@ void exchange_gather(struct be *b, const struct exchange *x, const struct exchan
     rt_run(b->rt, gather_kernel, dim3(MIN(g->n, static_cast<uint32_t>(EXCHANGE_BLOCKS))), dim3(THREADS), 0, *x, *g);
 }
 
-static __global__ void note_kernel(struct exchange x) {
+static __global__ void note_kernel(IN_PLACE struct exchange x) {
     SHARED(uint32_t, head, 2);
     dep_wait();
     uint32_t e;

@@ -21,6 +21,8 @@
 #include <stdint.h>
 
 #define DEV static __device__ __forceinline__
+/* IN_PLACE: a kernel's struct that is read where the launch put it, whatever index its arrays are read at. */
+#define IN_PLACE const __grid_constant__
 #define SHARED(type, name, n) __shared__ __align__(16) type name[n]
 /* SHARED_DYN: the launch's dynamic shared memory. One name for all kernels, since its type is its own. */
 #define SHARED_DYN(type, name)                                                                               \
