@@ -6,6 +6,7 @@
 
 #include <vector>
 
+#include <sanitizer/asan_interface.h>
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/common_interface_defs.h>
 #endif
@@ -68,8 +69,11 @@ static thread_local struct device {
 /* The thread's device goes with it. */
 device::~device() {
     for (fiber &f : fibers)
-        if (f.stack)
+        if (f.stack) {
+            /* Its last frame was never left, and ASan would hold what is mapped there next for that frame. */
+            ASAN_UNPOISON_MEMORY_REGION(f.stack, STACK_BYTES);
             munmap(f.stack, STACK_BYTES);
+        }
 }
 
 /* emu_switch: saves what a called function must keep and the stack's place at *from, and goes on at `to`. */
