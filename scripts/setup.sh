@@ -14,7 +14,7 @@ packages=(gcc make pkg-config libc6-dev libh2o-evloop-dev libnng-dev libjansson-
     protobuf-c-compiler libssl-dev)
 case $what in
 build) ;;
-test | packages | venv | venv-long | venv-bench) packages+=(libcmocka-dev python3 python3-venv curl procps openssl) ;;
+test | packages | venv | venv-long | venv-bench) packages+=(g++ libcmocka-dev python3 python3-venv curl procps openssl) ;;
 fuzz) packages+=(libcmocka-dev clang libclang-rt-14-dev) ;;
 *)
     echo "setup.sh: build, test, fuzz, packages, venv, venv-long or venv-bench, not '$what'" >&2
