@@ -32,7 +32,7 @@
 #define BE_EXACT static inline
 #endif
 
-#define BE_ABI 1u
+#define BE_ABI 2u
 enum { KV_BLOCK_TOKENS = 16, BE_GROUPS_MAX = 4, BE_AXES_MAX = 4, BE_ERR_BYTES = 256, BE_RANKS_MAX = 32 };
 
 enum dtype {
@@ -201,6 +201,7 @@ struct rope_store {
     float rope_scale;                    /* factor on sin and cos (YaRN's attention factor); 0 means 1 */
     uint32_t axis_sections[BE_AXES_MAX]; /* rotary pairs taken from each axis; all 0: axis 0 only */
     struct be_norm q_norm, k_norm;       /* weights [head_dim] */
+    float k_scale, v_scale; /* of a cache in fp8: what K and V are divided by before they are stored; 0 means 1 */
 };
 
 enum act_kind { ACT_NONE = 0, ACT_SILU, ACT_GELU, ACT_GELU_TANH, ACT_RELU, ACT_TANH, ACT_QUICK_GELU };
@@ -249,6 +250,7 @@ struct op_attn {
      * rel_span + clamp(j - p, -rel_span, rel_span) of the head's row. NULL: none */
     const struct be_w *rel_bias; /* VECTOR [n_heads * (2 * rel_span + 1)] */
     uint32_t rel_span;
+    float k_scale, v_scale; /* of a cache in fp8: what its K and V are multiplied by; 0 means 1 */
 };
 
 /* op_moe: y = add + sum over the top_k experts e of g_e * down_e(act(gate_e x) * up_e x). Router logits and

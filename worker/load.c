@@ -365,6 +365,8 @@ struct load_sizes load_sizes_of(const struct load *l, const struct worker_flags 
                            .n_ranks = (uint32_t)f->tensor_parallel,
                            .to_fp8 = f->quantization != NULL};
     z.kv = strcmp(f->kv_cache_dtype, "auto") ? parse_dtype(f->kv_cache_dtype, l->config.dtype) : z.dt;
+    if (!strcmp(f->kv_cache_dtype, "auto") && l->config.quant.kv_scales && l->ops && l->ops != &cpu_ops)
+        z.kv = DT_F8E4M3; /* as the checkpoint was made for; a CPU keeps wider numbers, and needs no factors */
     z.n_seqs = f->max_num_seqs ? (uint32_t)f->max_num_seqs : SEQS_DEFAULT;
     z.n_tokens = f->max_num_batched_tokens ? (uint32_t)f->max_num_batched_tokens : TOKENS_MAX_CPU;
     z.n_tokens = MAX(z.n_tokens, z.n_seqs); /* a step of decodes alone must fit */

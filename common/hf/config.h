@@ -114,6 +114,7 @@ struct hf_config {
     struct {
         bool fp8;           /* some matrices are stored in e4m3, with factors beside them */
         bool static_inputs; /* and activations are made so by factors that are stored, too */
+        bool kv_scales;     /* keys and values are for e4m3, by factors that are stored for each layer */
     } quant;
     struct hf_moe moe;
     struct hf_encoder encoder;

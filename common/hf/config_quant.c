@@ -21,6 +21,29 @@ static bool blocks_of_128(const json_t *v) {
            json_integer_value(json_array_get(v, 1)) == 128;
 }
 
+static bool float8(const json_t *part) {
+    const json_t *bits = json_object_get(part, "num_bits");
+    return json_integer_value(bits) == 8 && is_word(json_object_get(part, "type"), "float");
+}
+
+/* read_kv: kv_cache_scheme: as compressed-tensors describes it, or the one word of AutoFP8. */
+static enum rc read_kv(const struct fields *f, const json_t *q, struct hf_config *c) {
+    const json_t *s = json_object_get(q, "kv_cache_scheme"), *strategy = json_object_get(s, "strategy");
+    if (absent(s))
+        return RC_OK;
+    if (!is_word(s, "static") && !float8(s))
+        return unsupported(f, "kv_cache_scheme: of the KV cache, fp8 with factors that are stored is supported");
+    if (!absent(strategy) && !is_word(strategy, "tensor"))
+        return unsupported(f, "kv_cache_scheme: strategy: one factor for a layer's keys and one for its values "
+                              "(tensor) is supported");
+    if (json_is_true(json_object_get(s, "dynamic")))
+        return unsupported(f, "kv_cache_scheme: dynamic: factors that are stored are supported");
+    if (json_is_false(json_object_get(s, "symmetric")))
+        return unsupported(f, "kv_cache_scheme: symmetric: factors without an offset are supported");
+    c->quant.kv_scales = true;
+    return RC_OK;
+}
+
 static enum rc read_fp8(const struct fields *f, const json_t *q, struct hf_config *c) {
     const json_t *fmt = json_object_get(q, "fmt"), *blocks = json_object_get(q, "weight_block_size"),
                  *acts = json_object_get(q, "activation_scheme");
@@ -32,20 +55,18 @@ static enum rc read_fp8(const struct fields *f, const json_t *q, struct hf_confi
         return unsupported(f, "activation_scheme: dynamic and static are supported");
     c->quant.fp8 = true;
     c->quant.static_inputs = is_word(acts, "static");
-    return RC_OK;
-}
-
-/* read_part: what compressed-tensors says of weights or inputs. */
-static bool float8(const json_t *part) {
-    return json_integer_value(json_object_get(part, "num_bits")) == 8 && is_word(json_object_get(part, "type"), "float");
+    return read_kv(f, q, c);
 }
 
 static enum rc read_compressed(const struct fields *f, const json_t *q, struct hf_config *c) {
     const json_t *groups = json_object_get(q, "config_groups");
     const char *name;
     json_t *group;
-    if (!absent(json_object_get(q, "kv_cache_scheme")))
-        return unsupported(f, "kv_cache_scheme: scales of the KV cache are not supported");
+    enum rc rc = read_kv(f, q, c);
+    if (rc != RC_OK)
+        return rc;
+    if (c->quant.kv_scales && (absent(groups) || (json_is_object(groups) && json_object_size(groups) == 0)))
+        return RC_OK; /* the cache alone */
     if (!json_is_object(groups) || json_object_size(groups) == 0)
         return unsupported(f, "config_groups: a description of the weights is needed");
     json_object_foreach((json_t *)(uintptr_t)groups, name, group) {

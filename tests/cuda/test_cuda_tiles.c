@@ -285,6 +285,7 @@ static void attention_case(struct rng *g, enum dtype t, enum dtype cache, const 
     size_t n_cache = (size_t)n_blocks * 2 * l->n_kv * 16 * l->dim;
     float *past = rng_floats(g, n_cache, 1), *qkv = values(g, (size_t)n * cols, 1, t), *sinks = rng_floats(g, l->n_heads, 1);
     uint8_t *stored;
+    const float k_scale = cache == DT_F8E4M3 ? 2 : 0, v_scale = cache == DT_F8E4M3 ? 0.5f : 0;
     if (cache == DT_F8E4M3) { /* small integers are what e4m3 holds; their bits are worked out by hand */
         stored = malloc(n_cache);
         CHECK(stored);
@@ -301,6 +302,8 @@ static void attention_case(struct rng *g, enum dtype t, enum dtype cache, const 
     for (uint32_t i = 0; i < n_blocks; i++)
         blocks[i] = i;
     r.ops->kv_import(r.b, kv, blocks, n_blocks, stored);
+    for (size_t i = 0; cache == DT_F8E4M3 && i < n_cache; i++) /* what the bits stand for, keys first */
+        past[i] *= i / (16 * l->dim) % (2 * l->n_kv) < l->n_kv ? k_scale : v_scale;
     r.ops->plan(r.b, &s.batch);
     /* the product with the identity leaves the rows as they are; the tail stores keys and values */
     float *eye = calloc((size_t)cols * cols, sizeof *eye);
@@ -311,7 +314,8 @@ static void attention_case(struct rng *g, enum dtype t, enum dtype cache, const 
     r.ops->gemm(r.b, &(struct op_gemm){.y = row,
                                        .x = rig_mem(r, qkv, n, cols),
                                        .w = rig_weight(r, BE_W_LINEAR, eye, DT_F32, cols, cols),
-                                       .rope = {.on = true, .n_heads = l->n_heads, .n_kv_heads = l->n_kv, .head_dim = l->dim}});
+                                       .rope = {.on = true, .n_heads = l->n_heads, .n_kv_heads = l->n_kv, .head_dim = l->dim,
+                                                .k_scale = k_scale, .v_scale = v_scale}});
     r.ops->attn(r.b, &(struct op_attn){.out = out,
                                        .qkv = row,
                                        .n_heads = l->n_heads,
@@ -320,7 +324,9 @@ static void attention_case(struct rng *g, enum dtype t, enum dtype cache, const 
                                        .scale = 0.11f,
                                        .softcap = l->softcap,
                                        .window = l->window,
-                                       .sinks = l->sinks ? rig_vector(r, sinks, l->n_heads) : NULL});
+                                       .sinks = l->sinks ? rig_vector(r, sinks, l->n_heads) : NULL,
+                                       .k_scale = k_scale,
+                                       .v_scale = v_scale});
     float *got = rig_get(r, out, n, l->n_heads * l->dim);
     for (uint32_t seq = 0; seq < SEQS; seq++) /* the step's own keys and values */
         for (uint32_t k = s.start[seq]; k < s.start[seq + 1]; k++)

@@ -18,6 +18,7 @@ void model_run_open(struct model_run *r, const struct hf_config *cfg, const stru
     c.n_tokens_max = c.n_rows_max = MODEL_RUN_LEN;
     c.n_seqs_max = 1;
     c.n_vocab = cfg->vocab;
+    c.compute = bc->compute == DT_F8E4M3 ? DT_NONE : bc->compute;
     if (ops->open(&r->be, &c, why))
         die(ops->name, why);
     struct model_opts o = {.ops = ops,

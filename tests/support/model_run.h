@@ -16,7 +16,8 @@ struct model_run {
     float *logits; /* [MODEL_RUN_LEN][vocab], by position */
 };
 
-/* model_run_open: set NULL: dummy weights. bc: rank, n_ranks, group, threads and compute (of the cache, too) are read.
+/* model_run_open: set NULL: dummy weights. bc: rank, n_ranks, group, threads and compute are read; compute is the
+ * cache's type, too: fp8 is that alone.
  * Aborts on failure, with the reason. */
 void model_run_open(struct model_run *r, const struct hf_config *cfg, const struct st_set *set,
                     const struct be_ops *ops, const struct be_config *bc);

@@ -1,5 +1,6 @@
 /* Checkpoints in fp8: with a factor for each tensor, row or block of 128 x 128, they compute on a CPU, to the bit, what
- * the same values stored as floats do; and what does not fit together is refused by name. */
+ * the same values stored as floats do; factors of the KV cache, under each of their names, are what keys and values are
+ * stored by; and what does not fit together is refused by name. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -88,6 +89,22 @@ static void matrix_add(struct file *f, const struct shape *t, enum scheme stored
     free(bits), free(v), free(factors);
 }
 
+/* Factors of the KV cache that file_make adds; name NULL: none. */
+static struct {
+    const char *name, *shape;
+    float v[2];
+} kv_factors[2];
+
+static void kv_factors_set(const char *k, float k_factor, const char *v, float v_factor) {
+    memset(kv_factors, 0, sizeof kv_factors);
+    kv_factors[0].name = k;
+    kv_factors[0].shape = "[]";
+    kv_factors[0].v[0] = k_factor;
+    kv_factors[1].name = v;
+    kv_factors[1].shape = "[1]";
+    kv_factors[1].v[0] = v_factor;
+}
+
 /* file_make: a whole checkpoint; its bytes, which the caller frees. */
 static char *file_make(enum scheme stored, enum scheme of, size_t *n) {
     struct file f = {0};
@@ -106,6 +123,10 @@ static char *file_make(enum scheme stored, enum scheme of, size_t *n) {
         file_add(&f, t->name, "F32", shape, v, count * sizeof *v);
         free(v);
     }
+    for (size_t i = 0; i < ARRAY_LEN(kv_factors); i++)
+        if (kv_factors[i].name)
+            file_add(&f, kv_factors[i].name, "F32", kv_factors[i].shape, kv_factors[i].v,
+                     sizeof(float) * (strcmp(kv_factors[i].shape, "[2]") ? 1 : 2));
     buf_addf(&f.head, "}");
     uint64_t head = f.head.len;
     struct buf all = {0};
@@ -175,6 +196,81 @@ static void test_same_as_floats(void **state) {
     }
 }
 
+#define ATTN "model.layers.0.self_attn."
+static const char kv_scheme[] = "{\"quant_method\":\"compressed-tensors\",\"kv_cache_scheme\":{\"num_bits\":8,\"type\":"
+                                "\"float\",\"strategy\":\"tensor\",\"dynamic\":false,\"symmetric\":true},\"config_groups\":{}}";
+
+/* cache_of: the text's logits by the reference, with a cache of that type, and its blocks as they lie there. */
+static void cache_of(const char *quantization, enum dtype kv, float *logits, void *blocks) {
+    struct hf_config c;
+    struct st_set *set;
+    struct err e = {0};
+    struct model_run m;
+    uint32_t tokens[N_TOKENS], ids[] = {7, 0}; /* where model_run puts the first blocks */
+    size_t n;
+    char *bytes = file_make(FLOATS, ONE, &n);
+    config_make(&c, quantization);
+    assert_int_equal(st_open_memory(&set, bytes, n, &e), RC_OK);
+    model_run_open(&m, &c, set, &ref_ops, &(struct be_config){.n_ranks = 1, .n_threads = 1, .compute = kv});
+    for (uint32_t i = 0; i < N_TOKENS; i++)
+        tokens[i] = i * 7 % VOCAB;
+    model_run_chunk(&m, tokens, 0, N_TOKENS);
+    memcpy(logits, m.logits, sizeof(float) * N_TOKENS * VOCAB);
+    ref_ops.kv_export(m.be, m.kv[0], ids, 2, blocks);
+    model_run_close(&m);
+    st_close(set);
+    hf_config_fini(&c);
+    free(bytes);
+}
+
+/* nearest: whether no number of e4m3 is nearer to x. */
+static bool nearest(uint8_t bits, float x) {
+    float d = fabsf(value_of(bits) - x);
+    for (uint32_t u = 0; u < 256; u++)
+        if ((u & 0x7F) != 0x7F && fabsf(value_of((uint8_t)u) - x) < d - 1e-5f * fabsf(x))
+            return false;
+    return true;
+}
+
+/* The factors make the largest key and value 400, so whoever forgets one, on either way, is far off. */
+static void test_kv_factors(void **state) {
+    (void)state;
+    enum { HEADS = 2, DIM = HIDDEN / HEADS, HALF = HEADS * KV_BLOCK_TOKENS * DIM, N = 2 * 2 * HALF };
+    static float want[N_TOKENS * VOCAB], got[N_TOKENS * VOCAB], floats[N];
+    static uint8_t bits[N];
+    static const char *const names[][2] = {{ATTN "k_scale", ATTN "v_scale"},
+                                           {ATTN "k_proj.k_scale", ATTN "v_proj.v_scale"},
+                                           {ATTN "k_proj.output_scale", ATTN "v_proj.output_scale"},
+                                           {ATTN "kv_scale", NULL}};
+    float top[2] = {0};
+    kv_factors_set(NULL, 0, NULL, 0);
+    cache_of("null", DT_F32, want, floats);
+    for (size_t i = 0; i < N; i++) {
+        top[i / HALF % 2] = fmaxf(top[i / HALF % 2], fabsf(floats[i])); /* [block][k, v] */
+        assert_true(isfinite(floats[i]));
+    }
+    assert_true(top[0] > 0 && top[1] > 0);
+    for (size_t k = 0; k < ARRAY_LEN(names); k++) {
+        float factor[2] = {top[0] / 400, top[1] / 400};
+        if (!names[k][1])
+            factor[0] = factor[1] = MAX(factor[0], factor[1]);
+        kv_factors_set(names[k][0], factor[0], names[k][1], factor[1]);
+        cache_of(kv_scheme, DT_F8E4M3, got, bits);
+        for (size_t i = 0; i < N; i++)
+            if (!nearest(bits[i], floats[i] / factor[i / HALF % 2]))
+                fail_msg("element %zu: %02x for %g", i, bits[i], floats[i] / factor[i / HALF % 2]);
+        double off = 0, size = 0;
+        for (size_t i = 0; i < ARRAY_LEN(got); i++) {
+            off += ((double)got[i] - want[i]) * ((double)got[i] - want[i]);
+            size += (double)want[i] * want[i];
+        }
+        assert_true(off > 0 && off < 0.05 * 0.05 * size);
+        cache_of(kv_scheme, DT_F32, got, floats); /* a cache of floats needs none */
+        assert_memory_equal(got, want, sizeof want);
+    }
+    kv_factors_set(NULL, 0, NULL, 0);
+}
+
 static void refused(const char *quantization, const char *from, const char *to, const char *why) {
     struct hf_config c;
     struct st_set *set;
@@ -203,6 +299,23 @@ static void refused(const char *quantization, const char *from, const char *to, 
     free(bytes);
 }
 
+static void test_kv_refusals(void **state) {
+    (void)state;
+    static const char fp8[] = "{\"quant_method\":\"fp8\",\"kv_cache_scheme\":\"static\"}";
+    refused(fp8, NULL, NULL, "no tensor " ATTN "k_scale, which kv_cache_scheme of config.json asks for");
+    kv_factors_set(ATTN "k_scale", 1, NULL, 0);
+    refused(fp8, NULL, NULL, "no tensor " ATTN "v_scale");
+    refused("{\"quant_method\":\"fp8\"}", NULL, NULL, "values none");
+    static const float bad[] = {0, -1, INFINITY, NAN};
+    for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+        kv_factors_set(ATTN "k_scale", 1, ATTN "v_scale", bad[i]);
+        refused(fp8, NULL, NULL, isfinite(bad[i]) ? "must be above 0" : "not a finite number");
+    }
+    kv_factors[1].shape = "[2]";
+    refused(fp8, NULL, NULL, "one factor for the layer");
+    kv_factors_set(NULL, 0, NULL, 0);
+}
+
 static void test_refusals(void **state) {
     (void)state;
     static const char fp8[] = "{\"quant_method\":\"fp8\"}";
@@ -212,6 +325,7 @@ static void test_refusals(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_same_as_floats), cmocka_unit_test(test_refusals)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_same_as_floats), cmocka_unit_test(test_kv_factors),
+                                       cmocka_unit_test(test_kv_refusals), cmocka_unit_test(test_refusals)};
     return cmocka_run_group_tests_name("weights_fp8", tests, NULL, NULL);
 }

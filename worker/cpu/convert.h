@@ -51,13 +51,39 @@ static inline uint16_t f16_of_f32(float x) {
     return (uint16_t)(sign | (r + 0xFFF + (r >> 13 & 1)) >> 13);
 }
 
-/* f32_load: element i of an array of type t, which is f32, f16 or bf16. */
+/* e4m3: no infinities, one NaN. What is too large becomes the largest, 448. */
+static inline float f32_of_f8(uint8_t u) {
+    uint32_t sign = (uint32_t)(u & 0x80) << 24, e = u >> 3 & 15, m = u & 7;
+    if ((u & 0x7F) == 0x7F)
+        return f32_of_bits(sign | 0x7FC00000u);
+    if (e == 0) /* m * 2^-9 is exact */
+        return f32_of_bits(sign | f32_bits((float)m * 0x1p-9f));
+    return f32_of_bits(sign | (e + 120) << 23 | m << 20);
+}
+
+static inline uint8_t f8_of_f32(float x) {
+    uint32_t u = f32_bits(x), sign = u >> 24 & 0x80, a = u & 0x7FFFFFFFu;
+    if (a > 0x7F800000u)
+        return (uint8_t)(sign | 0x7F);
+    if (a >= 0x43E00000u)
+        return (uint8_t)(sign | 0x7E);
+    if (a < 0x3C800000u) { /* below 2^-6: a multiple of 2^-9; adding 2^14 rounds to one */
+        float r = f32_of_bits(a) + 0x1p14f;
+        return (uint8_t)(sign | (f32_bits(r) - 0x46800000u));
+    }
+    uint32_t r = a - 0x3C000000u;
+    return (uint8_t)(sign | (r + 0x7FFFF + (r >> 20 & 1)) >> 20);
+}
+
+/* f32_load: element i of an array of type t, which is f32, f16, bf16 or, for the reference's caches, e4m3. */
 static inline float f32_load(const void *p, enum dtype t, size_t i) {
     switch (t) {
     case DT_F32:
         return ((const float *)p)[i];
     case DT_F16:
         return f32_of_f16(((const uint16_t *)p)[i]);
+    case DT_F8E4M3:
+        return f32_of_f8(((const uint8_t *)p)[i]);
     default:
         return f32_of_bf16(((const uint16_t *)p)[i]);
     }
@@ -71,13 +97,16 @@ static inline void f32_store(void *p, enum dtype t, size_t i, float x) {
     case DT_F16:
         ((uint16_t *)p)[i] = f16_of_f32(x);
         break;
+    case DT_F8E4M3:
+        ((uint8_t *)p)[i] = f8_of_f32(x);
+        break;
     default:
         ((uint16_t *)p)[i] = bf16_of_f32(x);
         break;
     }
 }
 
-/* is_float_type: one of the three types that the CPU holds. */
+/* is_float_type: one of the three types that the CPU computes from. */
 static inline bool is_float_type(enum dtype t) {
     return t == DT_F32 || t == DT_F16 || t == DT_BF16;
 }

@@ -25,7 +25,7 @@ uint64_t cpu_kv_pool_bytes(const struct cache_group_spec *s, uint32_t n_blocks) 
     return n;
 }
 
-static int spec_check(uint32_t group, const struct cache_group_spec *s, char err[BE_ERR_BYTES]) {
+static int spec_check(const struct be *b, uint32_t group, const struct cache_group_spec *s, char err[BE_ERR_BYTES]) {
     if (group >= BE_GROUPS_MAX)
         return cpu_err(err, "cache group %u: there are %d", group, BE_GROUPS_MAX);
     if (s->kind == CACHE_STATE || s->kind == CACHE_CROSS)
@@ -33,7 +33,7 @@ static int spec_check(uint32_t group, const struct cache_group_spec *s, char err
                        s->kind == CACHE_STATE ? "state" : "cross-attention");
     if (s->kind == CACHE_NONE)
         return 0;
-    if (!is_float_type(s->dtype))
+    if (!is_float_type(s->dtype) && (b->avx2 || s->dtype != DT_F8E4M3)) /* e4m3: the reference alone */
         return cpu_err(err, "cache group %u: the CPU backend keeps keys and values as f32, f16 or bf16",
                        group);
     if (s->head_dim == 0 || s->head_dim > 256 || s->head_dim_v > 256)
@@ -47,7 +47,7 @@ static int spec_check(uint32_t group, const struct cache_group_spec *s, char err
 struct be_kv *cpu_kv_new(struct be *b, uint32_t group, const struct cache_group_spec *spec, uint32_t n_blocks,
                          char err[BE_ERR_BYTES]) {
     struct cache_group_spec s = spec_full(spec);
-    if (spec_check(group, &s, err) != 0)
+    if (spec_check(b, group, &s, err) != 0)
         return NULL;
     CHECK(!b->kv[group]);
     struct be_kv *kv = NULL;

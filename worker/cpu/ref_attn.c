@@ -14,22 +14,23 @@ struct head {
     uint32_t layer, index, dim, dim_v;
     const float *bias; /* by distance, of distance 0; NULL: none */
     uint32_t at;       /* the query's place among the keys */
+    float k_scale, v_scale;
 };
 
 static float key(const struct head *h, uint32_t j, uint32_t d) {
     if (!h->kv)
         return h->k[j * h->stride + d];
     uint32_t block = h->table[j / KV_BLOCK_TOKENS];
-    return f32_load(h->kv->data, h->kv->spec.dtype,
-                    kv_k(h->kv, block, h->layer, h->index, j % KV_BLOCK_TOKENS, d));
+    return h->k_scale * f32_load(h->kv->data, h->kv->spec.dtype,
+                                 kv_k(h->kv, block, h->layer, h->index, j % KV_BLOCK_TOKENS, d));
 }
 
 static float value(const struct head *h, uint32_t j, uint32_t d) {
     if (!h->kv)
         return h->v[j * h->stride + d];
     uint32_t block = h->table[j / KV_BLOCK_TOKENS];
-    return f32_load(h->kv->data, h->kv->spec.dtype,
-                    kv_v(h->kv, block, h->layer, h->index, j % KV_BLOCK_TOKENS, d));
+    return h->v_scale * f32_load(h->kv->data, h->kv->spec.dtype,
+                                 kv_v(h->kv, block, h->layer, h->index, j % KV_BLOCK_TOKENS, d));
 }
 
 /* head_attn: one query over keys [keys.lo, keys.hi). p: room for a score each. sink: -inf for none. */
@@ -93,6 +94,8 @@ void ref_attn(struct be *b, const struct op_attn *op) {
                 .dim_v = hd_v,
                 .bias = bias ? bias + (size_t)i * n_bias + op->rel_span : NULL,
                 .at = kv ? (uint32_t)p->pos[t] : t - p->seq_start[seq],
+                .k_scale = op->k_scale == 0 ? 1.0f : op->k_scale,
+                .v_scale = op->v_scale == 0 ? 1.0f : op->v_scale,
             };
             head_attn(out + ((size_t)t * op->n_heads + i) * hd_v, qkv + (size_t)t * cols + i * hd, &h, keys,
                       op, sinks ? sinks[i] : -INFINITY, scores);

@@ -198,12 +198,13 @@ void ref_rope_row(struct be *b, const struct rope_store *rope, uint32_t t, float
         return;
     CHECK(kv->spec.n_kv_heads == rope->n_kv_heads && kv->spec.head_dim == hd);
     uint32_t slot = p->group[rope->group].slot[t], blk = slot / KV_BLOCK_TOKENS, tok = slot % KV_BLOCK_TOKENS;
+    float by_k = rope->k_scale == 0 ? 1.0f : 1.0f / rope->k_scale, by_v = rope->v_scale == 0 ? 1.0f : 1.0f / rope->v_scale;
     for (uint32_t h = 0; h < rope->n_kv_heads; h++) {
         for (uint32_t d = 0; d < hd; d++)
-            f32_store(kv->data, kv->spec.dtype, kv_k(kv, blk, rope->layer, h, tok, d), k[(size_t)h * hd + d]);
+            f32_store(kv->data, kv->spec.dtype, kv_k(kv, blk, rope->layer, h, tok, d), k[(size_t)h * hd + d] * by_k);
         for (uint32_t d = 0; d < hd_v; d++)
             f32_store(kv->data, kv->spec.dtype, kv_v(kv, blk, rope->layer, h, tok, d),
-                      v[(size_t)h * hd_v + d]);
+                      v[(size_t)h * hd_v + d] * by_v);
     }
 }
 

@@ -51,7 +51,7 @@ template <class C> static __global__ void attn_kernel(struct attn_args a) {
 #pragma unroll
     for (uint32_t i = 0; i < DIM_MAX / 32; i++)
         if (i * 32 + lane < a.dim_v)
-            store_as(a.out, a.act, to + i * 32 + lane, acc[i] / sum);
+            store_as(a.out, a.act, to + i * 32 + lane, acc[i] / sum * a.v_scale);
 }
 
 template <class C> static void attn_launch(struct be *b, const struct attn_args *a) {
@@ -89,7 +89,8 @@ void dev_attn(struct be *b, const struct op_attn *op) {
     a.window = op->window;
     if (a.kv.window && (a.window == 0 || a.kv.window < a.window))
         a.window = a.kv.window;
-    a.scale = op->scale;
+    a.scale = op->k_scale == 0 ? op->scale : op->scale * op->k_scale;
+    a.v_scale = op->v_scale == 0 ? 1.0f : op->v_scale;
     a.softcap = op->softcap;
     a.sinks = dev_vector(op->sinks, op->n_heads);
     a.rel_bias = dev_vector(op->rel_bias, op->n_heads * (2 * op->rel_span + 1));

@@ -12,7 +12,8 @@ struct attn_args {
     enum dtype act;
     uint32_t n_heads, n_kv, dim, dim_v, width; /* width: of a row of qkv */
     uint32_t window;                           /* 0: none; the group's counts too */
-    float scale, softcap;
+    float scale, softcap; /* scale: with that of the keys */
+    float v_scale;        /* of what comes out */
     const float *sinks, *rel_bias; /* NULL: none */
     uint32_t rel_span;
     /* tiles only */

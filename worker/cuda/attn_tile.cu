@@ -184,7 +184,7 @@ static __global__ void __launch_bounds__(WARPS * 32) tile_kernel(struct attn_arg
         uint32_t token = tile.first + my_row[h] / group, head = g * group + my_row[h] % group;
         size_t row = static_cast<size_t>(token) * a.n_heads + head;
         float *part = a.parts ? a.parts + (row * a.n_splits + split) * (DIM + 2) : NULL;
-        float one = 1.0f / sum[h];
+        float one = a.v_scale / sum[h];
 #pragma unroll
         for (int d = 0; d < DIM / 8; d++)
 #pragma unroll
@@ -220,7 +220,7 @@ template <class T, int DIM> static __global__ void merge_kernel(struct attn_args
             acc[i] = fmaf(w, part[i * 32 + lane], acc[i]);
     }
     for (int i = 0; i < DIM / 32; i++)
-        from_f32(&static_cast<T *>(a.out)[row * DIM + i * 32 + lane], acc[i] / sum);
+        from_f32(&static_cast<T *>(a.out)[row * DIM + i * 32 + lane], acc[i] / sum * a.v_scale);
 }
 
 template <class T, class C, int DIM, int WARPS> static void tile_launch(struct be *b, struct attn_args *a) {

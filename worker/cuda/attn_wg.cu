@@ -217,7 +217,7 @@ static __global__ void __launch_bounds__(WGS * 128, 1) wg_kernel(struct attn_arg
             continue;
         uint32_t token = tile.first + rows[h].row / group, head = g * group + rows[h].row % group;
         T *out = static_cast<T *>(a.out) + (static_cast<size_t>(token) * a.n_heads + head) * DIM + lane % 4 * 2;
-        float one = 1.0f / rows[h].sum;
+        float one = a.v_scale / rows[h].sum;
 #pragma unroll
         for (int d = 0; d < DIM / 8; d++)
             *reinterpret_cast<uint32_t *>(out + d * 8) = pack2<T>(acc[d][2 * h] * one, acc[d][2 * h + 1] * one);

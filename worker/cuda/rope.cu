@@ -13,7 +13,7 @@ struct rope_args {
     uint32_t axis_end[BE_AXES_MAX]; /* first rotary pair beyond each axis' */
     enum rope_kind kind;
     const float *inv_freq;
-    float scale;
+    float scale, by_k, by_v; /* by_k, by_v: of what is stored */
     struct dnorm q_norm, k_norm;
 };
 
@@ -75,8 +75,9 @@ template <class T> static __global__ void rope_kernel(struct rope_args a) {
     uint64_t at = slot / KV_BLOCK_TOKENS * a.kv.block_elems +
                   (is_v ? static_cast<uint64_t>(a.n_kv) * a.dim * KV_BLOCK_TOKENS : 0) +
                   (static_cast<uint64_t>(index) * KV_BLOCK_TOKENS + slot % KV_BLOCK_TOKENS) * dim;
+    float by = is_v ? a.by_v : a.by_k;
     for (uint32_t i = lane; i < dim; i += 32)
-        store_as(a.kv.data, a.cache, at + i, v[i]);
+        store_as(a.kv.data, a.cache, at + i, v[i] * by);
 }
 
 template <class T> static void rope_launch(struct be *b, const struct rope_args *a) {
@@ -107,6 +108,8 @@ void rope_rows(struct be *b, void *qkv, const struct rope_store *rope) {
         a.inv_freq = dev_vector(rope->inv_freq, a.rotary / 2);
     }
     a.scale = rope->rope_scale == 0 ? 1.0f : rope->rope_scale;
+    a.by_k = rope->k_scale == 0 ? 1.0f : 1.0f / rope->k_scale;
+    a.by_v = rope->v_scale == 0 ? 1.0f : 1.0f / rope->v_scale;
     a.q_norm = dnorm_of(&rope->q_norm, a.dim);
     a.k_norm = dnorm_of(&rope->k_norm, a.dim);
     a.cache = a.kv.data ? b->kv[rope->group]->spec.dtype : b->act;

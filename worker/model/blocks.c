@@ -42,7 +42,9 @@ void attn_block_run(struct model *m, const struct attn_block *a, const struct be
                                      .inv_freq = a->inv_freq,
                                      .rope_scale = m->rope_scale,
                                      .q_norm = rms(m, a->q_norm),
-                                     .k_norm = rms(m, a->k_norm)},
+                                     .k_norm = rms(m, a->k_norm),
+                                     .k_scale = a->k_scale,
+                                     .v_scale = a->v_scale},
                         });
     m->ops->attn(m->be, &(struct op_attn){.out = m->attn,
                                           .qkv = m->qkv,
@@ -53,7 +55,9 @@ void attn_block_run(struct model *m, const struct attn_block *a, const struct be
                                           .head_dim = m->head_dim,
                                           .scale = m->attn_scale,
                                           .softcap = m->attn_softcap,
-                                          .window = a->window});
+                                          .window = a->window,
+                                          .k_scale = a->k_scale,
+                                          .v_scale = a->v_scale});
     add_run(m, m->attn, a->o, a->o_bias, a->post_norm, next);
 }
 

@@ -33,6 +33,7 @@ struct attn_block {
     uint32_t window;                    /* 0: none */
     const struct be_w *post_norm;       /* [hidden] of what is added; NULL: none */
     const struct be_w *inv_freq;        /* of this layer's rope */
+    float k_scale, v_scale;             /* of a cache in fp8; 0: none are stored */
 };
 
 struct mlp_block {

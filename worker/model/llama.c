@@ -51,6 +51,18 @@ static void fuse(struct tensor part[3], const char *name, uint32_t i, uint32_t q
     }
 }
 
+/* load_kv_scales: a cache of wider numbers needs none: they are read then, and no more. */
+static enum rc load_kv_scales(const struct model *m, struct weights *w, uint32_t i, struct attn_block *a, struct err *e) {
+    float k = 0, v = 0;
+    struct tensor attn = at(i, "self_attn.", 1, 0);
+    enum rc rc = weights_kv_scales(w, attn.name, &k, &v, e);
+    if (rc == RC_OK && m->groups.spec[a->group].dtype == DT_F8E4M3) {
+        a->k_scale = k;
+        a->v_scale = v;
+    }
+    return rc;
+}
+
 static enum rc load_attn(const struct model *m, const struct hf_config *c, struct weights *w, uint32_t i,
                          struct attn_block *a, struct err *e) {
     uint32_t hd = c->head_dim, q = c->n_heads * hd, kv = c->n_kv_heads * hd;
@@ -85,6 +97,8 @@ static enum rc load_attn(const struct model *m, const struct hf_config *c, struc
         rc = weights_pack(w, BE_W_LINEAR, &o, 1, &a->o, e);
     if (!rc && c->o_bias)
         rc = weights_pack(w, BE_W_VECTOR, &o_bias, 1, &a->o_bias, e);
+    if (!rc)
+        rc = load_kv_scales(m, w, i, a, e);
     return rc;
 }
 

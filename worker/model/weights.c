@@ -35,6 +35,7 @@ void weights_init(struct weights *w, struct model *m, const struct hf_config *cf
     o->ops->info(o->be, &info);
     w->fp8_stored = cfg->quant.fp8;
     w->static_inputs = cfg->quant.static_inputs;
+    w->kv_scales = cfg->quant.kv_scales;
     w->fp8_taken = info.fp8;
     w->to_fp8 = o->to_fp8;
     w->used = set ? xcalloc(st_count(set) + 1, sizeof *w->used) : NULL;

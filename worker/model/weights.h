@@ -24,7 +24,7 @@ struct weights {
     const struct st_set *set; /* NULL: made up */
     enum dtype dtype;         /* DT_NONE: as stored */
     enum dtype dummy_dtype;
-    bool fp8_stored, static_inputs; /* hf_config.quant */
+    bool fp8_stored, static_inputs, kv_scales; /* hf_config.quant */
     bool fp8_taken;                 /* by the backend; what it does not take is widened */
     bool to_fp8;                    /* matrices of floats become fp8 (--quantization) */
     bool *used; /* [st_count] tensors taken so far */
@@ -56,6 +56,11 @@ void *weights_temp(struct weights *w, uint32_t i, size_t bytes);
  * (weights_fp8.c). src has its part of the shape filled in. */
 MUST_USE enum rc weights_read_fp8(struct weights *w, uint32_t i, const struct tensor *t, const struct st_tensor *st,
                                   bool matrix, struct be_weight_src *src, struct err *e);
+
+/* weights_kv_scales: the factors of keys and values of the attention whose tensors' names begin with `attn`, as fp8
+ * checkpoints store them (weights_fp8.c); 0 where there are none. RC_INVALID: the config promises them, or they are no
+ * factors. */
+MUST_USE enum rc weights_kv_scales(struct weights *w, const char *attn, float *k, float *v, struct err *e);
 
 /* weights_pack: the tensors, stacked, as one weight. RC_INVALID: one is missing or has another shape or a
  * type that is not a float; RC_IO: no memory. */

@@ -2,7 +2,8 @@
  *
  * Beside NAME.weight lie NAME.weight_scale or NAME.weight_scale_inv, which both are what a stored value is multiplied by:
  * one, one for each row, or one for each 128 x 128 block; and, where activations are quantised by a fixed factor,
- * NAME.input_scale. */
+ * NAME.input_scale. Beside an attention's tensors lie what stored keys and values are multiplied by, under the names that
+ * weights_kv_scales knows. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -141,5 +142,58 @@ enum rc weights_read_fp8(struct weights *w, uint32_t i, const struct tensor *t, 
                                   .n_rows = src->n_rows,
                                   .col0 = src->col0,
                                   .n_cols = src->n_cols};
+    return RC_OK;
+}
+
+/* kv_scale: the first of the names that the checkpoint has; *out stays 0 where it has none. */
+static enum rc kv_scale(struct weights *w, const char *attn, const char *const names[3], float *out, struct err *e) {
+    struct tensor t = {.rows = 1};
+    const struct st_tensor *s = NULL;
+    float *v;
+    for (int i = 0; i < 3 && !s; i++) {
+        snprintf(t.name, sizeof t.name, "%s%s", attn, names[i]);
+        s = weights_find(w, t.name);
+    }
+    if (!s)
+        return RC_OK;
+    if (n_values(s) != 1)
+        return err_set(e, RC_UNSUPPORTED, t.name, "tensor %s: one factor for the layer is supported", t.name);
+    enum rc rc = floats_of(w, &t, s, &v, e);
+    if (rc != RC_OK)
+        return rc;
+    float factor = v[0];
+    free(v);
+    if (!(factor > 0))
+        return err_set(e, RC_INVALID, t.name, "tensor %s: a factor of the KV cache must be above 0", t.name);
+    *out = factor;
+    return RC_OK;
+}
+
+enum rc weights_kv_scales(struct weights *w, const char *attn, float *k, float *v, struct err *e) {
+    /* compressed-tensors now, ModelOpt's, and compressed-tensors before */
+    static const char *const of_k[] = {"k_scale", "k_proj.k_scale", "k_proj.output_scale"},
+                      *const of_v[] = {"v_scale", "v_proj.v_scale", "v_proj.output_scale"},
+                      *const of_both[] = {"kv_scale", "attn.kv_scale", "kv_cache_scale"};
+    float both = 0, one[2] = {0};
+    if (!w->set)
+        return RC_OK;
+    enum rc rc = kv_scale(w, attn, of_both, &both, e);
+    if (rc == RC_OK)
+        rc = kv_scale(w, attn, of_k, &one[0], e);
+    if (rc == RC_OK)
+        rc = kv_scale(w, attn, of_v, &one[1], e);
+    if (rc != RC_OK)
+        return rc;
+    for (int i = 0; i < 2; i++) {
+        one[i] = one[i] > 0 ? one[i] : both;
+        if (w->kv_scales && !(one[i] > 0))
+            return err_set(e, RC_INVALID, "quantization_config",
+                           "the checkpoint has no tensor %s%s, which kv_cache_scheme of config.json asks for", attn,
+                           (i ? of_v : of_k)[0]);
+    }
+    if ((one[0] > 0) != (one[1] > 0))
+        return err_set(e, RC_INVALID, attn, "%s: keys have a factor and values none, or the other way round", attn);
+    *k = one[0];
+    *v = one[1];
     return RC_OK;
 }
