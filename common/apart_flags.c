@@ -16,10 +16,6 @@
 
 const struct conf_flag apart_flag_rows[] = {
     /* 22.2, in its order: not in this version */
-    ONLY("stream-interval", NULL, CONF_INT, "1", "every step is an event of its own in this version"),
-    REFUSED(
-        "structured-outputs-config", CONF_JSON,
-        "take --guided-decoding-disable-any-whitespace and --guided-decoding-disable-additional-properties"),
     REFUSED("allowed-local-media-path", CONF_STR, NO_MEDIA),
     REFUSED("allowed-media-domains", CONF_LIST, NO_MEDIA),
     REFUSED("allowed-media-cidr", CONF_LIST, NO_MEDIA),
@@ -27,9 +23,8 @@ const struct conf_flag apart_flag_rows[] = {
     REFUSED("mm-processor-kwargs", CONF_JSON, NO_MEDIA),
     IGNORED("enable-log-outputs", CONF_BOOL, "a worker knows tokens and no text; give it to the router"),
     IGNORED("max-log-len", CONF_INT, "a worker knows tokens and no text; give it to the router"),
-    REFUSED("tokenizer", CONF_STR, "the tokenizer is the model folder's"),
-    REFUSED("revision", CONF_STR, "name the folder of the revision as MODEL"),
-    ONLY("data-parallel-size", "-dp", CONF_INT, "1", "weir serve --workers N starts several workers"),
+    ONLY("data-parallel-size", "-dp", CONF_INT, "1",
+         "this program is or serves single workers; weir serve --data-parallel-size N starts several"),
     IGNORED("otlp-traces-endpoint", CONF_STR,
             "the router sends the traces, with what its workers report; give it to the router"),
     ONLY("role", NULL, CONF_STR, "both",
@@ -54,7 +49,8 @@ const struct conf_flag apart_flag_rows[] = {
      .flags = CONF_VALUE_OPTIONAL,
      .help = "nothing is downloaded"},
     IGNORED("download-dir", CONF_STR, "nothing is downloaded"),
-    IGNORED("tokenizer-revision", CONF_STR, "the tokenizer is the model folder's"),
+    IGNORED("tokenizer-revision", CONF_STR,
+            "the tokenizer is MODEL's, of its --revision, or the main revision of --tokenizer"),
     {.name = "tokenizer-mode",
      .kind = CONF_IGNORED,
      .value = CONF_STR,

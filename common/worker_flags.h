@@ -13,6 +13,8 @@
 struct worker_flags {
     struct conf_list served_names;
     char *log_level;
+    char *tokenizer;                /* its folder or repository; NULL: MODEL's */
+    char *revision;                 /* of MODEL in the local Hugging Face cache; NULL: main */
     char *dtype;                    /* auto, float32, float16, bfloat16 and their short forms */
     char *kv_cache_dtype;           /* auto, or as dtype, or fp8 */
     char *quantization;             /* fp8, or NULL */

@@ -9,6 +9,7 @@
 #include "router/fleet/vtc.h"
 #include "router/launch.h"
 #include "router/parse/parse.h"
+#include "router/structured.h"
 #include "router/trace/tracer.h"
 
 #define AT(field) .offset = offsetof(struct router_opts, field)
@@ -180,7 +181,7 @@ const struct conf_flag router_flag_rows[] = {
      .help = "regular expression of the logits processors that requests may name, matched in full [none]"},
     {.name = "guided-decoding-backend",
      .kind = CONF_ENUM,
-     .choices = "auto|xgrammar|guidance|outlines|lm-format-enforcer",
+     .choices = GUIDED_BACKEND_CHOICES,
      AT(guided_backend),
      .help = "no effect: one engine serves structured output [auto]"},
     {.name = "guided-decoding-disable-any-whitespace",
@@ -191,6 +192,11 @@ const struct conf_flag router_flag_rows[] = {
      .kind = CONF_BOOL,
      AT(no_additional_properties),
      .help = "objects of structured JSON have the properties of their schema only [off]"},
+    {.name = "structured-outputs-config",
+     .kind = CONF_JSON,
+     AT(structured_config),
+     .help = "JSON object as vLLM's, for what the flags above and --reasoning-parser say: backend, "
+             "disable_any_whitespace, disable_additional_properties, reasoning_parser [none]"},
     GRAMMAR_FLAG_ROWS(offsetof(struct router_opts, grammar)),
     {.name = "policy",
      .kind = CONF_ENUM,
@@ -212,6 +218,12 @@ const struct conf_flag router_flag_rows[] = {
     SECONDS("http-keep-alive", keep_alive_s, "idle connections close after so many seconds [65]"),
     SECONDS("sse-keepalive", sse_keepalive_s,
             "comment lines in silent streams, every so many seconds [0: none]"),
+    {.name = "stream-interval",
+     .kind = CONF_INT,
+     .min = 1,
+     .max = 1e9,
+     AT(stream_interval),
+     .help = "steps of an answer that share an event of its stream; the first and the last do not wait [1]"},
     SECONDS("write-timeout", write_timeout_s, "a client that reads nothing for so long is cut [60]"),
     SECONDS("shutdown-timeout", shutdown_timeout_s, "seconds that running requests have after SIGTERM [30]"),
     SECONDS("queue-timeout", queue_timeout_s, "seconds a request may wait for a worker [0: no limit]"),
@@ -372,6 +384,7 @@ void router_opts_init(struct router_opts *o) {
                   .queued_tokens = 1 << 24,
                   .stream_buffer_bytes = 4 * MIB},
         .keep_alive_s = 65,
+        .stream_interval = 1,
         .write_timeout_s = 60,
         .shutdown_timeout_s = 30,
         .worker_drain_timeout_s = 30,
@@ -424,6 +437,13 @@ static const struct conf_flag serve_rows[] = {
      .max = LAUNCH_WORKERS_MAX,
      .offset = offsetof(struct weir_opts, n_workers),
      .help = "workers to start on this machine [1]"},
+    {.name = "data-parallel-size",
+     .synonym = "-dp",
+     .kind = CONF_INT,
+     .min = 1,
+     .max = LAUNCH_WORKERS_MAX,
+     .offset = offsetof(struct weir_opts, n_replicas),
+     .help = "replicas of the model, which are workers: as --workers [1]"},
 };
 static const struct conf_flag router_only_rows[] = {
     {.name = "worker",
@@ -514,10 +534,20 @@ struct conf_table weir_flags(struct conf_flag *rows, bool serve) {
 }
 
 void weir_opts_init(struct weir_opts *o) {
-    *o = (struct weir_opts){.n_workers = 1};
+    *o = (struct weir_opts){.n_workers = 0};
     router_opts_init(&o->r);
     o->r.seed = INT64_MIN;
     worker_flags_init(&o->w);
+}
+
+enum rc weir_opts_check(struct weir_opts *o, struct err *e) {
+    if (o->n_workers && o->n_replicas && o->n_workers != o->n_replicas)
+        return err_set(e, RC_INVALID, "data-parallel-size",
+                       "--data-parallel-size %lld contradicts --workers %lld: a replica is a worker",
+                       (long long)o->n_replicas, (long long)o->n_workers);
+    o->n_workers = MAX(MAX(o->n_workers, o->n_replicas), 1);
+    enum rc rc = structured_apply(&o->r, e);
+    return rc ? rc : router_opts_check(&o->r, e);
 }
 
 void weir_opts_settle(struct weir_opts *o, bool serve) {

@@ -18,7 +18,7 @@ void router_opts_init(struct router_opts *o);
 struct weir_opts {
     struct router_opts r;
     struct worker_flags w;
-    int64_t n_workers; /* --workers */
+    int64_t n_workers, n_replicas; /* --workers, --data-parallel-size: two names of one number; 0: not given */
 };
 enum { WEIR_FLAG_ROWS_MAX = 256 };
 
@@ -27,6 +27,9 @@ enum { WEIR_FLAG_ROWS_MAX = 256 };
 struct conf_table weir_flags(struct conf_flag *rows, bool serve);
 /* weir_opts_init: the defaults. */
 void weir_opts_init(struct weir_opts *o);
+/* weir_opts_check: after parsing: flags that need one another or say the same; n_workers is then the number.
+ * RC_INVALID. */
+MUST_USE enum rc weir_opts_check(struct weir_opts *o, struct err *e);
 /* weir_opts_settle: after parsing: what one half says for both, and whether --seed was given. */
 void weir_opts_settle(struct weir_opts *o, bool serve);
 /* weir_opts_free: what the places of both subcommands hold, and the positionals. */

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "common/hf/repo.h"
 #include "common/link/link.h"
 #include "common/log.h"
 #include "common/version.h"
@@ -202,10 +203,12 @@ static int serve_or_route(bool serve, int argc, char **argv, uint64_t started_ns
         status = 0;
     } else if (conf_parse(&table, argc, argv, &o, &positional, &e) != RC_OK ||
                check_workers(&o.r.workers, &e) != RC_OK || discover_check(&o.r, &e) != RC_OK ||
-               router_opts_check(&o.r, &e) != RC_OK) {
+               weir_opts_check(&o, &e) != RC_OK) {
         fprintf(stderr, "weir: %s\n", e.msg);
     } else if (serve && positional.n != 1) {
         fprintf(stderr, "weir: name one MODEL: %s\n", table.usage);
+    } else if (serve && hf_repo_check(positional.v[0], o.w.revision, &e) != RC_OK) {
+        fprintf(stderr, "weir: %s\n", e.msg);
     } else if (!serve && !o.r.workers.n && !o.r.worker_file && !o.r.worker_dns.n && !o.r.worker_endpoints) {
         fprintf(stderr, "weir: name at least one worker, or where to find some: %s\n", table.usage);
     } else {

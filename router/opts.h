@@ -20,6 +20,8 @@ struct router_limits {
     uint64_t stream_buffer_bytes;
 };
 
+#define GUIDED_BACKEND_CHOICES "auto|xgrammar|guidance|outlines|lm-format-enforcer"
+
 struct router_opts {
     char *host;
     int64_t port;
@@ -38,11 +40,13 @@ struct router_opts {
     int64_t threads; /* 0: cores */
     struct router_limits limit;
     struct grammar_flags grammar;
-    char *guided_backend; /* every name is the one engine */
+    char *guided_backend; /* GUIDED_BACKEND_CHOICES; every name is the one engine */
+    char *structured_config; /* --structured-outputs-config (structured.h), JSON or NULL */
     bool no_json_whitespace, no_additional_properties; /* --guided-decoding-disable-... */
     double keep_alive_s, write_timeout_s, sse_keepalive_s, shutdown_timeout_s, queue_timeout_s,
         request_timeout_s;
     double engine_stall_timeout_s;
+    int64_t stream_interval; /* steps of an event */
     bool request_id_headers, prompt_tokens_details, force_include_usage;
     bool return_tokens_as_token_ids;
     char *otlp_endpoint; /* where traces go, or NULL */

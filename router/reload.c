@@ -63,7 +63,7 @@ static void reload(struct reload *r) {
     weir_opts_init(&new);
     enum rc rc = conf_parse(r->o.table, r->o.argc, r->o.argv, &new, &positional, &e);
     if (rc == RC_OK)
-        rc = router_opts_check(&new.r, &e);
+        rc = weir_opts_check(&new, &e);
     for (size_t i = 0; i < new.r.workers.n && rc == RC_OK; i++)
         rc = link_check_url(new.r.workers.v[i], &e);
     if (rc == RC_OK) {

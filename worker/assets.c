@@ -25,9 +25,11 @@ static const struct {
 static const struct {
     const char *name;
     size_t limit;
+    bool of_model; /* else it lies beside the tokenizer */
 } others[] = {
-    {"tokenizer_config.json", 16 * MIB}, {"special_tokens_map.json", MIB}, {"chat_template.jinja", 4 * MIB},
-    {"chat_template.json", 4 * MIB},     {"generation_config.json", MIB},     {"added_tokens.json", 4 * MIB},
+    {"tokenizer_config.json", 16 * MIB, false}, {"special_tokens_map.json", MIB, false},
+    {"chat_template.jinja", 4 * MIB, false},    {"chat_template.json", 4 * MIB, false},
+    {"generation_config.json", MIB, true},      {"added_tokens.json", 4 * MIB, false},
 };
 
 /* read_one: *there: false without an error: no such file. */
@@ -64,11 +66,11 @@ static enum rc read_tokenizer(const char *dir, struct io_asset *v, size_t *n, st
                    dir);
 }
 
-enum rc assets_read(const char *dir, struct io_asset *v, size_t *n, struct err *e) {
+enum rc assets_read(const char *model_dir, const char *dir, struct io_asset *v, size_t *n, struct err *e) {
     enum rc rc = read_tokenizer(dir, v, n, e);
     bool there;
     for (size_t i = 0; !rc && i < ARRAY_LEN(others); i++)
-        rc = read_one(dir, others[i].name, others[i].name, others[i].limit, v, n, &there, e);
+        rc = read_one(others[i].of_model ? model_dir : dir, others[i].name, others[i].name, others[i].limit, v, n, &there, e);
     return rc;
 }
 

@@ -4,10 +4,10 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "common/hash.h"
+#include "common/hf/repo.h"
 #include "common/log.h"
 #include "worker/assets.h"
 #include "worker/cpu/team.h"
@@ -20,55 +20,6 @@ enum { MASK_THREADS_MAX = 8 };
 enum { ROWS_MAX = 4096, ROWS_MAX_GPU = 512, TOKENS_MAX_CPU = 2048, SEQS_DEFAULT = 256 };
 
 /* ---- files -------------------------------------------------------------------------------------- */
-
-static bool is_dir(const char *path) {
-    struct stat st;
-    return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
-}
-
-/* read_line: the first line of a small file, into out; false if there is none. */
-static bool read_line(const char *dir, const char *name, char *out, size_t n) {
-    char *data;
-    size_t len;
-    struct err e;
-    if (file_read(dir, name, 4096, &data, &len, &e) != RC_OK)
-        return false;
-    snprintf(out, n, "%.*s", (int)strcspn(data, "\r\n"), data);
-    free(data);
-    return out[0] != 0;
-}
-
-/* cache_dir: where huggingface_hub keeps repositories. */
-static bool cache_dir(char *out, size_t n) {
-    const char *hub = getenv("HF_HUB_CACHE"), *home = getenv("HF_HOME"), *user = getenv("HOME");
-    if (hub && *hub)
-        return (size_t)snprintf(out, n, "%s", hub) < n;
-    if (home && *home)
-        return (size_t)snprintf(out, n, "%s/hub", home) < n;
-    return user && (size_t)snprintf(out, n, "%s/.cache/huggingface/hub", user) < n;
-}
-
-enum rc load_find(const char *model, char **dir, struct err *e) {
-    if (is_dir(model)) {
-        *dir = xstrdup(model);
-        return RC_OK;
-    }
-    char root[2048], repo[3072], revision[256], path[4096];
-    const char *slash = strchr(model, '/');
-    bool is_repo = slash && slash != model && slash[1] && !strchr(slash + 1, '/') && model[0] != '.';
-    if (is_repo && cache_dir(root, sizeof root)) {
-        snprintf(repo, sizeof repo, "%s/models--%.*s--%s", root, (int)(slash - model), model, slash + 1);
-        if (read_line(repo, "refs/main", revision, sizeof revision)) {
-            if ((size_t)snprintf(path, sizeof path, "%s/snapshots/%s", repo, revision) < sizeof path &&
-                is_dir(path)) {
-                *dir = xstrdup(path);
-                return RC_OK;
-            }
-        }
-    }
-    return err_set(e, RC_NOT_FOUND, "model", "there is no model folder '%s'%s; nothing is downloaded", model,
-                   is_repo ? ", and no repository of that name in the local Hugging Face cache" : "");
-}
 
 /* layer_of: the layer that a tensor's name speaks of, as in model.layers.5.mlp or encoder.layer.5.output;
  * -1: none. */
@@ -106,10 +57,15 @@ static enum rc check_layers(const struct load *l, const struct worker_flags *f, 
     return RC_OK;
 }
 
-/* revision_of: names the model: its config, and of every tensor the name, type, shape and first bytes. */
-static void revision_of(const struct load *l, struct str config, uint8_t out[32]) {
+/* revision_of: names the model: its config, of every tensor the name, type, shape and first bytes, and a tokenizer
+ * that is not its own: for routers, workers of one name can stand in for each other. */
+static void revision_of(const struct load *l, struct str config, bool own_tokenizer, uint8_t out[32]) {
     struct buf b = {0};
     buf_add_str(&b, config);
+    for (size_t i = 0; !own_tokenizer && i < l->n_assets; i++) {
+        buf_addz(&b, l->assets[i].name);
+        buf_add(&b, l->assets[i].data, l->assets[i].n);
+    }
     for (size_t i = 0; l->weights && i < st_count(l->weights); i++) {
         const struct st_tensor *t = st_at(l->weights, i);
         buf_add_str(&b, t->name);
@@ -175,6 +131,33 @@ static enum rc read_config(struct load *l, const struct worker_flags *f, struct 
     return rc;
 }
 
+/* read_assets: what routers get; tokenizer and templates from the folder of --tokenizer, if there is one. A model has
+ * no embeddings for more tokens than its vocabulary. */
+static enum rc read_assets(struct load *l, const struct worker_flags *f, struct err *e) {
+    char *dir = NULL;
+    struct tok *tok = NULL;
+    if (!f->tokenizer)
+        return assets_read(l->dir, l->dir, l->assets, &l->n_assets, e);
+    enum rc rc = hf_repo_find(f->tokenizer, NULL, &dir, e);
+    if (rc != RC_OK)
+        return err_set(e, rc, "tokenizer",
+                       "--tokenizer: there is no folder '%s', and no repository of that name in the local Hugging Face "
+                       "cache; nothing is downloaded",
+                       f->tokenizer);
+    rc = assets_read(l->dir, dir, l->assets, &l->n_assets, e);
+    free(dir);
+    if (rc != RC_OK || l->rank)
+        return rc;
+    struct tok_files files = assets_tokenizer(l->assets, l->n_assets);
+    rc = tok_load(&tok, &files, e);
+    if (rc == RC_OK && tok_vocab_size(tok) > l->config.vocab)
+        rc = err_set(e, RC_INVALID, "tokenizer",
+                     "--tokenizer %s: its vocabulary of %u tokens is larger than the model's of %u: it is another model's",
+                     f->tokenizer, tok_vocab_size(tok), l->config.vocab);
+    tok_free(tok);
+    return rc;
+}
+
 /* load_pooler: what becomes of the hidden states, and the asset that tells routers of it. */
 static enum rc load_pooler(struct load *l, const struct worker_flags *f, const char *task, struct err *e) {
     struct buf text = {0};
@@ -210,13 +193,13 @@ enum rc load_files(struct load *l, const char *model, const struct worker_flags 
         rc = plugins_load(&l->plugins, &f->plugins, e);
     l->facts.plugins = l->plugins;
     if (rc == RC_OK)
-        rc = load_find(model, &l->dir, e);
+        rc = hf_repo_find(model, f->revision, &l->dir, e);
     if (rc == RC_OK)
         rc = read_config(l, f, &config, e);
     if (rc == RC_OK)
         rc = pooler_task(&l->config, task, &pools, e);
     if (rc == RC_OK)
-        rc = assets_read(l->dir, l->assets, &l->n_assets, e);
+        rc = read_assets(l, f, e);
     bool reads_generation = strcmp(f->generation_config, "vllm") != 0, capped; /* api.md 5.2.2 */
     if (rc == RC_OK)
         rc = hf_generation_load(generation_text(l), f->generation_config,
@@ -232,7 +215,7 @@ enum rc load_files(struct load *l, const char *model, const struct worker_flags 
     if (rc == RC_OK)
         rc = context_length(l, f, &l->facts.max_model_len, e);
     if (rc == RC_OK) {
-        revision_of(l, config, l->facts.revision);
+        revision_of(l, config, !f->tokenizer, l->facts.revision);
         l->facts.vocab_size = l->config.vocab;
         l->facts.max_logprobs = f->max_logprobs < 0 ? l->config.vocab : (uint32_t)f->max_logprobs;
     }
@@ -447,7 +430,9 @@ static enum rc start_ranks(struct load *l, const struct worker_flags *f, const s
     argv.v = xcalloc(2, sizeof *argv.v);
     argv.v[argv.n++] = xstrdup("weir-worker");
     argv.v[argv.n++] = xstrdup(l->dir);
-    worker_flags_argv(f, &argv);
+    struct worker_flags same = *f;
+    same.revision = NULL; /* it has said which folder */
+    worker_flags_argv(&same, &argv);
     struct tp_opts o = {.n_ranks = z->n_ranks,
                         .argc = (int)argv.n,
                         .argv = argv.v,

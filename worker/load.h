@@ -41,9 +41,6 @@ struct load {
     uint32_t n_sharing; /* workers that share the machine's memory, this one included; 0: alone */
 };
 
-/* load_find: the folder of MODEL: a directory, or a repository id in the local Hugging Face cache. Nothing is
- * downloaded. */
-MUST_USE enum rc load_find(const char *model, char **dir, struct err *e);
 /* load_files: config, generation config and the assets for routers; fast, no weights. */
 MUST_USE enum rc load_files(struct load *l, const char *model, const struct worker_flags *f, struct err *e);
 /* load_model: opens the device, packs the weights, sizes the KV pool and makes the engine (not started).

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "common/hf/repo.h"
 #include "common/link/link.h"
 #include "common/link/secure.h"
 #include "common/log.h"
@@ -442,6 +443,8 @@ int main(int argc, char **argv) {
         rc = run_selftest(&w.o);
     } else if (positional.n != 1) {
         fprintf(stderr, "weir-worker: name one MODEL: usage: %s\n", table.usage);
+    } else if (hf_repo_check(positional.v[0], w.o.w.revision, &e) != RC_OK) {
+        fprintf(stderr, "weir-worker: %s\n", e.msg);
     } else {
         if (w.o.parent_pid) {
             prctl(PR_SET_PDEATHSIG, SIGKILL);

@@ -38,15 +38,15 @@ void finish_write(const struct gen_run *g, const struct choice *c, struct buf *o
 
 /* has_content: null instead: nothing but calls of the model's own, or cut inside the reasoning. */
 static bool has_content(const struct gen_run *g, const struct choice *c) {
-    return c->text.len || !((g->r->parse.auto_tools && c->calls.n_calls) || (c->parse && parse_reasons(c->parse)));
+    return c->shown.content.len || !((g->r->parse.auto_tools && c->calls.n_calls) || (c->parse && parse_reasons(c->parse)));
 }
 
 static void write_reasoning(const struct choice *c, struct buf *out) {
     static const char *const names[] = {",\"reasoning\":", ",\"reasoning_content\":"};
     for (size_t i = 0; i < ARRAY_LEN(names); i++) {
         buf_addz(out, names[i]);
-        if (c->reasoning.len)
-            jw_str(out, buf_str(&c->reasoning));
+        if (c->shown.reasoning.len)
+            jw_str(out, buf_str(&c->shown.reasoning));
         else
             buf_addz(out, "null");
     }
@@ -63,23 +63,23 @@ static void write_choice(const struct gen_run *g, uint32_t i, uint32_t index, st
         jw_str(out, g->r->role);
         buf_addz(out, ",\"content\":");
         if (has_content(g, c) || echo_of(g, i).n)
-            echo_text_write(g, i, buf_str(&c->text), out);
+            echo_text_write(g, i, buf_str(&c->shown.content), out);
         else
             buf_addz(out, "null");
         buf_addz(out, ",\"refusal\":null,\"annotations\":null,\"audio\":null,\"function_call\":null");
         write_reasoning(c, out);
         if (c->calls.n_calls) {
             buf_addz(out, ",\"tool_calls\":[");
-            buf_add(out, c->calls_json.data, c->calls_json.len);
+            buf_add(out, c->shown.calls.data, c->shown.calls.len);
             buf_addc(out, ']');
         }
         buf_addc(out, '}');
     } else {
         buf_addz(out, ",\"text\":");
-        echo_text_write(g, i, buf_str(&c->text), out);
+        echo_text_write(g, i, buf_str(&c->shown.content), out);
     }
     buf_addz(out, ",\"logprobs\":");
-    lp_write(g, echo_columns(g, i), &c->lp, out);
+    lp_write(g, echo_columns(g, i), &c->shown.lp, out);
     buf_addc(out, ',');
     finish_write(g, c, out);
     if (!chat) {

@@ -71,34 +71,34 @@ void event_roles(const struct gen_run *g, struct buf *sse) {
 }
 
 /* delta: of a chat whose text is taken apart. */
-static void delta(const struct gen_run *g, struct buf *sse) {
+static void delta(const struct shown *p, struct buf *sse) {
     const char *comma = "";
     LIT(sse, ",\"delta\":{");
-    if (g->reasoning.len) {
+    if (p->reasoning.len) {
         LIT(sse, "\"reasoning\":");
-        jw_str(sse, buf_str(&g->reasoning));
+        jw_str(sse, buf_str(&p->reasoning));
         LIT(sse, ",\"reasoning_content\":");
-        jw_str(sse, buf_str(&g->reasoning));
+        jw_str(sse, buf_str(&p->reasoning));
         comma = ",";
     }
-    if (g->content.len) {
+    if (p->content.len) {
         buf_addz(sse, comma);
         LIT(sse, "\"content\":");
-        jw_str(sse, buf_str(&g->content));
+        jw_str(sse, buf_str(&p->content));
         comma = ",";
     }
-    if (g->calls.len) {
+    if (p->calls.len) {
         buf_addz(sse, comma);
         LIT(sse, "\"tool_calls\":[");
-        buf_add(sse, g->calls.data, g->calls.len);
+        buf_add(sse, p->calls.data, p->calls.len);
         buf_addc(sse, ']');
     }
     buf_addc(sse, '}');
 }
 
-void event_step(const struct gen_run *g, uint32_t choice, struct str text, const struct lp_columns *lp,
-                struct buf *sse) {
+void event_step(const struct gen_run *g, uint32_t choice, const struct shown *p, struct buf *sse) {
     const struct choice *c = &g->choices[choice];
+    struct str text = buf_str(&p->content);
     bool chat = g->r->route == GEN_CHAT, echoes = !chat && g->r->echo && !c->begun;
     open_choice(g, choice, sse);
     if (!chat) {
@@ -108,15 +108,15 @@ void event_step(const struct gen_run *g, uint32_t choice, struct str text, const
         else
             jw_str(sse, text);
     } else if (c->parse || g->r->tools_mode != TOOLS_NONE || (c->done && text.n == 0)) {
-        delta(g, sse);
+        delta(p, sse);
     } else {
         LIT(sse, ",\"delta\":{\"content\":");
         jw_str(sse, text);
         buf_addc(sse, '}');
     }
     LIT(sse, ",\"logprobs\":");
-    if (lp || (echoes && g->r->logprobs))
-        lp_write(g, echoes ? echo_columns(g, choice) : NULL, lp ? lp : &g->lp, sse);
+    if (p->lp.tokens.len || (echoes && g->r->logprobs))
+        lp_write(g, echoes ? echo_columns(g, choice) : NULL, &p->lp, sse);
     else
         LIT(sse, "null");
     if (c->done) {

@@ -83,6 +83,7 @@ struct gen_req {
     int32_t n_prompt_top;   /* alternatives asked of the worker for each token of the prompt; -1: nothing */
     int32_t n_prompt_list;  /* alternatives in prompt_logprobs; -1: null */
     bool stream, include_usage, continuous_usage;
+    uint32_t stream_interval; /* steps of an event (--stream-interval) */
     bool logprobs;  /* wanted at all */
     uint32_t n_top; /* alternatives beside the sampled token */
     bool skip_special, spaces_between_special, include_stop;

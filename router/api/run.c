@@ -5,7 +5,10 @@
 #include "common/utf8.h"
 #include "router/api/error.h"
 
-enum { PROMPT_TAIL = 16 /* ids that the detokeniser sees of the prompt */ };
+enum {
+    PROMPT_TAIL = 16,     /* ids that the detokeniser sees of the prompt */
+    GATHER_BYTES_MAX = MIB /* of log-probabilities: more do not wait for their --stream-interval */
+};
 
 struct gen_run *gen_run_new(struct gen_req *r) {
     struct gen_run *g = xcalloc(1, sizeof *g);
@@ -26,6 +29,7 @@ struct gen_run *gen_run_new(struct gen_req *r) {
         stop_init(&c->stop, r->stop, r->include_stop);
         c->stop_string = -1;
         take_start(g, c);
+        c->gathers = !r->stream || c->parse || r->stream_interval > 1;
     }
     echo_start(g);
     for (uint32_t i = 0; r->echo && r->route == GEN_COMPLETIONS && i < g->n_choices; i++)
@@ -51,10 +55,7 @@ void gen_run_free(struct gen_run *g) {
     for (uint32_t i = 0; !g->r->pool && i < g->n_choices; i++) {
         stop_fini(&g->choices[i].stop);
         parse_free(g->choices[i].parse);
-        buf_fini(&g->choices[i].reasoning);
-        buf_fini(&g->choices[i].calls_json);
-        buf_fini(&g->choices[i].text);
-        lp_fini(&g->choices[i].lp);
+        shown_fini(&g->choices[i].shown);
         tool_calls_fini(&g->choices[i].calls);
     }
     echo_fini(g);
@@ -62,11 +63,8 @@ void gen_run_free(struct gen_run *g) {
     buf_fini(&g->head);
     buf_fini(&g->piece);
     buf_fini(&g->text);
-    buf_fini(&g->calls);
-    buf_fini(&g->content);
-    buf_fini(&g->reasoning);
     buf_fini(&g->key);
-    lp_fini(&g->lp);
+    shown_fini(&g->step);
     free(g->seen);
     free(g->cached);
     free(g->choices);
@@ -140,6 +138,25 @@ static void end_choice(struct gen_run *g, struct choice *c, int match, const str
     g->n_done++;
 }
 
+/* is_due: whether a step of a stream ends an event (api.md 2.9.3): the choice's first and its last do, the others
+ * by --stream-interval; not while a parser holds everything back. */
+static bool is_due(const struct gen_req *r, const struct choice *c, const struct shown *p) {
+    if (c->done)
+        return true;
+    if (c->parse && shown_empty(p))
+        return false;
+    return !c->begun || c->n_waiting >= r->stream_interval || p->lp.tokens.len + p->lp.tops.len > GATHER_BYTES_MAX;
+}
+
+static void show(struct gen_run *g, uint32_t choice, struct shown *p, struct buf *sse) {
+    struct choice *c = &g->choices[choice];
+    event_step(g, choice, p, sse);
+    shown_clear(p);
+    c->calls.n_entries = 0;
+    c->n_waiting = 0;
+    c->begun = true;
+}
+
 enum gen_action gen_on_step(struct gen_run *g, uint32_t choice, const struct gen_token *token,
                             const struct gen_finish *finish, struct buf *sse) {
     CHECK(choice < g->n_choices);
@@ -157,11 +174,9 @@ enum gen_action gen_on_step(struct gen_run *g, uint32_t choice, const struct gen
     if (r->stream && !g->began && r->route == GEN_CHAT)
         event_roles(g, sse);
     g->began = true;
-    struct lp_columns *lp = r->stream && !c->parse ? &g->lp : &c->lp;
-    if (lp == &g->lp)
-        lp_clear(lp);
+    struct shown *p = shown_of(g, c);
     if (token && r->logprobs)
-        lp_add(g, token, c->n_points, lp);
+        lp_add(g, token, c->n_points, &p->lp);
     if (token && r->sums)
         c->sum += token->raw_logprob;
     c->n_tokens += token != NULL;
@@ -169,11 +184,12 @@ enum gen_action gen_on_step(struct gen_run *g, uint32_t choice, const struct gen
     if (finish || match >= 0)
         end_choice(g, c, match, finish);
     take_text(g, choice);
-    if (r->stream && (!c->parse || c->done || !take_nothing(g))) {
-        event_step(g, choice, buf_str(&g->text), lp->tokens.len ? lp : NULL, sse);
-        lp_clear(lp);
-    }
-    c->begun = true;
+    c->n_waiting++;
+    bool due = r->stream && is_due(r, c, p);
+    if (due || c->done)
+        tool_calls_close(&c->calls, &p->calls);
+    if (due)
+        show(g, choice, p, sse);
     return match >= 0 && !finish ? GEN_CUT : GEN_CONTINUE;
 }
 

@@ -13,12 +13,19 @@ struct lp_columns {
     struct buf offsets, logprobs, tokens, tops;
 };
 
+/* shown: what there is to show of a choice: of all its steps, or of those that have had no event yet. */
+struct shown {
+    struct buf content, reasoning;
+    struct buf calls; /* entries of tool_calls; the last one may be open (tool_calls_close) */
+    struct lp_columns lp;
+};
+
 /* The calls of a choice whose output is constrained to them (tool_calls.c). */
 enum call_stage { CALL_SEEK = 0, CALL_NAME, CALL_KEY, CALL_ARGUMENTS };
 struct tool_calls {
     enum call_stage stage;
     uint32_t n_calls;   /* begun */
-    uint32_t n_entries; /* written: of the step when streaming, else of all */
+    uint32_t n_entries; /* written: of the event when streaming, else of all */
     bool entry_open;    /* its arguments' string is not closed */
     unsigned n_quotes;
     size_t depth; /* within the arguments */
@@ -29,19 +36,18 @@ struct tool_calls {
 };
 
 struct choice {
-    struct parse *parse;   /* NULL: all text is content */
-    struct buf reasoning;  /* not streaming */
-    struct buf calls_json; /* not streaming: entries of tool_calls; the last one is open until the end */
+    struct parse *parse; /* NULL: all text is content */
     struct detok detok;
     struct stop stop;
-    struct buf text;      /* not streaming: the content so far */
-    struct lp_columns lp; /* not streaming; streaming with a parser: of steps that had no chunk yet */
+    bool gathers;       /* `shown` is here; else every step is an event, and the run's `step` will do for all */
+    struct shown shown;
     struct tool_calls calls;
     bool deaf;         /* the call being read is not kept */
     uint32_t n_tokens; /* sampled, stop tokens included */
     uint32_t n_points; /* code points decoded so far: text_offset of the next token */
     double sum;        /* of raw log-probabilities, where samples are ranked by them */
-    bool begun;        /* streaming: its first event is out */
+    uint32_t n_waiting; /* streaming: steps since the last event */
+    bool begun;         /* streaming: its first event is out */
     bool done, has_stop_id;
     enum gen_finish_reason reason;
     uint32_t stop_id;
@@ -72,10 +78,8 @@ struct gen_run {
     struct buf piece;     /* text of the step's token */
     struct buf text;      /* what of it is released */
     uint32_t at;          /* the choice whose text is being parsed */
-    struct buf content, reasoning; /* streaming, with a parser: of the step */
-    struct buf calls;     /* streaming: the step's entries of tool_calls */
+    struct shown step;    /* streaming: of the step, for choices that do not gather */
     struct buf key;       /* a token's JSON string */
-    struct lp_columns lp; /* streaming: of the step */
     uint32_t *seen;       /* [n_seen] hash table over a token's keys: positions in `tops` plus 1 */
     uint32_t n_seen;      /* power of two */
 };
@@ -121,23 +125,21 @@ void samples_order(const struct gen_run *g, uint32_t prompt, uint32_t *order);
 void events_head(struct gen_run *g);
 /* event_roles: chat: the first chunk of every choice. */
 void event_roles(const struct gen_run *g, struct buf *sse);
-/* event_step: the chunk of a step; the final one when c->done. text: what is shown, without a parser. lp: its
- * entries, or NULL. The first of a completion's choice also shows the prompt and its entries, if they are echoed. */
-void event_step(const struct gen_run *g, uint32_t choice, struct str text, const struct lp_columns *lp,
-                struct buf *sse);
+/* event_step: the chunk of a step, or of several; the final one when c->done. The first of a completion's choice also
+ * shows the prompt and its entries, if they are echoed. */
+void event_step(const struct gen_run *g, uint32_t choice, const struct shown *p, struct buf *sse);
 /* event_end: the usage chunk if asked for, and [DONE]. */
 void event_end(const struct gen_run *g, struct buf *sse);
 
 /* ---- tool_calls.c (api.md 11.1) */
 
-/* Entries of tool_calls, joined by commas, are appended to out: when streaming those of the step, else all,
- * of which the last one stays open for more. tool_calls_step: a step begins. tool_calls_take: content of a
- * choice that is constrained to calls. tool_calls_begin, tool_calls_arguments: what a parser found. */
-void tool_calls_step(const struct gen_run *g, struct tool_calls *t);
+/* Entries of tool_calls, joined by commas, are appended to out: when streaming those of the event, else all; the
+ * last one stays open for more. tool_calls_take: content of a choice that is constrained to calls.
+ * tool_calls_begin, tool_calls_arguments: what a parser found. */
 void tool_calls_take(const struct gen_run *g, struct tool_calls *t, struct str text, struct buf *out);
 void tool_calls_begin(const struct gen_run *g, struct tool_calls *t, struct str name, struct buf *out);
 void tool_calls_arguments(struct tool_calls *t, struct str text, struct buf *out);
-/* tool_calls_close: closes the last entry: when streaming at the end of a step, else at the end. */
+/* tool_calls_close: closes the last entry: when streaming before an event, else at the end. */
 void tool_calls_close(struct tool_calls *t, struct buf *out);
 void tool_calls_fini(struct tool_calls *t);
 
@@ -145,10 +147,17 @@ void tool_calls_fini(struct tool_calls *t);
 
 /* take_start: the parser of a choice, if the request has one. */
 void take_start(struct gen_run *g, struct choice *c);
-/* take_text: g->text, of a step of this choice, to where it belongs. */
+/* take_text: g->text, of a step of this choice, to what is shown of it. */
 void take_text(struct gen_run *g, uint32_t choice);
-/* take_nothing: streaming: the step has nothing to show. */
-bool take_nothing(const struct gen_run *g);
+
+/* shown_of: of a choice: its own, or the run's. */
+static inline struct shown *shown_of(struct gen_run *g, struct choice *c) {
+    return c->gathers ? &c->shown : &g->step;
+}
+void shown_clear(struct shown *p);
+void shown_fini(struct shown *p);
+/* shown_empty: there is nothing to show; log-probabilities alone do not count. */
+bool shown_empty(const struct shown *p);
 
 /* ---- body.c (api.md 6.2, 7.4, 8.12) */
 

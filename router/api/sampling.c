@@ -131,6 +131,7 @@ static enum rc check_bias(json_t *obj, struct arena *a, struct sampling_raw *raw
 static enum rc check_stream(const struct field_values *v, const struct router_opts *o, struct gen_req *r,
                             struct err *e) {
     r->stream = v->stream.v;
+    r->stream_interval = (uint32_t)o->stream_interval;
     if (v->stream_options && !r->stream && json_object_size(v->stream_options) > 0)
         return err_set(e, RC_INVALID, "stream_options", "stream_options is only allowed with stream true");
     bool usage = false, continuous = false;

@@ -5,26 +5,26 @@ static void on_part(void *arg, enum parse_part part, struct str text) {
     struct gen_run *g = arg;
     const struct gen_req *r = g->r;
     struct choice *c = &g->choices[g->at];
-    struct buf *calls = r->stream ? &g->calls : &c->calls_json;
+    struct shown *p = shown_of(g, c);
     switch (part) {
     case PARSE_REASONING:
         if (!r->parse.drop_reasoning)
-            buf_add_str(r->stream ? &g->reasoning : &c->reasoning, text);
+            buf_add_str(&p->reasoning, text);
         break;
     case PARSE_CONTENT:
         if (r->tools_mode != TOOLS_NONE)
-            tool_calls_take(g, &c->calls, text, calls);
+            tool_calls_take(g, &c->calls, text, &p->calls);
         else
-            buf_add_str(r->stream ? &g->content : &c->text, text);
+            buf_add_str(&p->content, text);
         break;
     case PARSE_CALL:
         c->deaf = r->parse.one_call && c->calls.n_calls > 0;
         if (!c->deaf)
-            tool_calls_begin(g, &c->calls, text, calls);
+            tool_calls_begin(g, &c->calls, text, &p->calls);
         break;
     case PARSE_ARGUMENTS:
         if (!c->deaf)
-            tool_calls_arguments(&c->calls, text, calls);
+            tool_calls_arguments(&c->calls, text, &p->calls);
         break;
     }
 }
@@ -38,19 +38,31 @@ void take_text(struct gen_run *g, uint32_t choice) {
     const struct gen_req *r = g->r;
     struct choice *c = &g->choices[choice];
     g->at = choice;
-    g->content.len = g->reasoning.len = g->calls.len = 0;
-    tool_calls_step(g, &c->calls);
     if (c->parse) {
         parse_push(c->parse, buf_str(&g->text));
         if (c->done)
             parse_end(c->parse);
-    } else if (r->tools_mode != TOOLS_NONE || !r->stream) {
+    } else if (r->tools_mode != TOOLS_NONE || c->gathers) {
         on_part(g, PARSE_CONTENT, buf_str(&g->text));
+    } else { /* the whole content of an event, uncopied */
+        struct buf swap = g->step.content;
+        g->step.content = g->text;
+        g->text = swap;
     }
-    if (r->stream || c->done)
-        tool_calls_close(&c->calls, r->stream ? &g->calls : &c->calls_json);
 }
 
-bool take_nothing(const struct gen_run *g) {
-    return !g->content.len && !g->reasoning.len && !g->calls.len;
+void shown_clear(struct shown *p) {
+    p->content.len = p->reasoning.len = p->calls.len = 0;
+    lp_clear(&p->lp);
+}
+
+void shown_fini(struct shown *p) {
+    buf_fini(&p->content);
+    buf_fini(&p->reasoning);
+    buf_fini(&p->calls);
+    lp_fini(&p->lp);
+}
+
+bool shown_empty(const struct shown *p) {
+    return !p->content.len && !p->reasoning.len && !p->calls.len;
 }

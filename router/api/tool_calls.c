@@ -173,11 +173,6 @@ static void take_required(const struct gen_run *g, struct tool_calls *t, struct 
     buf_fini(&args);
 }
 
-void tool_calls_step(const struct gen_run *g, struct tool_calls *t) {
-    if (g->r->stream)
-        t->n_entries = 0;
-}
-
 void tool_calls_take(const struct gen_run *g, struct tool_calls *t, struct str text, struct buf *out) {
     if (g->r->tools_mode == TOOLS_REQUIRED) {
         take_required(g, t, text, out);

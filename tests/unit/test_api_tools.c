@@ -92,6 +92,8 @@ static void add_calls(const json_t *calls, bool stream, struct buf *to) {
             buf_addc(to, ':');
         }
         assert_true(json_is_integer(json_object_get(call, "index")) == stream);
+        assert_true(!stream || i == 0 || json_integer_value(json_object_get(call, "index")) >
+                                             json_integer_value(json_object_get(json_array_get(calls, i - 1), "index")));
         assert_true(json_is_string(json_object_get(fn, "arguments")));
         buf_add_str(to, string_of(fn, "arguments"));
     }
@@ -113,10 +115,13 @@ static void add_message(struct answer *a, const json_t *choice, const json_t *m,
     a->n_lp += json_array_size(json_object_get(json_object_get(choice, "logprobs"), "content"));
 }
 
-/* run: "reasoning|content|calls|finish" of the text, streamed and whole; content null shows as "null". */
+/* run: "reasoning|content|calls|finish" of the text, whole and streamed, steps by themselves or gathered; content
+ * null shows as "null". */
 static void gives_with(struct api_fixture *f, const char *fields, const char *text, bool marks,
                        const struct gen_finish *finish, const char *want) {
-    for (int stream = 0; stream < 2; stream++) {
+    static const int64_t intervals[] = {1, 1, 4, 1000};
+    for (int stream = 0; stream < (int)ARRAY_LEN(intervals); stream++) {
+        f->opts.stream_interval = intervals[stream];
         struct gen_run *g = start(f, fields, stream);
         struct buf out = {0}, got = {0};
         struct err e = {0};

@@ -48,7 +48,8 @@ static const struct row {
     {"--http-keep-alive 65", SR, SERVED},
     {"--sse-keepalive 0", SR, SERVED},
     {"--stream-interval 1", SR, SERVED},
-    {"--stream-interval 2", SR, REFUSED},
+    {"--stream-interval 20", SR, SERVED},
+    {"--stream-interval 0", SR, REFUSED},
     {"--write-timeout 60", SR, SERVED},
     {"--enable-prompt-tokens-details", SR, SERVED},
     {"--enable-force-include-usage", SR, SERVED},
@@ -90,7 +91,8 @@ static const struct row {
     {"--guided-decoding-backend auto", SR, SERVED},
     {"--guided-decoding-disable-any-whitespace", SR, SERVED},
     {"--guided-decoding-disable-additional-properties", SR, SERVED},
-    {"--structured-outputs-config {}", SR, REFUSED},
+    {"--structured-outputs-config {}", SR, SERVED},
+    {"--structured-outputs-config.backend xgrammar", SR, SERVED},
     {"--grammar-cache-mb 256", ALL, SERVED},
     {"--allowed-local-media-path /x", SR, REFUSED},
     {"--allowed-media-domains x", SR, REFUSED},
@@ -103,8 +105,8 @@ static const struct row {
     {"--enable-log-outputs", WORKER, IGNORED},
     {"--max-log-len 512", WORKER, IGNORED},
     {"--log-level info", ALL, SERVED},
-    {"--tokenizer /x", SW, REFUSED},
-    {"--revision main", SW, REFUSED},
+    {"--tokenizer /x", SW, SERVED},
+    {"--revision main", SW, SERVED},
     {"--hf-overrides {\"a\":1}", SW, SERVED},
     {"--hf-overrides.rope_theta 1e6", SW, SERVED},
     {"--seed 1", SR, SERVED},
@@ -128,7 +130,10 @@ static const struct row {
     {"-tp 2", SW, SERVED},
     {"-tp 33", SW, REFUSED},
     {"--data-parallel-size 1", SW, SERVED},
-    {"-dp 2", SW, REFUSED},
+    {"-dp 1", ALL, SERVED},
+    {"-dp 2", SERVE, SERVED},
+    {"-dp 2", ROUTER | WORKER, REFUSED},
+    {"-dp 0", SERVE, REFUSED},
     {"--enforce-eager", SW, SERVED},
     {"--deterministic", SW, SERVED},
     {"--disable-custom-all-reduce", SW, SERVED},
@@ -371,6 +376,94 @@ static void test_together(void **state) {
     assert_int_equal(router_opts_check(&o, &e), RC_OK);
 }
 
+static enum rc together(const char *line, struct weir_opts *o, struct err *e) {
+    static struct conf_flag table_rows[WEIR_FLAG_ROWS_MAX];
+    struct conf_table t = weir_flags(table_rows, true);
+    struct conf_list words = {0};
+    char copy[256], *argv[8] = {"x"}, *rest = copy;
+    int argc = 1;
+    snprintf(copy, sizeof copy, "%s", line);
+    for (char *w; (w = strsep(&rest, " ")); )
+        argv[argc++] = *w ? w : "";
+    weir_opts_init(o);
+    enum rc rc = conf_parse(&t, argc, argv, o, &words, e);
+    assert_int_equal(rc, RC_OK);
+    conf_free(&(struct conf_table){.n_flags = 0}, o, &words);
+    rc = weir_opts_check(o, e);
+    return rc ? rc : weir_opts_check(o, e); /* as after SIGHUP */
+}
+
+/* --data-parallel-size and --workers are one number. */
+static void test_replicas(void **state) {
+    (void)state;
+    static const struct {
+        const char *line;
+        int n;
+    } lines[] = {{"m", 1}, {"m --workers 3", 3}, {"m -dp 4", 4}, {"m -dp=2 --workers 2", 2}, {"m -dp 2 --workers 1", 0}};
+    for (size_t i = 0; i < ARRAY_LEN(lines); i++) {
+        struct weir_opts o;
+        struct err e = {0};
+        assert_int_equal(together(lines[i].line, &o, &e), lines[i].n ? RC_OK : RC_INVALID);
+        assert_true(lines[i].n ? o.n_workers == lines[i].n : strstr(e.msg, "contradicts --workers 1") != NULL);
+        weir_opts_free(&o, &(struct conf_list){0});
+    }
+}
+
+static bool same(const char *a, const char *b) {
+    return a && b ? !strcmp(a, b) : a == b;
+}
+
+/* Every key of --structured-outputs-config is a single flag, or is refused by its name. */
+static void test_structured_config(void **state) {
+    (void)state;
+#define CONFIG "--structured-outputs-config "
+    static const struct {
+        const char *config, *flags; /* that say the same; NULL: refused... */
+        const char *why;            /* ...with these words */
+    } lines[] = {
+        {CONFIG "{}", "m", NULL},
+        {CONFIG "{\"backend\":\"outlines\"}", "--guided-decoding-backend outlines", NULL},
+        {CONFIG "{\"disable_any_whitespace\":true}", "--guided-decoding-disable-any-whitespace", NULL},
+        {CONFIG "{\"disable_any_whitespace\":false}", "m", NULL},
+        {CONFIG "{\"disable_any_whitespace\":false} --guided-decoding-disable-any-whitespace",
+         "--guided-decoding-disable-any-whitespace", NULL},
+        {CONFIG "{\"disable_additional_properties\":true,\"enable_in_reasoning\":false,\"reasoning_parser\":null}",
+         "--guided-decoding-disable-additional-properties", NULL},
+        {CONFIG "{\"reasoning_parser\":\"qwen3\",\"reasoning_parser_plugin\":\"\"}", "--reasoning-parser qwen3", NULL},
+        {CONFIG "{\"reasoning_parser\":\"qwen3\"} --reasoning-parser qwen3", "--reasoning-parser qwen3", NULL},
+        {CONFIG "{\"reasoning_parser\":\"\",\"disable_fallback\":true}", "m", NULL},
+        {"--structured-outputs-config.disable_any_whitespace true --structured-outputs-config.backend xgrammar",
+         "--guided-decoding-disable-any-whitespace --guided-decoding-backend xgrammar", NULL},
+        {CONFIG "{\"reasoning_parser\":\"qwen3\"} --reasoning-parser granite", NULL, "contradicts --reasoning-parser"},
+        {CONFIG "{\"reasoning_parser\":\"glm45\"}", NULL, "reasoning_parser \"glm45\" is not one of deepseek_r1|"},
+        {CONFIG "{\"reasoning_parser_plugin\":\"/x.py\"}", NULL, "reasoning_parser_plugin is not supported"},
+        {CONFIG "{\"enable_in_reasoning\":true}", NULL, "enable_in_reasoning is not supported"},
+        {CONFIG "{\"backend\":\"other\"}", NULL, "backend \"other\" is not one of auto|"},
+        {CONFIG "{\"backend\":1}", NULL, "backend must be a string, not"},
+        {CONFIG "{\"disable_any_whitespace\":\"yes\"}", NULL, "disable_any_whitespace must be a boolean, not"},
+        {CONFIG "{\"whitespace\":true}", NULL, "no key \"whitespace\""},
+        {CONFIG "[]", NULL, "must be a JSON object"},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(lines); i++) {
+        struct weir_opts o, want;
+        struct err e = {0};
+        enum rc rc = together(lines[i].config, &o, &e);
+        if (lines[i].flags) {
+            if (rc != RC_OK)
+                fail_msg("%s: %s", lines[i].config, e.msg);
+            assert_int_equal(together(lines[i].flags, &want, &e), RC_OK);
+            assert_true(o.r.no_json_whitespace == want.r.no_json_whitespace &&
+                        o.r.no_additional_properties == want.r.no_additional_properties);
+            assert_true(same(o.r.reasoning_parser, want.r.reasoning_parser));
+            assert_true(same(o.r.guided_backend, want.r.guided_backend));
+            weir_opts_free(&want, &(struct conf_list){0});
+        } else if (rc != RC_INVALID || !strstr(e.msg, lines[i].why)) {
+            fail_msg("%s: %s", lines[i].config, e.msg);
+        }
+        weir_opts_free(&o, &(struct conf_list){0});
+    }
+}
+
 /* Every row of the table of flags without a place stands in the specification's list above, and says why. */
 static void test_apart_rows(void **state) {
     (void)state;
@@ -405,6 +498,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_spec_table),
         cmocka_unit_test(test_together),
+        cmocka_unit_test(test_replicas),
+        cmocka_unit_test(test_structured_config),
         cmocka_unit_test(test_apart_rows),
         cmocka_unit_test(test_first_table_wins),
     };

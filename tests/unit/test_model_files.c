@@ -60,7 +60,7 @@ static void expect_names(const struct folder *f, const char *want) {
     struct assets a = {0};
     struct err e;
     struct buf names = {0};
-    if (assets_read(f->path, a.v, &a.n, &e))
+    if (assets_read(f->path, f->path, a.v, &a.n, &e))
         fail_msg("%s", e.msg);
     for (size_t i = 0; i < a.n; i++)
         buf_addf(&names, "%s=%.*s ", a.v[i].name, (int)a.v[i].n, a.v[i].data);
@@ -76,7 +76,7 @@ static void test_choice_of_files(void **state UNUSED) {
     folder_open(&f);
     put(&f, "vocab.json", STR_LIT("v"));
     put(&f, "tokenizer_config.json", STR_LIT("c"));
-    assert_int_equal(assets_read(f.path, a.v, &a.n, &e), RC_NOT_FOUND);
+    assert_int_equal(assets_read(f.path, f.path, a.v, &a.n, &e), RC_NOT_FOUND);
     assert_non_null(strstr(e.msg, "tokenizer.json is missing"));
     assert_non_null(strstr(e.msg, "vocab.json with merges.txt"));
     assets_close(&a);
@@ -92,6 +92,31 @@ static void test_choice_of_files(void **state UNUSED) {
     put(&f, "chat_template.json", STR_LIT("p"));
     expect_names(&f, "tokenizer.json=j tokenizer_config.json=c chat_template.json=p ");
     folder_close(&f);
+}
+
+/* Beside a tokenizer that is not the model's lie its templates; the generation config is the model's. */
+static void test_tokenizer_elsewhere(void **state UNUSED) {
+    static const char *const names[] = {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja",
+                                        "generation_config.json"};
+    struct folder model, other;
+    struct assets a = {0};
+    struct err e;
+    folder_open(&model);
+    folder_open(&other);
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        put(&model, names[i], STR_LIT("model"));
+        if (i != 1)
+            put(&other, names[i], STR_LIT("other"));
+    }
+    assert_int_equal(assets_read(model.path, other.path, a.v, &a.n, &e), RC_OK);
+    assert_int_equal(a.n, 3);
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        const struct io_asset *x = assets_find(a.v, a.n, names[i]);
+        assert_true(i == 1 ? !x : !memcmp(x->data, i == 3 ? "model" : "other", 5));
+    }
+    assets_close(&a);
+    folder_close(&model);
+    folder_close(&other);
 }
 
 /* The router's names for assets are the worker's. */
@@ -121,7 +146,7 @@ static enum rc model_of(const struct folder *f, struct model_info **m, struct er
     const struct model_facts facts = {
         .root = "m", .names = names, .n_names = 1, .max_model_len = 64, .vocab_size = 4096};
     api_fixture_init(&fix);
-    enum rc rc = assets_read(f->path, a.v, &a.n, e);
+    enum rc rc = assets_read(f->path, f->path, a.v, &a.n, e);
     for (size_t i = 0; !rc && i < N_MODEL_ASSET; i++) {
         const struct io_asset *x = assets_find(a.v, a.n, model_asset_name[i]);
         files[i] = x ? (struct str){x->data, x->n} : (struct str){0};
@@ -361,6 +386,7 @@ static void test_processor_template(void **state UNUSED) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_choice_of_files),
+        cmocka_unit_test(test_tokenizer_elsewhere),
         cmocka_unit_test(test_names_agree),
         cmocka_unit_test(test_sentencepiece),
         cmocka_unit_test(test_vocab_and_merges),
