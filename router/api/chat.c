@@ -6,6 +6,7 @@
 #include "common/clock.h"
 #include "router/api/chat_continue.h"
 #include "router/api/messages.h"
+#include "router/api/request.h"
 
 enum { KWARGS_MAX = 256 }; /* every reference to a variable may look at all of them */
 
@@ -123,9 +124,8 @@ static struct tok_mark *client_marks(const struct tmpl_out *text, struct arena *
 
 static void encode(const struct model_info *m, const struct router_opts *o, const struct tmpl_out *text,
                    bool add_special, struct arena *a, struct tok_ids *ids) {
-    bool plain = !o->special_tokens_in_content || strcmp(o->special_tokens_in_content, "special") != 0;
     size_t n_marks = 0, begin = ids->n;
-    const struct tok_mark *marks = plain ? client_marks(text, a, &n_marks) : NULL;
+    const struct tok_mark *marks = spelled_is_text(o) ? client_marks(text, a, &n_marks) : NULL;
     tok_encode(m->tok, text->text.data, text->text.len, marks, n_marks, add_special ? TOK_ADD_SPECIAL : 0,
                ids);
     uint32_t bos;

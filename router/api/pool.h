@@ -15,6 +15,7 @@ enum pool_out { OUT_EMBED = 0, OUT_CLASSIFY, OUT_TOKEN_EMBED, OUT_TOKEN_CLASSIFY
 /* pool_req: lives in the arena of its gen_req. */
 struct pool_req {
     enum pool_out out;
+    bool spelled_is_text; /* see request.h */
     uint32_t dimensions; /* 0: all */
     uint32_t cols;       /* of a result's row */
     bool has_activation, activation;
@@ -60,8 +61,9 @@ MUST_USE enum rc pool_ids(struct gen_req *r, uint32_t i, struct tok_ids *ids, co
  */
 MUST_USE enum rc pool_pair(struct gen_req *r, uint32_t i, struct tok_text_ids a, struct tok_text_ids b,
                            const char *path, bool add_special, const struct pool_cut *cut, struct err *e);
-/* pool_encode: the ids of a text, without special tokens; lower-cased if the model wants that. */
-void pool_encode(const struct model_info *m, struct str text, struct tok_ids *out);
+/* pool_encode: the ids of a client's text behind the model's prompt, without special tokens; lower-cased if the model
+ * wants that. */
+void pool_encode(const struct gen_req *r, struct str text, struct tok_ids *out);
 
 /* ---- results (pool_body.c) */
 

@@ -39,9 +39,9 @@ static void lower(struct str text, struct buf *out) {
     }
 }
 
-void pool_encode(const struct model_info *m, struct str text, struct tok_ids *out) {
+void pool_encode(const struct gen_req *r, struct str text, struct tok_ids *out) {
     struct buf changed = {0};
-    const struct model_pooling *p = m->pooling;
+    const struct model_pooling *p = r->model->pooling;
     if (p->prompt || p->lower_case) {
         if (p->prompt)
             buf_addz(&changed, p->prompt);
@@ -51,7 +51,8 @@ void pool_encode(const struct model_info *m, struct str text, struct tok_ids *ou
             buf_add_str(&changed, text);
         text = buf_str(&changed);
     }
-    tok_encode(m->tok, text.p, text.n, NULL, 0, 0, out);
+    struct tok_mark client = {p->prompt ? strlen(p->prompt) : 0, text.n};
+    tok_encode(r->model->tok, text.p, text.n, &client, r->pool->spelled_is_text, 0, out);
     buf_fini(&changed);
 }
 
@@ -113,7 +114,7 @@ enum rc pool_text(struct gen_req *r, uint32_t i, const json_t *value, const char
         tok_ids_fini(&ids);
         return rc;
     }
-    pool_encode(r->model, (struct str){json_string_value(value), json_string_length(value)}, &ids);
+    pool_encode(r, (struct str){json_string_value(value), json_string_length(value)}, &ids);
     tok_n_special(r->model->tok, &n_front, &n_back);
     size_t n_special = n_front + n_back;
     struct tok_text_ids text = {ids.v, ids.n};

@@ -175,6 +175,7 @@ enum rc pool_check(const struct field_values *v, const struct router_opts *o, st
     enum rc rc = RC_OK;
     size_t n = 1;
     r->pool = arena_zalloc(&r->arena, 1, sizeof *r->pool);
+    r->pool->spelled_is_text = spelled_is_text(o);
     r->n = r->n_samples = 1;
     r->n_prompt_top = r->n_prompt_list = -1;
     if (r->route == GEN_SCORE || r->route == GEN_RERANK)
@@ -283,10 +284,10 @@ static enum rc encode_pairs(const struct texts *left, const struct texts *right,
     for (uint32_t i = 0; i < right->n && !rc; i++) {
         if (i == 0 || left->n > 1) {
             a.n = 0;
-            pool_encode(r->model, left->v[left->n > 1 ? i : 0], &a);
+            pool_encode(r, left->v[left->n > 1 ? i : 0], &a);
         }
         b.n = 0;
-        pool_encode(r->model, right->v[i], &b);
+        pool_encode(r, right->v[i], &b);
         size_t n = max_tokens ? MIN(b.n, max_tokens) : b.n;
         char path[64];
         rc = pool_pair(r, i, (struct tok_text_ids){a.v, a.n}, (struct tok_text_ids){b.v, n},

@@ -46,6 +46,13 @@ MUST_USE enum rc bans_check(const struct field_values *v, struct gen_req *r, str
                             struct err *e);
 MUST_USE enum rc bans_resolve(const struct sampling_raw *raw, struct gen_req *r, struct err *e);
 
+/* spelled_is_text: whether a special token that a client's text spells is plain text (api.md 10.4.3): in what goes into
+ * a template, and in the texts of the pooling family. The prompts of completions and of /tokenize are read as Hugging
+ * Face reads them (10.4.4, 14.4): they are whole renderings. */
+static inline bool spelled_is_text(const struct router_opts *o) {
+    return !o->special_tokens_in_content || strcmp(o->special_tokens_in_content, "special") != 0;
+}
+
 /* prompt_cut: how long a prompt may be, and which side of a longer one goes (api.md 8.8). */
 struct prompt_cut {
     bool on, right;

@@ -80,6 +80,7 @@ void api_fixture_init(struct api_fixture *f) {
         .prompts = 1024,
         .sequences = 4096,
         .messages = 8192,
+        .inputs = 2048,
         .tools = 256,
         .stop_strings = 16,
         .stop_bytes = 1024,
