@@ -136,6 +136,21 @@ def serve():
         s.stop(expect=None)
 
 
+@pytest.fixture
+def fleet():
+    """A factory of fleets (fleet.py) that end with the test."""
+    from fleet import Fleet  # which needs this file
+    made = []
+
+    def make(*args, **kw):
+        made.append(Fleet(*args, **kw))
+        return made[-1]
+
+    yield make
+    for f in made:
+        f.stop()
+
+
 def wait_for(condition, seconds=10, what="condition"):
     end = time.monotonic() + seconds * SLOW
     while time.monotonic() < end:

@@ -13,10 +13,8 @@ MOCK = ["--mock", "--mock-step-ms", "5"]
 
 
 @pytest.fixture
-def fleet():
-    f = Fleet(2, "--hedge-after", "0.5", "--policy", "round-robin", worker_flags=MOCK)
-    yield f
-    f.stop()
+def fleet(fleet):
+    return fleet(2, "--hedge-after", "0.5", "--policy", "round-robin", worker_flags=MOCK)
 
 
 class Stream(threading.Thread):

@@ -13,22 +13,9 @@ import urllib.request
 
 import pytest
 from conftest import SLOW, wait_for
-from fleet import Fleet, percentiles
+from fleet import percentiles
 
 MOCK = ["--mock", "--mock-step-ms", "20", "--mock-prefill-us-per-token", "200"]
-
-
-@pytest.fixture
-def fleet():
-    made = []
-
-    def make(*a, **kw):
-        made.append(Fleet(*a, **kw))
-        return made[-1]
-
-    yield make
-    for f in made:
-        f.stop()
 
 
 def post(router, body, headers=None, path="/v1/completions", timeout=60):

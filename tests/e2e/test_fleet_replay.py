@@ -8,24 +8,11 @@ import time
 
 import pytest
 from conftest import SCALE, SLOW, wait_for
-from fleet import Fleet, percentiles
+from fleet import percentiles
 from test_faults import stream_request
 
 N = 4
 PROMPTS = ["tell me a story about", "the house by the sea " * 12, "once", "a b c d e f g " * 30]
-
-
-@pytest.fixture
-def fleet():
-    made = []
-
-    def make(*a, **kw):
-        made.append(Fleet(*a, **kw))
-        return made[-1]
-
-    yield make
-    for f in made:
-        f.stop()
 
 
 def completion(client, kw, stream):

@@ -8,7 +8,7 @@ import time
 import openai
 import pytest
 from conftest import BUILD, SLOW, TINY, Server, wait_for
-from test_fleet_replay import PROMPTS, Clients, completion, fleet  # noqa: F401 (a fixture)
+from test_fleet_replay import PROMPTS, Clients, completion
 
 MOCK = ["--mock", "--mock-step-ms", 4]
 

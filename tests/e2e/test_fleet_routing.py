@@ -6,22 +6,8 @@ import time
 
 import pytest
 from conftest import wait_for
-from fleet import Fleet
 
 WORDS = "the house by the sea and a story about a dog who went to the end of the world to see what was there".split()
-
-
-@pytest.fixture
-def fleet():
-    made = []
-
-    def make(*a, **kw):
-        made.append(Fleet(*a, **kw))
-        return made[-1]
-
-    yield make
-    for f in made:
-        f.stop()
 
 
 def text(seed, n_words):

@@ -1,4 +1,4 @@
-/* The router when workers break, lie, refuse or are busy, when clients are slow, and when time runs out.
+/* The router when workers break, lie, refuse or are busy, and when time runs out.
  * threads: tsan */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -12,94 +12,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "tests/support/fake_worker.h"
-#include "tests/support/router_rig.h"
-
-static const char long_stream[] = "{\"prompt\":\"hello\",\"max_tokens\":3000,\"stream\":true}";
-static const char long_whole[] = "{\"prompt\":\"hello\",\"max_tokens\":3000}";
-static const char small[] = "{\"prompt\":\"hello\",\"max_tokens\":3}";
-
-static int open_post(int port, const char *path, const char *json) {
-    struct buf text = {0};
-    int fd = http_open(port);
-    http_post_text(path, json, &text);
-    http_send(fd, text.data, text.len);
-    buf_fini(&text);
-    return fd;
-}
-
-/* read_until: until the socket has shown some text; keeps all of it. */
-static void read_until(int fd, struct buf *b, const char *text) {
-    while (!b->len || !memmem(b->data, b->len, text, strlen(text))) {
-        ssize_t n = recv(fd, buf_reserve(b, 4096), 4096, 0);
-        assert_true(n > 0);
-        b->len += (size_t)n;
-    }
-}
-
-static void answer(int fd, struct buf *rest, struct http_answer *a) {
-    http_read(fd, rest, false, a);
-    buf_fini(rest);
-    close(fd);
-}
-
-static void expect_fd(int fd, int status, const char *piece) {
-    struct buf rest = {0};
-    struct http_answer a;
-    answer(fd, &rest, &a);
-    bool has = !piece || http_header(&a, piece) || (a.body.data && strstr(a.body.data, piece));
-    if (a.status != status || !has)
-        fprintf(stderr, "got %d, not %d with %s\n%s%s\n", a.status, status, piece ? piece : "",
-                a.head.data ? a.head.data : "", a.body.data ? a.body.data : "");
-    assert_int_equal(a.status, status);
-    assert_true(has);
-    http_answer_fini(&a);
-}
-
-static void expect(int port, const char *json, int status, const char *piece) {
-    expect_fd(open_post(port, "/v1/completions", json), status, piece);
-}
-
-static double metric(int port, const char *name) {
-    struct http_answer a;
-    char line[200];
-    http_get(port, "/metrics", &a);
-    snprintf(line, sizeof line, "\n%s ", name);
-    const char *p = strstr(a.body.data, line);
-    assert_non_null(p);
-    double v = strtod(p + strlen(line), NULL);
-    http_answer_fini(&a);
-    return v;
-}
-
-static bool no_requests(void *arg) {
-    struct router_rig *r = arg;
-    return router_request_count(r->router) == 0;
-}
-static bool has_submits(void *arg) {
-    return fake_worker_submits(arg) >= 1;
-}
-static bool nothing_live(void *arg) {
-    return fake_worker_live(arg) == 0;
-}
-
-struct world {
-    struct router_rig rig;
-    struct fake_worker *worker;
-    int port;
-};
-static void world_start(struct world *w, struct fake_opts f) {
-    f.url = w->rig.url;
-    w->worker = fake_worker_new(&f);
-    router_rig_start(&w->rig);
-    w->port = router_port(w->rig.router);
-    if (!f.start_loading && !f.bad_digest)
-        router_rig_wait_ready(&w->rig);
-}
-static void world_stop(struct world *w) {
-    router_rig_fini(&w->rig);
-    fake_worker_free(w->worker);
-}
+#include "tests/support/router_world.h"
 
 /* ---- a worker that is lost --------------------------------------------------------------------------- */
 
@@ -108,13 +21,13 @@ static void test_killed_in_mid_stream(void **state) {
     struct world w;
     router_rig_init(&w.rig);
     world_start(&w, (struct fake_opts){0});
-    int fd = open_post(w.port, "/v1/completions", long_stream),
-        whole = open_post(w.port, "/v1/completions", long_whole);
+    int fd = world_post(w.port, "/v1/completions", world_long_stream),
+        whole = world_post(w.port, "/v1/completions", world_long_whole);
     struct buf got = {0};
-    read_until(fd, &got, "data: {");
+    world_read_until(fd, &got, "data: {");
     fake_worker_free(w.worker);
     struct http_answer a;
-    answer(fd, &got, &a);
+    world_answer(fd, &got, &a);
     assert_int_equal(a.status, 200);
     assert_false(a.closed);
     const char *error = strstr(a.body.data, "data: {\"error\":{");
@@ -122,21 +35,12 @@ static void test_killed_in_mid_stream(void **state) {
     assert_non_null(strstr(error, "\"code\":503"));
     assert_string_equal(a.body.data + a.body.len - 14, "data: [DONE]\n\n");
     http_answer_fini(&a);
-    expect_fd(whole, 503, "retry-after: 5");
-    expect(w.port, small, 503, "retry-after: 5");
+    world_expect_fd(whole, 503, "retry-after: 5");
+    world_expect(w.port, world_small, 503, "retry-after: 5");
     w.worker = fake_worker_new(&(struct fake_opts){.url = w.rig.url});
     router_rig_wait_ready(&w.rig);
-    expect(w.port, small, 200, "\"completion_tokens\":3");
+    world_expect(w.port, world_small, 200, "\"completion_tokens\":3");
     world_stop(&w);
-}
-
-static bool swallow(void *arg, struct fake_worker *f, struct link_conn *c, const Weir__Submit *m) {
-    (void)f, (void)c, (void)m;
-    atomic_fetch_add((_Atomic int *)arg, 1);
-    return true;
-}
-static bool swallowed(void *arg) {
-    return atomic_load((_Atomic int *)arg) > 0;
 }
 
 static void test_retried_elsewhere(void **state) {
@@ -144,9 +48,9 @@ static void test_retried_elsewhere(void **state) {
     struct world w;
     _Atomic int n = 0;
     router_rig_init(&w.rig);
-    world_start(&w, (struct fake_opts){.arg = &n, .on_submit = swallow});
-    int fd = open_post(w.port, "/v1/completions", small), other = open_post(w.port, "/v1/completions", small);
-    assert_true(rig_until(swallowed, &n));
+    world_start(&w, (struct fake_opts){.arg = &n, .on_submit = world_swallow});
+    int fd = world_post(w.port, "/v1/completions", world_small), other = world_post(w.port, "/v1/completions", world_small);
+    assert_true(rig_until(world_swallowed, &n));
     char url[160];
     struct err e;
     snprintf(url, sizeof url, "%s-b", w.rig.url);
@@ -154,13 +58,13 @@ static void test_retried_elsewhere(void **state) {
     assert_int_equal(router_dial(w.rig.router, url, &e), RC_OK);
     /* It serves once a third request has gone to it, the less loaded one. */
     for (int i = 0; i < 5000 && fake_worker_submits(second) == 0; i++) {
-        int probe = open_post(w.port, "/v1/completions", small);
+        int probe = world_post(w.port, "/v1/completions", world_small);
         usleep(2000);
         close(probe);
     }
     fake_worker_free(w.worker);
-    expect_fd(fd, 200, "\"completion_tokens\":3");
-    expect_fd(other, 200, "\"completion_tokens\":3");
+    world_expect_fd(fd, 200, "\"completion_tokens\":3");
+    world_expect_fd(other, 200, "\"completion_tokens\":3");
     w.worker = second;
     world_stop(&w);
 }
@@ -216,7 +120,7 @@ static void test_replayed(void **state) {
     }
     unsigned had = fake_worker_submits(w.worker);
     for (size_t i = 0; i < ARRAY_LEN(bodies); i++)
-        fd[i] = open_post(w.port, "/v1/completions", bodies[i]);
+        fd[i] = world_post(w.port, "/v1/completions", bodies[i]);
     for (int i = 0; i < 5000 && fake_worker_submits(w.worker) < had + 5; i++)
         usleep(1000);
     struct fake_worker *second = add_worker(&w, url, (struct fake_opts){0});
@@ -225,7 +129,7 @@ static void test_replayed(void **state) {
     for (size_t i = 0; i < ARRAY_LEN(bodies); i++) {
         struct buf rest = {0}, got = {0};
         struct http_answer a;
-        answer(fd[i], &rest, &a);
+        world_answer(fd[i], &rest, &a);
         assert_int_equal(a.status, 200);
         assert_null(strstr(a.body.data, "\"error\""));
         text_of(a.body.data, n_choices[i], &got);
@@ -234,7 +138,7 @@ static void test_replayed(void **state) {
         buf_fini(&want[i]);
         http_answer_fini(&a);
     }
-    assert_true(metric(w.port, "weir_failovers_total{outcome=\"ok\"}") == 5);
+    assert_true(world_metric(w.port, "weir_failovers_total{outcome=\"ok\"}") == 5);
     w.worker = second;
     world_stop(&w);
 }
@@ -256,10 +160,10 @@ static void test_refused_elsewhere(void **state) {
     char url[160];
     router_rig_init(&w.rig);
     world_start(&w, (struct fake_opts){.on_submit = refuse_all});
-    expect(w.port, small, 503, "retry-after: 5");
+    world_expect(w.port, world_small, 503, "retry-after: 5");
     struct fake_worker *second = add_worker(&w, url, (struct fake_opts){0});
     for (int i = 0; i < 6; i++)
-        expect(w.port, small, 200, "\"completion_tokens\":3");
+        world_expect(w.port, world_small, 200, "\"completion_tokens\":3");
     fake_worker_free(second);
     world_stop(&w);
 }
@@ -362,14 +266,6 @@ static bool lie(void *arg, struct fake_worker *f, struct link_conn *c, const Wei
     return true;
 }
 
-static bool healthy(void *arg) {
-    struct http_answer a;
-    http_get(*(int *)arg, "/health", &a);
-    bool ok = a.status == 200;
-    http_answer_fini(&a);
-    return ok;
-}
-
 static void test_lies(void **state) {
     (void)state;
     static const struct {
@@ -394,12 +290,12 @@ static void test_lies(void **state) {
     world_start(&w, (struct fake_opts){.arg = &x, .on_submit = lie});
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         atomic_store(&x.what, cases[i].lie);
-        expect(w.port, small, cases[i].status, cases[i].piece);
+        world_expect(w.port, world_small, cases[i].status, cases[i].piece);
         atomic_store(&x.what, 0);
-        assert_true(rig_until(healthy, &w.port)); /* a worker that was cut comes back */
-        expect(w.port, small, 200, "\"completion_tokens\":3");
+        assert_true(rig_until(world_healthy, &w.port)); /* a worker that was cut comes back */
+        world_expect(w.port, world_small, 200, "\"completion_tokens\":3");
     }
-    assert_true(metric(w.port, "weir_dropped_outputs_total") >= 7);
+    assert_true(world_metric(w.port, "weir_dropped_outputs_total") >= 7);
     world_stop(&w);
 }
 
@@ -412,24 +308,24 @@ static void test_line(void **state) {
     w.rig.opts.limit.queued_requests = 2;
     world_start(&w, (struct fake_opts){.credit_seqs = 1});
     /* it runs for over a second, however busy the machine is; the line is full before that */
-    int first = open_post(w.port, "/v1/completions", "{\"prompt\":\"x\",\"max_tokens\":1500}");
-    assert_true(rig_until(has_submits, w.worker));
+    int first = world_post(w.port, "/v1/completions", "{\"prompt\":\"x\",\"max_tokens\":1500}");
+    assert_true(rig_until(world_submitted, w.worker));
     int fd[5];
     for (int i = 0; i < 5; i++) {
-        fd[i] = open_post(w.port, "/v1/completions", small);
-        for (int ms = 0; i < 2 && metric(w.port, "weir_queue_depth{model=\"fake\"}") != i + 1; ms++) {
+        fd[i] = world_post(w.port, "/v1/completions", world_small);
+        for (int ms = 0; i < 2 && world_metric(w.port, "weir_queue_depth{model=\"fake\"}") != i + 1; ms++) {
             assert_true(ms < 5000);
             usleep(1000);
         }
         if (i >= 2)
-            expect_fd(fd[i], 429, "retry-after: ");
+            world_expect_fd(fd[i], 429, "retry-after: ");
     }
-    assert_true(metric(w.port, "weir_rejected_total{reason=\"queue_full\",status=\"429\"}") == 3);
-    expect_fd(first, 200, NULL);
-    expect_fd(fd[0], 200, NULL);
-    expect_fd(fd[1], 200, NULL);
+    assert_true(world_metric(w.port, "weir_rejected_total{reason=\"queue_full\",status=\"429\"}") == 3);
+    world_expect_fd(first, 200, NULL);
+    world_expect_fd(fd[0], 200, NULL);
+    world_expect_fd(fd[1], 200, NULL);
     /* many prompts in one request trickle through the one credit, however short the line may be */
-    expect(w.port, "{\"prompt\":[\"a\",\"b\",\"c\",\"d\",\"e\",\"f\"],\"max_tokens\":2}", 200,
+    world_expect(w.port, "{\"prompt\":[\"a\",\"b\",\"c\",\"d\",\"e\",\"f\"],\"max_tokens\":2}", 200,
            "\"completion_tokens\":12");
     world_stop(&w);
 }
@@ -439,17 +335,17 @@ static void test_waiting_client_leaves(void **state) {
     struct world w;
     router_rig_init(&w.rig);
     world_start(&w, (struct fake_opts){.credit_seqs = 1});
-    int first = open_post(w.port, "/v1/completions", long_whole);
-    assert_true(rig_until(has_submits, w.worker));
-    int waiting = open_post(w.port, "/v1/completions", small);
+    int first = world_post(w.port, "/v1/completions", world_long_whole);
+    assert_true(rig_until(world_submitted, w.worker));
+    int waiting = world_post(w.port, "/v1/completions", world_small);
     usleep(20000);
     close(waiting);
     usleep(20000);
     close(first);
-    assert_true(rig_until(no_requests, &w.rig));
-    assert_true(rig_until(nothing_live, w.worker));
-    expect(w.port, small, 200, NULL);
-    assert_true(metric(w.port, "weir_client_disconnects_total") == 2);
+    assert_true(rig_until(world_idle, &w.rig));
+    assert_true(rig_until(world_aborted, w.worker));
+    world_expect(w.port, world_small, 200, NULL);
+    assert_true(world_metric(w.port, "weir_client_disconnects_total") == 2);
     world_stop(&w);
 }
 
@@ -460,17 +356,17 @@ static void test_timeouts(void **state) {
     w.rig.opts.queue_timeout_s = 0.1;
     w.rig.opts.request_timeout_s = 0.4;
     world_start(&w, (struct fake_opts){.credit_seqs = 1});
-    int first = open_post(w.port, "/v1/completions", long_stream);
-    assert_true(rig_until(has_submits, w.worker));
-    expect(w.port, small, 503, "--queue-timeout");
+    int first = world_post(w.port, "/v1/completions", world_long_stream);
+    assert_true(rig_until(world_submitted, w.worker));
+    world_expect(w.port, world_small, 503, "--queue-timeout");
     struct buf got = {0};
     struct http_answer a;
-    answer(first, &got, &a);
+    world_answer(first, &got, &a);
     assert_int_equal(a.status, 200);
     assert_non_null(strstr(a.body.data, "\"code\":504"));
     http_answer_fini(&a);
-    assert_true(rig_until(nothing_live, w.worker));
-    expect(w.port, long_whole, 504, "--request-timeout");
+    assert_true(rig_until(world_aborted, w.worker));
+    world_expect(w.port, world_long_whole, 504, "--request-timeout");
     world_stop(&w);
 }
 
@@ -481,7 +377,7 @@ static void test_loading_and_failures(void **state) {
     world_start(&w, (struct fake_opts){.start_loading = true});
     struct router_progress p;
     router_note_worker_state(w.rig.router, "restarting\nin 2 s");
-    expect(w.port, small, 503, "restarting in 2 s");
+    world_expect(w.port, world_small, 503, "restarting in 2 s");
     fake_worker_state(w.worker, WEIR__WORKER_STATE__FAILED, "no memory");
     for (int i = 0; i < 1000; i++) {
         router_progress(w.rig.router, &p);
@@ -496,15 +392,15 @@ static void test_loading_and_failures(void **state) {
         router_progress(w.rig.router, &p);
         usleep(2000);
     }
-    expect(w.port, small, 503, "(dead): 'm.json' y.bin: cut short /");
+    world_expect(w.port, world_small, 503, "(dead): 'm.json' y.bin: cut short /");
     fake_worker_state(w.worker, WEIR__WORKER_STATE__READY, NULL);
     router_rig_wait_ready(&w.rig);
-    expect(w.port, small, 200, NULL);
+    world_expect(w.port, world_small, 200, NULL);
     fake_worker_state(w.worker, WEIR__WORKER_STATE__DRAINING, NULL);
-    for (int i = 0; i < 1000 && healthy(&w.port); i++)
+    for (int i = 0; i < 1000 && world_healthy(&w.port); i++)
         usleep(2000);
-    expect(w.port, small, 503, "retry-after: 5");
-    expect(w.port, "{\"model\":\"other\",\"prompt\":\"x\"}", 404, "does not exist");
+    world_expect(w.port, world_small, 503, "retry-after: 5");
+    world_expect(w.port, "{\"model\":\"other\",\"prompt\":\"x\"}", 404, "does not exist");
     world_stop(&w);
 }
 
@@ -519,7 +415,7 @@ static void test_bad_digest(void **state) {
         usleep(2000);
     }
     assert_non_null(strstr(p.detail, "digest"));
-    expect(w.port, small, 503, "digest");
+    world_expect(w.port, world_small, 503, "digest");
     world_stop(&w);
 }
 
@@ -542,248 +438,9 @@ static void test_bad_digest_of_another(void **state) {
     fake_worker_state(w.worker, WEIR__WORKER_STATE__READY, NULL);
     fake_worker_state(second, WEIR__WORKER_STATE__READY, NULL);
     router_rig_wait_ready(&w.rig);
-    expect(w.port, small, 200, "\"completion_tokens\":3");
+    world_expect(w.port, world_small, 200, "\"completion_tokens\":3");
     fake_worker_free(second);
     world_stop(&w);
-}
-
-/* ---- clients ----------------------------------------------------------------------------------------- */
-
-static void test_slow_reader(void **state) {
-    (void)state;
-    struct world w;
-    router_rig_init(&w.rig);
-    w.rig.opts.limit.stream_buffer_bytes = 64 * 1024;
-    world_start(&w, (struct fake_opts){.step_us = 20});
-    /* 128 samples fill the socket's buffers soon; nobody reads */
-    int fd =
-        open_post(w.port, "/v1/completions",
-                  "{\"prompt\":\"hello\",\"max_tokens\":3000,\"stream\":true,\"n\":128,\"temperature\":1}");
-    assert_true(rig_until(has_submits, w.worker));
-    assert_true(rig_until(nothing_live, w.worker));
-    assert_true(rig_until(no_requests, &w.rig));
-    assert_true(metric(w.port, "weir_slow_client_aborts_total") == 1);
-    close(fd);
-    world_stop(&w);
-}
-
-static void test_stalled_write(void **state) {
-    (void)state;
-    struct world w;
-    router_rig_init(&w.rig);
-    w.rig.opts.write_timeout_s = 1;
-    world_start(&w, (struct fake_opts){.step_us = 20});
-    int fd = http_open(w.port), small_buffer = 4096;
-    assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &small_buffer, sizeof small_buffer), 0);
-    struct buf text = {0};
-    http_post_text("/v1/completions",
-                   "{\"prompt\":\"hello\",\"max_tokens\":1000,\"n\":120,\"temperature\":1,\"stream\":true}",
-                   &text);
-    http_send(fd, text.data, text.len);
-    buf_fini(&text);
-    assert_true(rig_until(has_submits, w.worker));
-    assert_true(rig_until(no_requests, &w.rig));
-    assert_true(rig_until(nothing_live, w.worker));
-    assert_true(metric(w.port, "weir_slow_client_aborts_total") == 1);
-    close(fd);
-    world_stop(&w);
-}
-
-static void test_idle_and_slow_connections(void **state) {
-    (void)state;
-    struct world w;
-    char c;
-    router_rig_init(&w.rig);
-    w.rig.opts.keep_alive_s = 0.1;
-    w.rig.opts.limit.body_timeout_s = 1;
-    w.rig.opts.limit.connections = 4;
-    world_start(&w, (struct fake_opts){0});
-    int idle = http_open(w.port), half = http_open(w.port);
-    http_send(half, "POST /tokenize HTTP/1.1\r\nContent-Length: 100\r\n\r\n{", 50);
-    assert_int_equal(recv(idle, &c, 1, 0), 0);
-    assert_int_equal(recv(half, &c, 1, 0), 0);
-    close(idle);
-    close(half);
-    /* one connection too many */
-    int fds[5];
-    for (int i = 0; i < 5; i++) {
-        fds[i] = open_post(w.port, "/v1/completions", long_whole);
-        usleep(10000);
-    }
-    expect_fd(fds[4], 503, "--max-connections");
-    for (int i = 0; i < 4; i++)
-        close(fds[i]);
-    assert_true(rig_until(no_requests, &w.rig));
-    expect(w.port, small, 200, NULL);
-    world_stop(&w);
-}
-
-static void test_body_limit(void **state) {
-    (void)state;
-    struct world w;
-    router_rig_init(&w.rig);
-    w.rig.opts.limit.body_bytes = 1000;
-    world_start(&w, (struct fake_opts){0});
-    struct buf text = {0};
-    buf_addz(&text, "{\"prompt\":\"");
-    while (text.len < 300000)
-        buf_addz(&text, "word ");
-    buf_addz(&text, "\"}");
-    expect(w.port, buf_cstr(&text), 413, "--max-body-bytes");
-    struct buf chunked = {0};
-    buf_addf(&chunked,
-             "POST /tokenize HTTP/1.1\r\nContent-Type: application/json\r\nTransfer-Encoding: "
-             "chunked\r\n\r\n%zx\r\n%s\r\n0\r\n\r\n",
-             text.len, buf_cstr(&text));
-    int fd = http_open(w.port);
-    http_send(fd, chunked.data, chunked.len);
-    expect_fd(fd, 413, "PayloadTooLargeError");
-    buf_fini(&text);
-    buf_fini(&chunked);
-    world_stop(&w);
-}
-
-static void test_ids_and_old_http(void **state) {
-    (void)state;
-    struct world w;
-    router_rig_init(&w.rig);
-    w.rig.opts.request_id_headers = true;
-    world_start(&w, (struct fake_opts){0});
-    struct buf text = {0};
-    buf_addf(&text,
-             "POST /v1/completions HTTP/1.1\r\nX-Request-Id: abc\r\nContent-Type: "
-             "application/json\r\nContent-Length: %zu\r\n\r\n%s",
-             strlen(small), small);
-    int fd = http_open(w.port);
-    http_send(fd, text.data, text.len);
-    expect_fd(fd, 200, "\"id\":\"cmpl-abc\"");
-    fd = http_open(w.port);
-    http_send(fd, text.data, text.len);
-    expect_fd(fd, 200, "x-request-id: abc\r");
-    expect(w.port, "{\"prompt\":\"x\",\"max_tokens\":1,\"request_id\":\"from-body\",\"stream\":true}", 200,
-           "x-request-id: from-body\r");
-    expect(w.port, "{\"prompt\":\"x\",\"max_tokens\":1,\"request_id\":\"from-body\"}", 200,
-           "x-request-id: from-body\r");
-    expect(w.port, "{", 400, "x-request-id: ");
-    expect(w.port, "{\"prompt\":\"x\",\"request_id\":\"two words\"}", 400, "request_id");
-    text.len = 0;
-    const char *json = "{\"prompt\":\"x\",\"max_tokens\":4,\"stream\":true}";
-    buf_addf(&text,
-             "POST /v1/completions HTTP/1.0\r\nConnection: keep-alive\r\nContent-Type: "
-             "application/json\r\nContent-Length: %zu\r\n\r\n%s",
-             strlen(json), json);
-    fd = http_open(w.port);
-    http_send(fd, text.data, text.len);
-    expect_fd(fd, 200, "data: [DONE]");
-    buf_fini(&text);
-    world_stop(&w);
-}
-
-static void test_keepalive_comments(void **state) {
-    (void)state;
-    struct world w;
-    _Atomic int n = 0;
-    router_rig_init(&w.rig);
-    w.rig.opts.sse_keepalive_s = 0.05;
-    w.rig.opts.request_timeout_s = 0.4;
-    world_start(&w, (struct fake_opts){.arg = &n, .on_submit = swallow});
-    int fd = open_post(w.port, "/v1/completions", long_stream);
-    struct buf got = {0};
-    struct http_answer a;
-    answer(fd, &got, &a);
-    assert_int_equal(a.status, 200);
-    assert_true(strstr(a.body.data, ": keep-alive\n\n: keep-alive\n\n") == a.body.data);
-    assert_non_null(strstr(a.body.data, "\"code\":504"));
-    http_answer_fini(&a);
-    expect(w.port, long_whole, 504, NULL); /* no early 200 for a whole answer */
-    world_stop(&w);
-}
-
-/* ---- the end
- * ----------------------------------------------------------------------------------------------- */
-
-static void test_drain_waits(void **state) {
-    (void)state;
-    struct world w;
-    router_rig_init(&w.rig);
-    world_start(&w, (struct fake_opts){0});
-    int fd = open_post(w.port, "/v1/completions", "{\"prompt\":\"x\",\"max_tokens\":200,\"stream\":true}");
-    struct buf got = {0};
-    read_until(fd, &got, "data: {");
-    router_shutdown(w.rig.router);
-    usleep(60000);
-    int health = http_open(w.port);
-    http_send(health, "GET /health HTTP/1.1\r\n\r\n", 24);
-    expect_fd(health, 503, "connection: close");
-    expect(w.port, small, 503, "shutting down");
-    struct http_answer a;
-    answer(fd, &got, &a);
-    assert_null(strstr(a.body.data, "error"));
-    assert_non_null(strstr(a.body.data, "[DONE]"));
-    http_answer_fini(&a);
-    pthread_join(w.rig.thread, NULL);
-    assert_true(w.rig.peaceful);
-    router_free(w.rig.router);
-    w.rig.router = NULL;
-    world_stop(&w);
-}
-
-static void test_drain_runs_out(void **state) {
-    (void)state;
-    struct world w;
-    router_rig_init(&w.rig);
-    w.rig.opts.shutdown_timeout_s = 0.1;
-    world_start(&w, (struct fake_opts){0});
-    int fd = open_post(w.port, "/v1/completions", long_stream),
-        whole = open_post(w.port, "/v1/completions", long_whole);
-    struct buf got = {0};
-    read_until(fd, &got, "data: {");
-    usleep(20000);
-    router_shutdown(w.rig.router);
-    struct http_answer a;
-    answer(fd, &got, &a);
-    assert_non_null(strstr(a.body.data, "\"code\":503"));
-    assert_non_null(strstr(a.body.data, "[DONE]"));
-    http_answer_fini(&a);
-    expect_fd(whole, 503, "retry-after: ");
-    pthread_join(w.rig.thread, NULL);
-    assert_true(w.rig.peaceful);
-    router_free(w.rig.router);
-    w.rig.router = NULL;
-    world_stop(&w);
-}
-
-static void test_second_shutdown(void **state) {
-    (void)state;
-    struct world w;
-    router_rig_init(&w.rig);
-    world_start(&w, (struct fake_opts){0});
-    int fd = open_post(w.port, "/v1/completions", long_whole);
-    assert_true(rig_until(has_submits, w.worker));
-    router_shutdown(w.rig.router);
-    router_shutdown(w.rig.router);
-    pthread_join(w.rig.thread, NULL);
-    assert_false(w.rig.peaceful);
-    router_free(w.rig.router);
-    w.rig.router = NULL;
-    close(fd);
-    world_stop(&w);
-}
-
-static void test_port_taken(void **state) {
-    (void)state;
-    struct router_rig a, b;
-    struct err e;
-    router_rig_init(&a);
-    router_rig_init(&b);
-    assert_int_equal(router_new(&a.router, &a.opts, &e), RC_OK);
-    b.opts.port = router_port(a.router);
-    assert_int_equal(router_new(&b.router, &b.opts, &e), RC_IO);
-    assert_non_null(strstr(e.msg, "cannot listen"));
-    router_free(a.router);
-    a.router = NULL;
-    router_rig_fini(&a);
-    router_rig_fini(&b);
 }
 
 int main(void) {
@@ -799,16 +456,6 @@ int main(void) {
         cmocka_unit_test(test_loading_and_failures),
         cmocka_unit_test(test_bad_digest),
         cmocka_unit_test(test_bad_digest_of_another),
-        cmocka_unit_test(test_slow_reader),
-        cmocka_unit_test(test_stalled_write),
-        cmocka_unit_test(test_idle_and_slow_connections),
-        cmocka_unit_test(test_body_limit),
-        cmocka_unit_test(test_ids_and_old_http),
-        cmocka_unit_test(test_keepalive_comments),
-        cmocka_unit_test(test_drain_waits),
-        cmocka_unit_test(test_drain_runs_out),
-        cmocka_unit_test(test_second_shutdown),
-        cmocka_unit_test(test_port_taken),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
