@@ -27,9 +27,6 @@ const struct conf_flag apart_flag_rows[] = {
          "this program is or serves single workers; weir serve --data-parallel-size N starts several"),
     IGNORED("otlp-traces-endpoint", CONF_STR,
             "the router sends the traces, with what its workers report; give it to the router"),
-    ONLY("role", NULL, CONF_STR, "both",
-         "the router does not give prefill and decode to different workers by itself in this version; an outside proxy can "
-         "(--kv-transfer-config)"),
 
     /* 18: limits of what is not in this version */
     REFUSED("limit-mm-per-prompt", CONF_JSON, NO_MEDIA),

@@ -32,7 +32,7 @@ void leg_bill(struct leg *g) {
     g->n_unbilled = 0;
 }
 
-static void tell_abort(struct leg *g, bool whole, uint32_t k) {
+void leg_tell_abort(struct leg *g, bool whole, uint32_t k) {
     Weir__Abort m = WEIR__ABORT__INIT;
     m.has_request_id = m.has_whole = m.has_stream = true;
     m.request_id = (ProtobufCBinaryData){sizeof g->id.b, g->id.b};
@@ -47,7 +47,8 @@ void leg_close(struct leg *g, bool abort) {
     struct loop *l = g->s->loop;
     CHECK(g->state == LEG_SUBMITTED);
     if (abort)
-        tell_abort(g, true, 0);
+        leg_tell_abort(g, true, 0);
+    prefill_end(g);
     bill_end(g, false);
     fleet_release(l->router->fleet, g->worker, g->n_live, g->credit_tokens, g->credit_tokens ? g->n_cached : 0);
     g->n_live = g->credit_tokens = 0;
@@ -70,12 +71,12 @@ void leg_choice_over(struct leg *g, uint32_t k) {
 }
 
 void leg_cut(struct leg *g, uint32_t k) {
-    tell_abort(g, g->n_live == 1, k);
+    leg_tell_abort(g, g->n_live == 1, k);
     leg_choice_over(g, k);
 }
 
 /* fill_tag: whose it is, so that the worker is fair to those of several routers. */
-static void fill_tag(struct session *s, Weir__Submit *m) {
+void leg_fill_tag(struct session *s, Weir__Submit *m) {
     static const struct id128 none;
     m->has_fair_tag = !id128_eq(s->who.tenant, none);
     if (m->has_fair_tag)
@@ -106,15 +107,18 @@ static enum rc send_submit(struct leg *g, struct worker *w) {
     scratch.m.has_stream = true;
     scratch.m.stream = g->handle;
     scratch.m.priority = g->s->priority;
-    fill_tag(g->s, &scratch.m);
-    fill_kv(g, w, &scratch);
+    leg_fill_tag(g->s, &scratch.m);
+    if (!prefill_begin(g, w, &scratch))
+        fill_kv(g, w, &scratch);
     void *resume = replay_fill(g, &scratch);
     enum rc rc = link_queue(w->conn, LINK_DATA, WEIR__ENVELOPE__BODY_SUBMIT, &scratch.m);
     free(resume);
-    if (rc != RC_OK)
+    if (rc != RC_OK) {
+        prefill_end(g);
         slots_del(&l->slots, g->handle);
-    else
+    } else {
         loop_push_later(l, w->conn);
+    }
     return rc;
 }
 
@@ -123,7 +127,7 @@ static enum rc send_submit(struct leg *g, struct worker *w) {
 static void drop_finished(struct leg *g) {
     for (uint32_t k = 0; k < g->s->req->n_samples && !g->s->req->beams; k++) {
         if (g->choices[k].finished)
-            tell_abort(g, false, k);
+            leg_tell_abort(g, false, k);
     }
 }
 
@@ -145,6 +149,7 @@ static enum rc submit(struct leg *g, struct worker *w) {
     }
     g->state = LEG_SUBMITTED;
     g->worker = w;
+    s->kv_given |= g->prompt == 0 && w->kv_pulls;
     g->avoid = w;
     g->n_live = s->ticket.n_seqs;
     g->credit_tokens = s->ticket.n_tokens;

@@ -85,7 +85,7 @@ struct rmetrics {
     struct metric_family *workers, *queue_depth, *queue_tokens, *queue_tenants, *queue_wait, *rejected, *decisions,
         *ready_seconds;
     _Atomic(struct metric *) reject[N_REJECT][N_REJECT_STATUS]; /* those beyond one a reason on first use */
-    struct metric *spans[N_SPAN_END], *retry[2], *failover[2];  /* retry, failover: [1]: it went well */
+    struct metric *spans[N_SPAN_END], *retry[2], *failover[2], *remote[2]; /* [1]: it went well */
     struct metric *plain[N_PM], *masks[MASK_KINDS], *index_blocks, *index_evicted;
     struct metric *kv_times, *kv_sizes, *kv_failed, *kv_expired, *kv_leases, *kv_fallbacks[KV_FALLBACKS];
     struct metric_family *computed;
@@ -225,6 +225,7 @@ static void register_own(struct rmetrics *m) {
     m->index_blocks = plain(m, METRIC_GAUGE, "weir_prefix_index_blocks", "Blocks in the index of prefixes.");
     m->index_evicted = plain(m, METRIC_COUNTER, "weir_prefix_index_evicted_total",
                              "Blocks that left the index for want of room.");
+    both(m, "weir_remote_prefills_total", "Prompts given to another worker than the one that decodes.", m->remote);
     both(m, "weir_retries_total", "Requests given to a second worker.", m->retry);
     both(m, "weir_failovers_total", "Streams carried on by another worker.", m->failover);
     static const char *const outcome[] = {"outcome"}, *const ends[N_SPAN_END] = {"sent", "dropped", "failed"};
@@ -433,6 +434,10 @@ void rmetrics_reject(struct rmetrics *m, enum reject_reason reason, int status) 
 
 void rmetrics_spans(struct rmetrics *m, enum span_end how, uint64_t n) {
     metric_add(m->spans[how], (double)n);
+}
+
+void rmetrics_remote_prefill(struct rmetrics *m, bool ok) {
+    metric_add(m->remote[ok], 1);
 }
 
 void rmetrics_retry(struct rmetrics *m, bool ok) {

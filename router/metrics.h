@@ -123,6 +123,7 @@ void rmetrics_index(struct rmetrics *m, uint32_t n_blocks, double n_evicted);
 enum span_end { SPAN_SENT = 0, SPAN_DROPPED, SPAN_FAILED, N_SPAN_END };
 void rmetrics_spans(struct rmetrics *m, enum span_end how, uint64_t n);
 void rmetrics_retry(struct rmetrics *m, bool ok);            /* weir_retries_total */
+void rmetrics_remote_prefill(struct rmetrics *m, bool ok);   /* weir_remote_prefills_total */
 void rmetrics_failover(struct rmetrics *m, bool ok);         /* weir_failovers_total */
 /* rmetrics_write: the whole exposition. model names engine 0 if no worker has come yet. */
 void rmetrics_write(struct rmetrics *m, struct str model, struct buf *out);

@@ -79,6 +79,11 @@ struct model_info *offload_find_model(void *arg, struct str name) {
     return m;
 }
 
+void offload_end_transfer(void *arg, const struct kv_params *p) {
+    struct router *r = arg;
+    fleet_end_transfer(r->fleet, p);
+}
+
 static bool prepare_back(struct loop *l, struct loop_msg *m) {
     struct prepare *p = CONTAINER_OF(m, struct prepare, msg);
     p->done(l, p->owner, p->req, &p->err, p->asked);

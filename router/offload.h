@@ -28,6 +28,9 @@ bool offload_prepare_here(struct loop *l, void *owner,
  * worker serves the model. */
 struct model_info *offload_find_model(void *arg, struct str name);
 
+/* offload_end_transfer: the end_transfer of gen_env, likewise. */
+void offload_end_transfer(void *arg, const struct kv_params *p);
+
 /* What else runs on the pool for a body or a page. */
 enum pool_work { WORK_TOKENIZE = 0, WORK_DETOKENIZE, WORK_METRICS, WORK_OPENAPI };
 /* offload_reply: answers the request with what the work makes of its body. */

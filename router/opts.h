@@ -68,6 +68,7 @@ struct router_opts {
     char *policy;      /* POLICY_CHOICES (fleet/policy.h) */
     char *hash_header; /* of consistent-hash */
     int64_t prefix_index_mb;
+    int64_t remote_prefill_min_tokens; /* 0: prompts are computed where they are decoded */
     struct conf_list workers;           /* --worker: addresses to dial */
     char *worker_file;                  /* more of them, a line each; NULL: none */
     struct conf_list worker_dns;        /* names of headless services */

@@ -11,7 +11,10 @@ enum { SCAN_SLOTS = 64 }; /* of the table in one step */
 
 static void on_first(struct leg *g, uint32_t k, const struct batch_entry *t) {
     struct session *s = g->s;
-    leg_prompt_done(g, t->cached_tokens); /* first: the credit may go to whoever comes next */
+    /* Of several samples each has a First; the prompt was computed once. */
+    const uint32_t n_cached = g->credit_tokens ? prefill_first(g, t->cached_tokens, t->prefill_us) : g->n_shown;
+    g->n_shown = n_cached;
+    leg_prompt_done(g, n_cached); /* first: the credit may go to whoever comes next */
     leg_prefilled(g);
     if (g->choices[k].begun)
         return; /* it goes on where another worker had begun: usage tells what that one found cached */
@@ -22,8 +25,12 @@ static void on_first(struct leg *g, uint32_t k, const struct batch_entry *t) {
     }
     s->wait_us = MAX(s->wait_us, t->queue_us);
     s->prefill_us = MAX(s->prefill_us, t->prefill_us);
+    if (t->transfer_us > s->transfer_us) {
+        s->transfer_us = t->transfer_us;
+        s->transfer_queue_us = t->queue_us;
+    }
     gen_on_first(s->run, g->prompt * s->req->n_samples + k,
-                 &(struct gen_first){.cached_tokens = t->cached_tokens});
+                 &(struct gen_first){.cached_tokens = n_cached});
 }
 
 static void fail_internal(struct session *s, const char *why) {
@@ -132,6 +139,8 @@ static bool repeated(struct choice *c, const struct batch_entry *t) {
 static bool on_entry(struct loop *l, const struct batch *b, const struct batch_entry *t) {
     struct leg *g = slots_get(&l->slots, t->stream);
     uint32_t k = handle_sample(t->stream);
+    if (g && g->decode)
+        return g->worker == b->worker && k == 0 && prefill_on_entry(g, t);
     if (!g || g->worker != b->worker || k >= g->s->req->n_samples || g->choices[k].finished)
         return false;
     struct session *s = g->s;
@@ -290,6 +299,7 @@ static void refuse(struct leg *g, const struct fleet_reject *r) {
         leg_again(g, false);
         return;
     }
+    s->kv_given &= g->prompt != 0; /* it was not taken */
     err_set(&e, rc, r->param, "%s", r->message);
     leg_close(g, false);
     session_fail(s, &e, rc == RC_UNAVAILABLE || rc == RC_OVERLOAD ? RETRY_AFTER_LOADING_S : 0);
@@ -301,7 +311,10 @@ bool session_on_reject(struct loop *l, struct loop_msg *m) {
     for (; r->cursor < end; r->cursor++) {
         struct leg *g = l->slots.v[r->cursor].p;
         if (g && g->worker == r->worker && id128_eq(g->id, r->id)) {
-            refuse(g, r);
+            if (g->decode)
+                prefill_failed(g);
+            else
+                refuse(g, r);
             r->cursor = l->slots.n;
             break;
         }
@@ -321,6 +334,10 @@ bool session_on_slow(struct loop *l, struct loop_msg *m) {
     uint32_t end = MIN(x->cursor + SCAN_SLOTS, l->slots.n);
     while (x->cursor < end) {
         struct leg *g = l->slots.v[x->cursor++].p;
+        if (g && g->worker == x->worker && g->decode) {
+            prefill_failed(g);
+            return false;
+        }
         if (g && g->worker == x->worker) {
             if (leg_hedge(g))
                 rmetrics_count(l->router->metrics, PM_HEDGES, 1);
@@ -342,6 +359,10 @@ bool session_on_lost(struct loop *l, struct loop_msg *m) {
     uint32_t end = MIN(x->cursor + SCAN_SLOTS, l->slots.n);
     while (x->cursor < end) {
         struct leg *g = l->slots.v[x->cursor++].p;
+        if (g && g->worker == x->worker && g->decode) {
+            prefill_failed(g);
+            return false;
+        }
         if (g && g->worker == x->worker) {
             lose(g, x->last_ns, false, "The worker that served the request was lost");
             return false;

@@ -130,6 +130,7 @@ enum rc router_new(struct router **out, const struct router_opts *opts, struct e
     r->pool = pool_new(MAX(r->n_loops, 2u), POOL_QUEUE_MAX);
     r->env.opts = opts;
     r->env.find_model = offload_find_model;
+    r->env.end_transfer = offload_end_transfer;
     r->env.arg = r;
     server_init(r);
     r->loops = xcalloc(r->n_loops, sizeof *r->loops);

@@ -128,6 +128,8 @@ static void end(struct session *s) {
     enlist(s, &l->ended);
     s->stream = NULL;
     CHECK(!s->logged); /* log_end comes before every end */
+    if (s->req && s->req->kv.pull && !s->kv_given)
+        fleet_end_transfer(l->router->fleet, &s->req->kv);
     gen_run_free(s->run);
     s->run = NULL;
     s->req = NULL;
@@ -348,6 +350,11 @@ void session_describe(const struct session *s, struct buf *out) {
         jw_u64(out, g->worker->engine);
     else
         jw_strz(out, NULL);
+    buf_addz(out, ",\"prefill_worker\":");
+    if (g && g->prefill)
+        jw_u64(out, g->prefill->worker->engine);
+    else
+        jw_strz(out, NULL);
     buf_addf(out, ",\"age_s\":%.3f,\"prompt_tokens\":%u,\"output_tokens\":%u}",
              (double)(clock_ns() - s->begin_ns) * 1e-9, c.prompt_tokens, c.completion_tokens);
 }
@@ -402,6 +409,8 @@ static void on_prepared(struct loop *l, void *owner, struct gen_req *req, const 
     struct session *s = owner;
     s->job_out = false;
     if (s->over) {
+        if (req && req->kv.pull)
+            fleet_end_transfer(l->router->fleet, &req->kv);
         if (req)
             gen_req_free(req);
         session_maybe_free(s);

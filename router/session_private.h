@@ -1,5 +1,6 @@
 /* session_private.h: the pieces of a session: session.c (life), dispatch.c (prompts to workers), outputs.c
- * (workers' answers), replay.c (prompts to another worker, with what has been said of the answer), session_trace.c. */
+ * (workers' answers), replay.c (prompts to another worker, with what has been said of the answer), prefill.c (prompts that
+ * another worker computes), session_trace.c. */
 #ifndef WEIR_ROUTER_SESSION_PRIVATE_H
 #define WEIR_ROUTER_SESSION_PRIVATE_H
 
@@ -36,10 +37,19 @@ struct leg {
     uint32_t n_hedges;      /* workers that it was taken from, and that may be there still */
     const struct worker *avoid; /* the last one that it was with; not held, only compared */
     uint64_t until_ns;      /* after a loss: another worker must be found by then */
+    uint32_t n_shown;       /* cached tokens, as its client is told */
     bool touched;           /* something of it has reached the run */
     uint32_t n_unbilled;    /* tokens of output that its tenant has not been charged with yet */
     struct choice *choices; /* [n] */
     struct vtc_bill bill;   /* while submitted: what its tenant was charged */
+    struct leg *prefill;    /* its prompt is computed by another worker, in this leg (prefill.c); NULL: it is not */
+    /* of such a leg, which has neither choices nor a bill: */
+    struct leg *decode;     /* the one it is for; NULL: it is none */
+    struct worker *decoding; /* held: who goes on with it */
+    struct id128 transfer;
+    bool kept;              /* it is over, and its worker keeps the blocks */
+    uint32_t n_here, n_found; /* tokens that were expected in the decoding side's cache, and found in this one's */
+    uint64_t done_ns;
 };
 
 struct session {
@@ -56,6 +66,7 @@ struct session {
     bool has_key;
     bool over;
     bool left; /* the client has: that is why it is over */
+    bool kv_given; /* a worker fetches, or has, what the client's kv_transfer_params name */
     bool abort_asked; /* while it was being prepared */
     uint64_t round;   /* of the last round that visited it (admin.c) */
     bool touched; /* in the loop's list */
@@ -66,6 +77,7 @@ struct session {
     struct leg *ticket_leg;
     h2o_timeout_entry_t queue_entry, request_entry, keepalive_entry;
     uint64_t begin_ns, first_ns, last_ns, wait_us, prefill_us;
+    uint64_t transfer_us, transfer_queue_us; /* KV blocks were fetched in that time, of that at the worker's queue; 0: none were */
     struct engine_metrics
         *metrics; /* of the worker that took the first prompt; lives as long as the worker is held */
     struct worker *metrics_worker; /* held for that */
@@ -122,6 +134,23 @@ void leg_close(struct leg *g, bool abort);
 bool leg_hedge(struct leg *g);
 /* leg_again: takes the leg from its worker, which is told if `abort`, and gives it to another one soon. */
 void leg_again(struct leg *g, bool abort);
+
+/* leg_tell_abort: of a sample, or of all of it. leg_fill_tag: whose it is. */
+void leg_tell_abort(struct leg *g, bool whole, uint32_t k);
+void leg_fill_tag(struct session *s, Weir__Submit *m);
+
+/* prefill.c */
+/* prefill_begin: gives the prompt of a leg that is about to be submitted to w to another worker, if that pays: then g->prefill
+ * is that leg, and *out says where w will find the blocks. */
+bool prefill_begin(struct leg *g, struct worker *w, struct gen_submit *out);
+/* prefill_end: g->prefill, if there is one, is over; its worker frees what it has. Before g's own worker changes. */
+void prefill_end(struct leg *g);
+/* prefill_failed: p's worker will not do it: the decoding one computes the prompt. p is gone. */
+void prefill_failed(struct leg *p);
+/* prefill_on_entry: p's worker says something. False: it is nothing that is wanted. */
+bool prefill_on_entry(struct leg *p, const struct batch_entry *t);
+/* prefill_first: g's first token is here; the prefill is over. Returns the cached tokens, as clients know them. */
+uint32_t prefill_first(struct leg *g, uint32_t n_cached, uint32_t prefill_us);
 
 /* replay.c */
 /* leg_replay: its worker is gone, last heard of at last_ns, or is ending: the leg goes to another worker, with

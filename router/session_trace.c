@@ -81,6 +81,10 @@ static void fill_stages(const struct session *s, struct trace_record *t, uint64_
         taken_ns = s->metrics ? MIN(queued_ns + waited_ns, now) : now;
     }
     t->stage[TRACE_QUEUE].end_ns = taken_ns;
+    if (s->transfer_us && s->first_ns) { /* it began with the prompt's arrival at the worker */
+        t->stage[TRACE_TRANSFER].begin_ns = MAX(taken_ns - MIN(s->transfer_queue_us * NS_PER_US, taken_ns), queued_ns);
+        t->stage[TRACE_TRANSFER].end_ns = MIN(t->stage[TRACE_TRANSFER].begin_ns + s->transfer_us * NS_PER_US, taken_ns);
+    }
     if (s->metrics) {
         t->stage[TRACE_PREFILL].begin_ns = taken_ns;
         t->stage[TRACE_PREFILL].end_ns = s->first_ns ? MAX(s->first_ns, taken_ns) : now;

@@ -126,12 +126,16 @@ static void do_abort(struct engine *e, const struct cmd *c) {
         if (!id128_eq(r->id, c->id) || r->router != c->router || r->router_epoch != c->router_epoch)
             continue;
         uint64_t k = c->stream - r->stream;
-        if (c->whole || r->beams)
+        if (c->transfer)
+            kvx_pull_stop(r);
+        else if (c->whole || r->beams)
             engine_end_all(e, r, FINISH_ABORT, NULL, 0, false);
         else if (k < r->n_samples && r->seqs[k].state != SEQ_ENDED)
             engine_end(e, &r->seqs[k], FINISH_ABORT, NULL, 0, false);
         return;
     }
+    if (c->whole)
+        kvx_aborted(e, c->id, c->router, c->router_epoch);
 }
 
 static void do_control(struct engine *e, const struct cmd *c) {

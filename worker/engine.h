@@ -35,6 +35,7 @@ struct first_out {
     uint32_t n_cached;   /* prompt tokens taken from the prefix cache */
     uint64_t queue_ns;   /* arrival to first scheduled */
     uint64_t prefill_ns; /* first scheduled to first token */
+    uint64_t transfer_ns; /* of queue_ns, in which its KV blocks were fetched; 0: none were */
     /* of the prompt, [n_prompt], entry 0 empty; NULL unless asked for; with the first event of the request
      * only */
     const struct prompt_logprob *prompt;
@@ -226,10 +227,14 @@ uint32_t engine_token_budget(const struct engine *e);
 MUST_USE enum rc engine_submit(struct engine *e, struct req *r, struct err *err);
 
 /* engine_abort: ends one sample (by stream) or all of request `id` of that router with FINISH_ABORT, which is
- * reported. Unknown ones are ignored: they have ended. RC_AGAIN: the inbox is full; RC_UNAVAILABLE: the
+ * reported. Of unknown ones, which have ended, the blocks kept for other workers are let go (a whole request's). RC_AGAIN: the inbox is full; RC_UNAVAILABLE: the
  * engine is stopping. */
 MUST_USE enum rc engine_abort(struct engine *e, uint32_t router, uint32_t router_epoch, struct id128 id,
                               bool whole, uint64_t stream);
+/* engine_abort_pull: request `id` waits no longer for KV blocks from elsewhere: it computes its prompt. As above. */
+MUST_USE enum rc engine_abort_pull(struct engine *e, uint32_t router, uint32_t router_epoch, struct id128 id);
+/* engine_end_transfer: nobody will fetch what v names: who keeps it is told, if it can be. Any thread. */
+void engine_end_transfer(struct engine *e, const struct req_kv *v);
 /* engine_drop_router: that connection is gone; all its requests of this epoch and earlier ones end
  * unreported. The index may be reused at once, with a larger epoch. */
 void engine_drop_router(struct engine *e, uint32_t router, uint32_t router_epoch);

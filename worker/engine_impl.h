@@ -21,6 +21,7 @@ struct cmd {
     struct req *req;             /* SUBMIT: owned */
     struct id128 id;             /* ABORT */
     bool whole;                  /* ABORT */
+    bool transfer;               /* ABORT: only what it fetches */
     uint64_t stream;             /* ABORT */
     uint64_t control_id;         /* CONTROL */
     enum engine_control control; /* CONTROL */

@@ -234,6 +234,13 @@ enum rc engine_abort(struct engine *e, uint32_t router, uint32_t router_epoch, s
     return put_locked(e, &c);
 }
 
+enum rc engine_abort_pull(struct engine *e, uint32_t router, uint32_t router_epoch, struct id128 id) {
+    struct cmd c = {.kind = CMD_ABORT, .router = router, .router_epoch = router_epoch};
+    c.id = id;
+    c.transfer = true;
+    return put_locked(e, &c);
+}
+
 enum rc engine_control(struct engine *e, enum engine_control kind, uint32_t router, uint32_t router_epoch,
                        uint64_t id) {
     struct cmd c = {.kind = CMD_CONTROL, .router = router, .router_epoch = router_epoch};

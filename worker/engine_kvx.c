@@ -109,6 +109,14 @@ static void on_close(void *arg, uint64_t lease, bool done) {
     (void)kvx_await(e->kvx, &j);
 }
 
+static void on_forget(void *arg, struct id128 transfer) {
+    struct engine *e = arg;
+    struct kvx_job j = {.kind = JOB_FORGET, .until_ns = UINT64_MAX};
+    j.transfer = transfer;
+    kvx_post(e->kvx, e, &j);
+    (void)kvx_await(e->kvx, &j);
+}
+
 /* ---- readers: the engine's thread --------------------------------------------------------------- */
 
 static bool try_open(struct engine *e, struct kvx_job *j, uint64_t now_ns) {
@@ -166,6 +174,10 @@ static bool try_job(struct engine *e, struct kvx_job *j, uint64_t now_ns) {
         k->stats.n_served += j->r.finished;
         answer(k, j, 0);
         return true;
+    case JOB_FORGET:
+        kvx_lease_forget(&k->leases, j->transfer);
+        answer(k, j, 0);
+        return true;
     default:
         return kvx_pull_try(e, j, now_ns);
     }
@@ -218,8 +230,10 @@ bool kvx_begin(struct engine *e, struct req *r) {
     if (!k || e->failed)
         return false;
     if (r->kv.offer && k->o.produces && r->n_hashes > 0) {
-        if (!kvx_lease_new(&k->leases, r))
+        if (!kvx_lease_new(&k->leases, r)) {
+            kvx_lease_refuse(&k->leases, r->kv.transfer);
             LOG(LOG_WARN, "KV transfer: no lease for a prompt", F_ID("request", r->id));
+        }
     }
     return r->kv.pull && kvx_pull_begin(e, r);
 }
@@ -260,6 +274,11 @@ void kvx_forget(struct engine *e, struct req *r) {
         kvx_lease_end(&e->kvx->leases, r->lease);
     if (r->pull)
         kvx_pull_forget(e, r->pull);
+}
+
+void kvx_aborted(struct engine *e, struct id128 request, uint32_t router, uint32_t router_epoch) {
+    if (e->kvx)
+        kvx_lease_abort(&e->kvx->leases, request, router, router_epoch);
 }
 
 bool kvx_waits(const struct engine *e) {
@@ -310,7 +329,8 @@ enum rc kvx_new(struct engine *e, struct err *err) {
     k->layout = layout;
     k->wake_ns = UINT64_MAX;
     k->in_last = &k->in_first;
-    CHECK(pthread_mutex_init(&k->mu, NULL) == 0 && pthread_cond_init(&k->answered, NULL) == 0);
+    CHECK(pthread_mutex_init(&k->mu, NULL) == 0 && pthread_cond_init(&k->answered, NULL) == 0 &&
+          pthread_cond_init(&k->told, NULL) == 0);
     kvx_leases_init(&k->leases, &e->sched, (uint64_t)(k->o.lease_s * (double)NS_PER_S));
     k->blocks = xcalloc(kvx_chunk_blocks(&layout), sizeof *k->blocks);
     for (uint32_t g = 0; g < layout.n_groups; g++)
@@ -321,9 +341,10 @@ enum rc kvx_new(struct engine *e, struct err *err) {
                                  .port = k->o.port,
                                  .engine = k->o.engine,
                                  .secret = k->o.secret,
+                                 .tls = k->o.tls,
                                  .layout = layout,
                                  .lease_ms = (uint32_t)MAX(k->o.lease_s * 1000, 1),
-                                 .source = {e, on_open, on_read, on_renew, on_close}};
+                                 .source = {e, on_open, on_read, on_renew, on_close, on_forget}};
     rc = k->o.produces ? kvx_server_start(&k->server, &so, err) : RC_OK;
     if (rc)
         kvx_free(e);
@@ -361,9 +382,11 @@ void kvx_free(struct engine *e) {
     kvx_halt(e);
     kvx_server_stop(k->server);
     kvx_pulls_free(e);
+    kvx_tells_free(k);
     kvx_leases_fini(&k->leases);
     pthread_mutex_destroy(&k->mu);
     pthread_cond_destroy(&k->answered);
+    pthread_cond_destroy(&k->told);
     free(k->blocks);
     free(k->part);
     free(k);

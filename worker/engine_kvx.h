@@ -1,4 +1,5 @@
-/* engine_kvx.h: KV transfers of an engine: leases for readers (engine_kvx.c), and pulls of its own (engine_pull.c).
+/* engine_kvx.h: KV transfers of an engine: leases for readers (engine_kvx.c), pulls of its own (engine_pull.c), and word to
+ * others of what it will not pull (engine_tell.c).
  *
  * Readers' and pulls' threads touch neither cache nor device: what they want is a job, which the engine's thread does
  * between two steps, or later if it cannot be done yet. A job lies in its thread's memory, and that thread waits for it.
@@ -18,9 +19,9 @@
 #include "worker/kvx/lease.h"
 #include "worker/kvx/server.h"
 
-enum { KVX_PULLS_MAX = 64, KVX_EARLY_MS = 2000, KVX_READ_MS = 500, KVX_ROOM_MS = 200, KVX_SLICE_MS = 20 };
+enum { KVX_PULLS_MAX = 64, KVX_EARLY_MS = 2000, KVX_READ_MS = 500, KVX_ROOM_MS = 200, KVX_SLICE_MS = 20, KVX_TELLS_MAX = 64 };
 
-enum kvx_job_kind { JOB_OPEN = 1, JOB_READ, JOB_RENEW, JOB_CLOSE, JOB_ROOM, JOB_IMPORT, JOB_END };
+enum kvx_job_kind { JOB_OPEN = 1, JOB_READ, JOB_RENEW, JOB_CLOSE, JOB_FORGET, JOB_ROOM, JOB_IMPORT, JOB_END };
 struct kvx_job {
     enum kvx_job_kind kind;
     struct kvx_job *next;
@@ -38,6 +39,7 @@ struct kvx_job {
             uint8_t *dst;
             bool finished; /* CLOSE: the reader is done */
         } r;
+        struct id128 transfer; /* FORGET */
         struct {
             struct kvx_pull *pull;
             uint32_t group, from, n;
@@ -88,6 +90,9 @@ struct kvx {
     struct kvx_job *in_first, **in_last; /* posted */
     bool closed;
     struct kvx_job *held; /* the engine's: taken and not answered yet, oldest first */
+    struct kvx_tell *tells; /* under mu */
+    unsigned n_tells;       /* under mu */
+    pthread_cond_t told;    /* one of them is over */
 };
 
 /* kvx_new: RC_INVALID: the engine's cache cannot be moved; RC_IO: no listener. kvx_halt: the engine's thread ends: nobody waits
@@ -106,6 +111,8 @@ MUST_USE bool kvx_begin(struct engine *e, struct req *r);
 void kvx_computed(struct engine *e);
 /* kvx_ended: a sequence ends: its lease is complete, or over. Before the scheduler lets its blocks go. */
 void kvx_ended(struct engine *e, struct seq *q, enum finish_reason why);
+/* kvx_aborted: a request that is not there any more is aborted: its lease, if there is one, ends. */
+void kvx_aborted(struct engine *e, struct id128 request, uint32_t router, uint32_t router_epoch);
 /* kvx_forget: r leaves the engine. */
 void kvx_forget(struct engine *e, struct req *r);
 /* kvx_stats_fill: gauges and counters. */
@@ -124,6 +131,12 @@ void kvx_pull_sweep(struct engine *e);
 bool kvx_pull_begin(struct engine *e, struct req *r);
 void kvx_count(struct kvx_stats *s, bool ok, uint64_t n_bytes, uint64_t ns);
 void kvx_pull_forget(struct engine *e, struct kvx_pull *p);
+/* kvx_pull_stop: r computes its prompt itself, if it still waits for its blocks. */
+void kvx_pull_stop(struct req *r);
 void kvx_pulls_free(struct engine *e);
+/* kvx_tell: who keeps the blocks that v names learns that nobody will read them; by a thread of its own. Any thread; does not
+ * block. What cannot be told ends with its lease. kvx_tells_free: no more of them; waits for those under way. */
+void kvx_tell(struct engine *e, const struct req_kv *v);
+void kvx_tells_free(struct kvx *k);
 
 #endif

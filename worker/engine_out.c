@@ -33,6 +33,7 @@ void out_first(struct engine *e, struct token_out *t, struct seq *q, uint64_t no
     struct first_out *f = &e->firsts[e->n_firsts++];
     *f = (struct first_out){.n_prompt = r->n_prompt, .n_cached = r->n_cached};
     f->queue_ns = r->admitted_ns > r->arrival_ns ? r->admitted_ns - r->arrival_ns : 0;
+    f->transfer_ns = r->pull_ns;
     f->prefill_ns = now_ns > r->admitted_ns ? now_ns - r->admitted_ns : 0;
     if (r->prompt_logprobs && !r->prompt_reported) {
         CHECK(r->n_prompt_done == r->n_prompt);

@@ -54,10 +54,12 @@ static void *pull_main(void *arg) {
 static bool fall_back(struct engine *e, struct req *r, enum kvx_fallback why, const char *text) {
     static const char *const words[N_KVX_FALLBACK] = {"params", "busy", "refused", "mismatch", "network", "protocol"};
     struct kvx *k = e->kvx;
+    /* What a router arranged by itself its client knows nothing of: it does not fail by it. */
+    const bool fails = k->o.must_load && !r->kv.early;
     LOG(LOG_WARN, "KV transfer failed", F_ID("request", r->id), F_STR("kind", words[why]), F_STR("reason", text),
-        F_STR("then", k->o.must_load ? "the request fails" : "its prompt is computed here"));
+        F_STR("then", fails ? "the request fails" : "its prompt is computed here"));
     k->stats.fallbacks[why]++;
-    if (!k->o.must_load)
+    if (!fails)
         return false;
     engine_end_all(e, r, FINISH_ERROR, "the KV cache could not be loaded from the prefill worker", 503, false);
     return true;
@@ -94,6 +96,7 @@ static struct kvx_pull *pull_new(struct engine *e, struct req *r, uint32_t n_blo
     p->req = r;
     snprintf(p->host, sizeof p->host, "%s", r->kv.host);
     p->o = (struct kvx_pull_opts){.host = p->host, .port = r->kv.port, .secret = k->o.secret, .layout = k->layout};
+    p->o.tls = k->o.tls;
     p->o.sink = (struct kvx_sink){p, sink_room, sink_put, sink_settle};
     p->o.end = MIN(n_blocks, (r->n_prompt - 1) / KV_TOKENS);
     struct kvx_open *o = &p->o.open;
@@ -133,8 +136,10 @@ bool kvx_pull_begin(struct engine *e, struct req *r) {
     sigset_t all, before;
     if (!k->o.consumes || !says_enough(r, &n_blocks))
         return fall_back(e, r, KVX_FALL_PARAMS, "kv_transfer_params name no transfer of this prompt");
-    if (k->n_pulls == KVX_PULLS_MAX)
+    if (k->n_pulls == KVX_PULLS_MAX) {
+        kvx_tell(e, &r->kv);
         return fall_back(e, r, KVX_FALL_BUSY, "too many transfers run");
+    }
     struct kvx_pull *p = pull_new(e, r, n_blocks);
     if (kvx_io_init(&p->io, &err)) {
         pull_delete(p);
@@ -201,6 +206,13 @@ void kvx_pull_forget(struct engine *e, struct kvx_pull *p) {
         kvx_io_stop(&p->io);
 }
 
+void kvx_pull_stop(struct req *r) {
+    if (!r->pull || !r->pulling)
+        return;
+    atomic_store(&r->pull->stop, true);
+    kvx_io_stop(&r->pull->io); /* END comes soon, and finds a pull that has failed */
+}
+
 /* reserve: room for all that is to come. */
 static bool reserve(struct engine *e, struct kvx_pull *p) {
     struct kvx *k = e->kvx;
@@ -241,6 +253,8 @@ static enum kvx_fallback fallback_of(const struct kvx_pull *p) {
         return KVX_FALL_MISMATCH;
     if (p->why)
         return KVX_FALL_REFUSED;
+    if (atomic_load(&p->stop)) /* the router knows that nothing will come */
+        return KVX_FALL_NETWORK;
     return p->rc == RC_AGAIN ? KVX_FALL_BUSY : KVX_FALL_NETWORK;
 }
 
@@ -262,6 +276,7 @@ static void land(struct engine *e, struct kvx_pull *p) {
         return;
     }
     r->pulling = false;
+    r->pull_ns = clock_ns() - r->arrival_ns;
     if (p->rc && fall_back(e, r, fallback_of(p), p->err.msg))
         return;
     engine_release(e, r);
@@ -276,7 +291,7 @@ bool kvx_pull_try(struct engine *e, struct kvx_job *j, uint64_t now_ns) {
         land(e, p);
         return true;
     }
-    if (!p->req || e->failed) {
+    if (!p->req || e->failed || atomic_load(&p->stop)) {
         result = -1;
     } else if (j->kind == JOB_ROOM) {
         bool room = reserve(e, p);

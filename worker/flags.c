@@ -23,7 +23,12 @@ static const struct conf_flag own_rows[] = {
     {.name = "cluster-tls-ca",
      .kind = CONF_STR,
      .offset = offsetof(struct worker_opts, cluster_tls_ca),
-     .help = "PEM file with the authorities of routers' certificates, which they then must show [none asked for]"},
+     .help = "PEM file with the authorities of certificates that routers, and workers that fetch KV blocks, must show; with "
+             "--cluster-tls-certfile blocks travel under TLS [none asked for]"},
+    {.name = "cluster-tls-name",
+     .kind = CONF_STR,
+     .offset = offsetof(struct worker_opts, cluster_tls_name),
+     .help = "name that the certificates of workers must have from which this one fetches KV blocks [their address]"},
     {.name = "parent-pid",
      .kind = CONF_INT,
      .offset = offsetof(struct worker_opts, parent_pid),
@@ -40,6 +45,12 @@ static const struct conf_flag own_rows[] = {
      .max = 1e9,
      .offset = offsetof(struct worker_opts, drain_timeout_s),
      .help = "seconds that running requests have after SIGTERM; routers then take them elsewhere [30]"},
+    {.name = "role",
+     .kind = CONF_ENUM,
+     .choices = "prefill|decode|both",
+     .offset = offsetof(struct worker_opts, role),
+     .help = "what routers use it for: to compute prompts for others, to go on with what others have computed, or both; "
+             "the former two turn KV transfers on [both]"},
     {.name = "rank",
      .kind = CONF_INT,
      .min = 0,
@@ -53,7 +64,7 @@ static const struct conf_flag own_rows[] = {
 };
 
 void worker_opts_init(struct worker_opts *o) {
-    *o = (struct worker_opts){.drain_timeout_s = 30};
+    *o = (struct worker_opts){.drain_timeout_s = 30, .role = xstrdup("both")};
     worker_flags_init(&o->w);
 }
 

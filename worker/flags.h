@@ -9,10 +9,11 @@ struct worker_opts {
     struct worker_flags w;
     struct conf_list listen;
     char *cluster_token_file;
-    char *cluster_tls_ca, *cluster_tls_certfile, *cluster_tls_keyfile; /* link/secure.h */
+    char *cluster_tls_ca, *cluster_tls_certfile, *cluster_tls_keyfile, *cluster_tls_name; /* link/secure.h */
     int64_t parent_pid;
     int64_t n_sharing; /* --sharing */
     double drain_timeout_s;
+    char *role; /* prefill, decode, both */
     int64_t rank;      /* of a worker that another one has started; 0: none */
     bool selftest;
 };

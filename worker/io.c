@@ -53,7 +53,7 @@ void io_hex(struct id128 id, char out[2 * sizeof(struct id128) + 1]) {
 static void send_info(struct io *io, struct link_conn *c) {
     Weir__WorkerInfo m = WEIR__WORKER_INFO__INIT;
     Weir__Asset assets[IO_ASSETS_MAX], *asset_ptrs[IO_ASSETS_MAX];
-    char version[] = WEIR_VERSION, role[] = "both", kv_engine[2 * sizeof(struct id128) + 1];
+    char version[] = WEIR_VERSION, both[] = "both", kv_engine[2 * sizeof(struct id128) + 1];
     Weir__Task tasks[IO_TASKS_MAX];
 
     m.has_state = true;
@@ -64,9 +64,9 @@ static void send_info(struct io *io, struct link_conn *c) {
     m.load_total_bytes = io->load_total_bytes;
     m.model = io->model;
     m.version = version;
-    m.serving_role = role;
     if (atomic_load(&io->ready)) {
         struct io_facts *f = &io->facts;
+        m.serving_role = f->role ? (char *)(uintptr_t)f->role : both;
         m.served_names = io->names.v;
         m.n_served_names = io->names.n;
         m.has_revision = true;
@@ -347,6 +347,16 @@ void io_abort(struct io *io, uint32_t router, uint32_t epoch, struct id128 id, b
     }
 }
 
+/* abort_transfer: as io_abort. */
+static void abort_transfer(struct io *io, uint32_t router, uint32_t epoch, struct id128 id) {
+    tomb_put(io, id, IO_TOMB_TRANSFER);
+    while (atomic_load(&io->ready) && io->engine.abort_pull &&
+           io->engine.abort_pull(io->engine.arg, router, epoch, id) == RC_AGAIN) {
+        struct timespec ms = {0, 1000000};
+        nanosleep(&ms, NULL);
+    }
+}
+
 static void on_abort(struct io *io, struct link_conn *c, uint32_t router, uint32_t epoch,
                      const Weir__Abort *m) {
     struct id128 id;
@@ -356,6 +366,10 @@ static void on_abort(struct io *io, struct link_conn *c, uint32_t router, uint32
     }
     memcpy(id.b, m->request_id.data, sizeof id.b);
     bool whole = m->has_whole && m->whole;
+    if (!whole && m->transfer) {
+        abort_transfer(io, router, epoch, id);
+        return;
+    }
     tomb_put(io, id, whole ? IO_TOMB_WHOLE : m->stream);
     if (atomic_load(&io->ready))
         io_abort(io, router, epoch, id, whole, m->stream);
@@ -365,6 +379,10 @@ static void on_control(struct io *io, struct link_conn *c, uint32_t router, uint
                        const Weir__Control *m) {
     Weir__ControlReply reply = WEIR__CONTROL_REPLY__INIT;
     char text[] = "not supported by this worker";
+    if (m->kind == WEIR__CONTROL__KIND__END_TRANSFER) {
+        io_kv_end(io, m->kv_transfer);
+        return;
+    }
     if (atomic_load(&io->ready) && m->kind == WEIR__CONTROL__KIND__RESET_PREFIX_CACHE &&
         io->engine.reset_prefix(io->engine.arg, router, epoch, m->id) == RC_OK)
         return;

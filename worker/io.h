@@ -29,6 +29,9 @@ struct io_engine {
     struct constraints *constraints; /* NULL: it serves none */
     /* kv_snapshot: engine_control's KV_SNAPSHOT. NULL: it has no prefix cache. */
     enum rc (*kv_snapshot)(void *arg, uint32_t router, uint32_t router_epoch);
+    /* abort_pull, end_transfer: NULL: it moves no KV blocks. */
+    enum rc (*abort_pull)(void *arg, uint32_t router, uint32_t router_epoch, struct id128 id);
+    void (*end_transfer)(void *arg, const struct req_kv *v);
 };
 
 /* io_facts: what routers learn of the model. Strings and arrays are copied. */
@@ -38,6 +41,7 @@ struct io_facts {
     uint8_t revision[32];
     uint32_t max_model_len, vocab_size, n_blocks, max_seqs, max_batched_tokens, max_logprobs;
     bool priority_scheduling, prefix_caching;
+    const char *role; /* prefill, decode; outlives io. NULL: both */
     const char *device, *dtype, *kv_dtype;
     uint32_t eos[16];
     uint32_t n_eos;

@@ -107,6 +107,8 @@ static void fill_first(Weir__First *m, const struct token_out *t) {
     m->cached_tokens = t->first->n_cached;
     m->queue_us = us_of(t->first->queue_ns);
     m->prefill_us = us_of(t->first->prefill_ns);
+    m->has_transfer_us = t->first->transfer_ns > 0;
+    m->transfer_us = us_of(t->first->transfer_ns);
 }
 
 static void fill_finish(Weir__Finish *m, const struct token_out *t) {

@@ -14,9 +14,10 @@
 enum { IO_TOMBS = 4096 };
 struct io_tomb {
     struct id128 id;
-    uint64_t stream; /* of the sample; IO_TOMB_WHOLE: the whole request */
+    uint64_t stream; /* of the sample; IO_TOMB_WHOLE: the whole request; or IO_TOMB_TRANSFER */
 };
 #define IO_TOMB_WHOLE UINT64_MAX
+#define IO_TOMB_TRANSFER (UINT64_MAX - 1) /* only what it fetches */
 
 /* io_router: a connection's index. Reused with another epoch. Guarded by io.lock. */
 struct io_router {
@@ -64,7 +65,9 @@ void io_hex(struct id128 id, char out[2 * sizeof(struct id128) + 1]);
  * message's. io_kv_offer: the offer of a request that has ended, into m, which points into text; false: there is none.
  * (io_transfer.c) */
 MUST_USE enum rc io_kv_check(const Weir__Submit *m, const struct io_facts *f, struct err *e);
-void io_kv_read(const Weir__Submit *m, const struct io_facts *f, struct req_kv *out);
+void io_kv_read(const Weir__Submit *m, struct req_kv *out);
+/* io_kv_end: m, which may be NULL, will not be fetched: who keeps it is told. */
+void io_kv_end(struct io *io, const Weir__KvTransfer *m);
 struct io_kv_text {
     char engine[2 * sizeof(struct id128) + 1];
     uint8_t transfer[sizeof(struct id128)];

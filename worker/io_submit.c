@@ -359,7 +359,7 @@ static struct req *make_req(const Weir__Submit *m, const struct io_facts *f, str
         memcpy(src.domain, m->domain.data, sizeof src.domain);
     fill_tenant(m, &src);
     if (m->kv_transfer)
-        io_kv_read(m, f, &src.kv);
+        io_kv_read(m, &src.kv);
     struct req *r = req_new(&src);
     free(bias);
     free(resume);
@@ -419,8 +419,10 @@ void io_submit(struct io *io, struct link_conn *c, uint32_t router, uint32_t epo
         io_reject(c, id, &e);
         return;
     }
-    if (io_tomb_find(io, id, IO_TOMB_WHOLE))
-        return; /* its Abort overtook it */
+    if (io_tomb_find(io, id, IO_TOMB_WHOLE)) { /* its Abort overtook it */
+        io_kv_end(io, m->kv_transfer);
+        return;
+    }
     struct pool_ask ask;
     struct constraint *constraint = NULL;
     if (read_pooling(m, &io->facts, &ask, &e) != RC_OK || check_supported(m, &io->facts, &e) != RC_OK ||
@@ -432,6 +434,8 @@ void io_submit(struct io *io, struct link_conn *c, uint32_t router, uint32_t epo
     }
     struct req *r = ask.kind ? make_pool_req(m, &io->facts, &ask, id, router, epoch)
                              : make_req(m, &io->facts, id, router, epoch, constraint);
+    if (r->kv.pull && io_tomb_find(io, id, IO_TOMB_TRANSFER))
+        r->kv.pull = false;
     if (io->engine.submit(io->engine.arg, r, &e) != RC_OK) {
         req_free(r);
         io_reject(c, id, &e);

@@ -4,6 +4,11 @@
 
 #include "worker/io_private.h"
 
+/* may_dial: the other side is a worker of the router's, or one that the operator allows. */
+static bool may_dial(const Weir__KvTransfer *v, const struct io_facts *f, const char *host) {
+    return (v->has_known && v->known) || kvx_peers_allow(&f->kvx_peers, host);
+}
+
 enum rc io_kv_check(const Weir__Submit *m, const struct io_facts *f, struct err *e) {
     const Weir__KvTransfer *v = m->kv_transfer;
     const char *host = v->remote_host ? v->remote_host : "";
@@ -18,7 +23,7 @@ enum rc io_kv_check(const Weir__Submit *m, const struct io_facts *f, struct err 
         return RC_OK;
     if (strlen(host) >= KVX_HOST_BYTES || !kvx_is_address(host))
         return err_set(e, RC_INVALID, "kv_transfer_params", "remote_host must be an IP address");
-    if (!(v->has_known && v->known) && !kvx_peers_allow(&f->kvx_peers, host))
+    if (!may_dial(v, f, host))
         return err_set(e, RC_INVALID, "kv_transfer_params",
                        "remote_host %s is not among the hosts that this server may fetch from (--kv-peer-allow)", host);
     return RC_OK;
@@ -38,9 +43,7 @@ static struct id128 engine_of(const char *text) {
     return id;
 }
 
-void io_kv_read(const Weir__Submit *m, const struct io_facts *f, struct req_kv *out) {
-    const Weir__KvTransfer *v = m->kv_transfer;
-    (void)f;
+static void read_kv(const Weir__KvTransfer *v, struct req_kv *out) {
     *out = (struct req_kv){.offer = v->do_remote_decode, .pull = v->do_remote_prefill, .early = v->early};
     if (v->has_transfer_id)
         memcpy(out->transfer.b, v->transfer_id.data, sizeof out->transfer.b);
@@ -52,6 +55,20 @@ void io_kv_read(const Weir__Submit *m, const struct io_facts *f, struct req_kv *
     out->blocks = v->remote_blocks;
     out->n_blocks = (uint32_t)v->n_remote_blocks;
     out->n_tokens = v->remote_tokens;
+}
+
+void io_kv_read(const Weir__Submit *m, struct req_kv *out) {
+    read_kv(m->kv_transfer, out);
+}
+
+void io_kv_end(struct io *io, const Weir__KvTransfer *m) {
+    struct req_kv v;
+    if (!m || !m->do_remote_prefill || m->transfer_id.len != sizeof v.transfer || !atomic_load(&io->ready) ||
+        !io->facts.kvx || !io->engine.end_transfer)
+        return;
+    read_kv(m, &v);
+    if (kvx_is_address(v.host) && may_dial(m, &io->facts, v.host))
+        io->engine.end_transfer(io->engine.arg, &v);
 }
 
 bool io_kv_offer(const struct req *r, const struct io_facts *f, struct io_kv_text *text, Weir__KvTransfer *m) {

@@ -125,6 +125,12 @@ static enum rc e_reset(void *arg, uint32_t router, uint32_t epoch, uint64_t id) 
 static enum rc e_kv_snapshot(void *arg, uint32_t router, uint32_t epoch) {
     return engine_control(arg, ENGINE_KV_SNAPSHOT, router, epoch, 0);
 }
+static enum rc e_abort_pull(void *arg, uint32_t router, uint32_t epoch, struct id128 id) {
+    return engine_abort_pull(arg, router, epoch, id);
+}
+static void e_end_transfer(void *arg, const struct req_kv *v) {
+    engine_end_transfer(arg, v);
+}
 static void e_drain(void *arg) {
     engine_drain(arg);
 }
@@ -145,7 +151,7 @@ static enum rc start_engine(struct worker *w, struct err *e) {
         rc = engine_start(w->load.engine, e);
     w->engine = (struct io_engine){w->load.engine, e_submit, e_abort, e_drop,
                                    e_reset,        e_drain,  e_stats, w->load.constraints,
-                                   e_kv_snapshot};
+                                   e_kv_snapshot,  e_abort_pull, e_end_transfer};
     return rc;
 }
 
@@ -255,6 +261,23 @@ static void tell_open(const struct worker *w, bool has_secret) {
     }
 }
 
+/* set_role: one of two sides moves KV blocks, also if nothing more is said of it: then other workers find it where
+ * routers do. */
+static enum rc set_role(struct worker *w, struct err *e) {
+    struct load *l = &w->load;
+    const bool prefill = !strcmp(w->o.role, "prefill"), decode = !strcmp(w->o.role, "decode");
+    if (!prefill && !decode)
+        return RC_OK;
+    l->facts.role = w->o.role;
+    if ((prefill && !l->kvx.produces) || (decode && !l->kvx.consumes))
+        return err_set(e, RC_INVALID, "role", "--role %s needs a kv_role of %s or kv_both in --kv-transfer-config",
+                       w->o.role, prefill ? "kv_producer" : "kv_consumer");
+    for (size_t i = 0; i < w->o.listen.n && !l->kvx_on; i++)
+        kvx_host_of(w->o.listen.v[i], l->kvx.host);
+    l->kvx_on = true;
+    return RC_OK;
+}
+
 /* kv_transfers: what the flags say of them. */
 static enum rc kv_transfers(struct worker *w, struct err *e) {
     struct load *l = &w->load;
@@ -262,23 +285,27 @@ static enum rc kv_transfers(struct worker *w, struct err *e) {
     l->kvx.secret = buf_str(&w->secret);
     if (rc == RC_OK)
         rc = kvx_peers_parse(&w->o.w.kv_peer_allow, &l->facts.kvx_peers, e);
+    if (rc == RC_OK)
+        rc = set_role(w, e);
     if (rc == RC_OK && l->kvx_on && w->o.w.mock)
-        rc = err_set(e, RC_INVALID, "kv-transfer-config", "--mock has no KV cache: drop --kv-transfer-config");
-    if (rc == RC_OK && l->kvx_on && w->o.cluster_tls_certfile)
-        LOG(LOG_WARN, "KV transfers are not encrypted: keep --kv-transfer-config to networks that are trusted");
+        rc = err_set(e, RC_INVALID, "kv-transfer-config", "--mock has no KV cache: drop --kv-transfer-config and --role");
+    l->kvx.tls = link_tls_mutual(w->tls) ? w->tls : NULL;
+    if (rc == RC_OK && l->kvx_on && w->tls && !l->kvx.tls)
+        LOG(LOG_WARN, "KV transfers are not encrypted: that takes --cluster-tls-certfile and --cluster-tls-ca, at every worker");
     return rc;
 }
 
 static enum rc start(struct worker *w, const char *model, struct err *e) {
     enum rc rc = link_secret_read(w->o.cluster_token_file, &w->secret, e);
     if (rc == RC_OK)
-        rc = kv_transfers(w, e);
-    if (rc == RC_OK)
         rc = link_tls_new(&w->tls,
                           &(struct link_tls_files){.ca = w->o.cluster_tls_ca,
                                                    .cert = w->o.cluster_tls_certfile,
-                                                   .key = w->o.cluster_tls_keyfile},
+                                                   .key = w->o.cluster_tls_keyfile,
+                                                   .name = w->o.cluster_tls_name},
                           e);
+    if (rc == RC_OK)
+        rc = kv_transfers(w, e);
     if (rc == RC_OK)
         rc = io_new(&w->io, &w->o.listen, buf_str(&w->secret), w->tls, model, on_drain, w, e);
     if (rc == RC_OK)

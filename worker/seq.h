@@ -161,6 +161,7 @@ struct req {
     struct kvx_lease *lease; /* of its blocks, while it runs; NULL: none */
     struct kvx_pull *pull;   /* that fetches blocks for it, or has, until it is admitted; NULL: none */
     bool pulling;            /* the scheduler has not seen it */
+    uint64_t pull_ns;        /* from arrival until it was no longer; 0: it never was */
     struct kv_offer *offer;  /* NULL: none. One block of memory */
 };
 enum { SEQ_SAMPLES_MAX = 4096 };

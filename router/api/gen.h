@@ -47,6 +47,8 @@ struct gen_env {
     struct gen_good good[GEN_GOOD];
     struct gram *processor_names; /* logits processors that requests may name; NULL: none */
     _Atomic bool moves_kv; /* some worker has said that it moves KV blocks: kv_transfer_params count */
+    /* end_transfer: what a request that failed was to fetch nobody will. Any thread. NULL: nobody wants to know. */
+    void (*end_transfer)(void *arg, const struct kv_params *p);
 };
 
 /* Whether the output is the arguments of one call, or an array of calls (api.md 11.1). */

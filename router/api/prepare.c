@@ -273,6 +273,20 @@ static enum rc prepare(struct gen_env *env, json_t *root, struct str id_suffix, 
     return constraint_check(env, r, e); /* known already, unless it became part of another */
 }
 
+/* end_transfer: the request fails, and will fetch nothing. */
+static void end_transfer(struct gen_env *env, const json_t *root) {
+    struct kv_params p;
+    struct arena a;
+    struct err ignored;
+    json_t *v = json_object_get(root, "kv_transfer_params");
+    if (!json_is_object(v) || !env->end_transfer || !atomic_load_explicit(&env->moves_kv, memory_order_relaxed))
+        return;
+    arena_init(&a);
+    if (kv_params_read(v, &a, &p, &ignored) == RC_OK && p.pull)
+        env->end_transfer(env->arg, &p);
+    arena_fini(&a);
+}
+
 static enum rc prepare_body(struct gen_env *env, enum gen_route route, struct str body, struct str id_suffix,
                             bool light, struct gen_req **out, struct err *e) {
     json_t *root = NULL;
@@ -283,6 +297,8 @@ static enum rc prepare_body(struct gen_env *env, enum gen_route route, struct st
     arena_init(&r->arena);
     r->route = route;
     rc = prepare(env, root, id_suffix, light, r, e);
+    if (rc && rc != RC_AGAIN && route < GEN_EMBEDDINGS)
+        end_transfer(env, root);
     json_decref(root);
     if (rc)
         gen_req_free(r);

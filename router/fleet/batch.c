@@ -306,7 +306,8 @@ enum rc batch_split(const Weir__StepOutputs *m, const struct batch_limits *l, st
                                                                         .flags = ENTRY_FIRST,
                                                                         .cached_tokens = f->cached_tokens,
                                                                         .queue_us = f->queue_us,
-                                                                        .prefill_us = f->prefill_us};
+                                                                        .prefill_us = f->prefill_us,
+                                                                        .transfer_us = f->transfer_us};
     }
     fill_tokens(m, l->n_loops, fill, entry_of);
     for (size_t i = 0; i < m->n_finish; i++) {

@@ -31,7 +31,7 @@ struct batch_entry {
     float logprob, raw_logprob;
     uint32_t top_at, n_top;                       /* into batch.top_ids and top_logprobs; of an ENTRY_PROMPT,
                                                      into batch.rows */
-    uint32_t cached_tokens, queue_us, prefill_us; /* ENTRY_FIRST */
+    uint32_t cached_tokens, queue_us, prefill_us, transfer_us; /* ENTRY_FIRST */
     uint32_t stop_id, status, n_preempted;        /* ENTRY_FINISH */
     uint8_t flags, reason;                        /* reason: Weir__Finish__Reason */
     bool eos, has_stop_id;

@@ -14,11 +14,13 @@
 
 #include "common/link/link.h"
 #include "common/pool.h"
+#include "router/api/kv_params.h"
 #include "router/api/model_info.h"
 #include "router/fleet/batch.h"
 #include "router/fleet/line.h"
 #include "router/fleet/pick.h"
 #include "router/fleet/refuse.h"
+#include "router/fleet/split.h"
 #include "router/metrics.h"
 #include "router/router.h"
 
@@ -37,6 +39,7 @@ struct worker {
     char kv_engine[33], kv_host[46]; /* KV transfers: "" without */
     uint32_t kv_port;                /* where it keeps blocks for others; 0: nowhere */
     bool kv_pulls;                   /* it fetches them */
+    enum worker_role role;
 };
 struct worker *worker_hold(struct worker *w);
 void worker_drop(struct worker *w);
@@ -179,6 +182,18 @@ void fleet_cached(struct fleet *f, const struct worker *w, uint32_t n_predicted,
 void fleet_unusable(struct fleet *f, struct worker *w);
 /* fleet_kv_known: whether a worker of this router keeps blocks there. */
 bool fleet_kv_known(struct fleet *f, const char *host, uint32_t port);
+/* fleet_split: another worker that is to compute the prompt of t, which decode was given for: held, with credit for one
+ * sequence and t->n_tokens tokens, of which *n_cached are expected in its cache. Nothing of the prompt counts as queued at
+ * decode any more (t->n_cached). NULL: it is better computed there. */
+struct worker *fleet_split(struct fleet *f, struct fleet_ticket *t, struct worker *decode, uint32_t *n_cached);
+/* fleet_split_end: such a choice, of these two, is over. Its credit is apart from that. */
+void fleet_split_end(struct fleet *f, struct worker *decode, struct worker *prefill);
+/* What such choices are made by: fleet_prefilled: w has computed so many tokens of a prompt in so long. fleet_transferred:
+ * from the end of a prefill elsewhere to the first token. */
+void fleet_prefilled(struct fleet *f, struct worker *w, uint32_t n_computed, uint32_t us);
+void fleet_transferred(struct fleet *f, uint64_t ns);
+/* fleet_end_transfer: nobody will fetch what a client has named: whoever keeps it is told, by a worker. */
+void fleet_end_transfer(struct fleet *f, const struct kv_params *p);
 /* fleet_has_other: whether another ready worker serves w's model. */
 bool fleet_has_other(struct fleet *f, const struct worker *w);
 /* fleet_replay_ns: how long a request waits for another worker when it has lost its own (--replay-timeout). By

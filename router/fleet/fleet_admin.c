@@ -55,8 +55,8 @@ void fleet_workers_write(struct fleet *f, struct buf *out) {
         jw_strz(out, s->address);
         add_names(s, out);
         buf_addf(out,
-                 ",\"role\":\"both\",\"state\":\"%s\",\"running\":%u,\"waiting\":%u,\"kv_usage\":",
-                 worker_health_name(f, s, now), s->n_running, s->n_waiting);
+                 ",\"role\":\"%s\",\"state\":\"%s\",\"running\":%u,\"waiting\":%u,\"kv_usage\":",
+                 worker_roles[s->w.role], worker_health_name(f, s, now), s->n_running, s->n_waiting);
         jw_f64(out, s->kv_total_blocks ? (double)s->kv_used_blocks / s->kv_total_blocks : 0);
         buf_addz(out, ",\"version\":");
         jw_strz(out, s->version);

@@ -135,6 +135,7 @@ static void on_info(struct fleet *f, struct worker_state *s, struct link_conn *c
             copy_text(s->w.kv_host, sizeof s->w.kv_host, m->kv_host);
             s->w.kv_port = m->kv_port <= UINT16_MAX ? m->kv_port : 0;
             s->w.kv_pulls = m->kv_pulls;
+            s->w.role = worker_role_of(m->serving_role);
             if (f->o.moves_kv)
                 atomic_store(f->o.moves_kv, true);
         }

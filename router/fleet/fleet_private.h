@@ -47,6 +47,8 @@ struct worker_state {
     struct fleet_model *model;
     uint64_t fetch_ns; /* when it was first asked for its files; 0: it is not being asked */
     struct pick_load load;
+    struct split_rate prefill_rate; /* of a token */
+    unsigned n_splits; /* prompts that it computes for others, and that others compute for it */
     uint64_t id;         /* of its address (policy.h) */
     bool prefix_caching; /* of its last WorkerInfo */
     struct kv_feed feed; /* its slot changes under fleet.lock and index_lock, the rest in the callbacks */
@@ -85,6 +87,7 @@ struct fleet {
         _Atomic uint64_t predicted, actual, off; /* tokens, since since_ns */
         uint64_t since_ns;                       /* fleet_kv_tick's own */
     } drift;
+    struct split_rate split_tail; /* of a transfer */
     uint64_t n_done, n_done_ticked;
     double done_per_s;
     bool stopped;
@@ -99,6 +102,9 @@ bool fleet_serves(const struct fleet *f, const struct model_info *info);
 void fleet_pump(struct fleet *f, struct fleet_model *m);
 /* worker_is_ready: READY, its model is built, and somebody names its address: it may get requests. */
 bool worker_is_ready(const struct worker_state *s);
+
+/* fleet_decodes: a ready worker gets requests of its own: it does not only prefill, or nobody else serves its model. */
+bool fleet_decodes(const struct fleet *f, const struct worker_state *s);
 
 /* worker_state_name: "loading", "ready", "draining", "stalled" or "dead". */
 const char *worker_state_name(const struct fleet *f, const struct worker_state *s, uint64_t now);

@@ -14,7 +14,7 @@ static size_t candidates(const struct fleet *f, const struct model_info *info, c
     size_t n = 0;
     for (unsigned i = 0; i < f->n_workers_end; i++) {
         struct worker_state *s = f->workers[i];
-        if (!s || !worker_is_ready(s) || s->model->info != info ||
+        if (!s || !worker_is_ready(s) || s->model->info != info || !fleet_decodes(f, s) ||
             (s->suspect || s->slow || &s->w == t->avoid) != last)
             continue;
         w[n] = (struct policy_worker){.load = &s->load, .id = s->id};
@@ -67,7 +67,7 @@ static bool held_back(const struct fleet *f, const struct fleet_model *m, const 
         return false;
     for (unsigned i = 0; i < f->n_workers_end; i++) {
         const struct worker_state *s = f->workers[i];
-        if (!s || !worker_is_ready(s) || s->model != m)
+        if (!s || !worker_is_ready(s) || s->model != m || !fleet_decodes(f, s))
             continue;
         room.seqs += s->load.credit_seqs;
         room.seqs_taken += s->load.n_seqs;
@@ -176,7 +176,8 @@ static enum refusal why_refused(const struct fleet *f, struct id128 tenant, uint
 static bool runs_at_once(const struct fleet *f, const struct model_info *info, uint32_t n_seqs) {
     for (unsigned i = 0; i < f->n_workers_end; i++) {
         const struct worker_state *s = f->workers[i];
-        if (!s || !worker_is_ready(s) || (info && s->model->info != info) || (!info && s->model->line.n))
+        if (!s || !worker_is_ready(s) || (info && s->model->info != info) || (!info && s->model->line.n) ||
+            !fleet_decodes(f, s))
             continue;
         if (s->max_seqs == 0 || s->load.n_seqs == 0 || (uint64_t)s->load.n_seqs + n_seqs <= s->max_seqs)
             return true;

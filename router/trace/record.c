@@ -14,7 +14,8 @@ enum { ATTRIBUTES_MAX = 48, ANSWER_BYTES_MAX = 64 * 1024 };
 /* W3C's flag, and whether the parent is of another process (OTLP, Span.flags). */
 enum { FLAG_SAMPLED = 1, FLAG_HAS_REMOTE = 0x100, FLAG_REMOTE = 0x200 };
 
-static const char *const stage_names[N_TRACE_STAGE] = {"template", "tokenise", "queue", "prefill", "decode", "send"};
+static const char *const stage_names[N_TRACE_STAGE] = {"template", "tokenise", "queue", "transfer",
+                                                        "prefill", "decode", "send"};
 
 size_t trace_record_spans(const struct trace_record *r) {
     size_t n = 1;

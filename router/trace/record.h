@@ -17,6 +17,7 @@ enum trace_stage {
     TRACE_TEMPLATE = 0,
     TRACE_TOKENISE,
     TRACE_QUEUE,   /* for a worker, and in the worker's own queue */
+    TRACE_TRANSFER, /* of that, in which KV blocks came from another worker */
     TRACE_PREFILL, /* first scheduled to first token */
     TRACE_DECODE,
     TRACE_SEND,

@@ -119,7 +119,7 @@ int main(void) {
     sink = xmalloc(block);
     fill_random(source, block);
     struct kvx_server_opts o = {.host = "127.0.0.1", .layout = layout, .lease_ms = 30000};
-    o.source = (struct kvx_source){NULL, on_open, on_read, on_renew, on_close};
+    o.source = (struct kvx_source){NULL, on_open, on_read, on_renew, on_close, NULL};
     if (kvx_server_start(&s, &o, &e)) {
         fprintf(stderr, "bench_kvx: %s\n", e.msg);
         return 1;

@@ -98,4 +98,4 @@ def percentiles(name, values):
     v = sorted(values)
     if v:
         at = lambda q: v[min(int(q * len(v)), len(v) - 1)]
-        print(f"{name}: n={len(v)} p50={at(.5) * 1e3:.0f} p90={at(.9) * 1e3:.0f} max={v[-1] * 1e3:.0f} ms")
+        print(f"{name}: n={len(v)} p50={at(.5) * 1e3:.0f} p90={at(.9) * 1e3:.0f} p99={at(.99) * 1e3:.0f} max={v[-1] * 1e3:.0f} ms")

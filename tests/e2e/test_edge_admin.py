@@ -78,7 +78,7 @@ def test_requests_are_listed(admin):
     wait_for(lambda: len(live(admin)) == 3 and any(r["output_tokens"] > 5 for r in live(admin)), 10, "three requests")
     assert call(admin, "/debug/requests", method="GET")[1]["total"] == 3
     rows = live(admin)
-    assert all(set(r) == {"id", "internal_id", "route", "model", "state", "client_gone", "worker", "age_s", "prompt_tokens", "output_tokens"} for r in rows)
+    assert all(set(r) == {"id", "internal_id", "route", "model", "state", "client_gone", "worker", "prefill_worker", "age_s", "prompt_tokens", "output_tokens"} for r in rows)
     first = next(r for r in rows if r["id"] == "cmpl-list-1")
     assert first["route"] == "completions" and first["state"] in ("prefill", "decode") and not first["client_gone"] and first["worker"] == 0 and re.fullmatch("[0-9a-f]{32}", first["internal_id"])
     assert 0 < first["age_s"] < 30 * SLOW and first["prompt_tokens"] >= 2

@@ -215,6 +215,34 @@ def test_clients_that_leave(pair):
     assert prefill.metric("vllm:nixl_num_kv_expired_reqs_total") >= expired
 
 
+def test_refused_by_the_decode_side(pair):
+    """What the decode server answers with 4xx it tells the prefill server, whose lease ends at once, not after 30 s."""
+    prefill, decode, alone, _ = pair
+    prompt = prompt_of(120, 555)
+    leg = dict(model="m", prompt=prompt, max_tokens=1, ignore_eos=True, kv_transfer_params={"do_remote_decode": True})
+    wait_for(lambda: prefill.metric("weir_kv_leases") == 0, 40, "leases of other tests are over")
+    expired, times = prefill.metric("vllm:nixl_num_kv_expired_reqs_total"), []
+    for bad in (dict(temperature=-1), dict(max_tokens="x"), dict(model="no such model"), dict(max_tokens=100000), dict(stop=5)):
+        params = json.loads(post(prefill.url, "/v1/completions", leg)[1])["kv_transfer_params"]
+        settled(prefill, "weir_kv_leases", 1)
+        status, text = post(decode.url, "/v1/completions", {**leg, "kv_transfer_params": params, **bad})
+        began = time.monotonic()
+        assert 400 <= status < 500, (bad, status, text)
+        settled(prefill, "weir_kv_leases", 0)
+        times.append(time.monotonic() - began)
+    print("lease gone after a 4xx, as reported five times a second:", [f"{t * 1e3:.0f} ms" for t in times])
+    assert prefill.metric("vllm:nixl_num_kv_expired_reqs_total") == expired
+    # who does not name the transfer ends nothing
+    params = json.loads(post(prefill.url, "/v1/completions", leg)[1])["kv_transfer_params"]
+    other = {**params, "transfer_id": "0" * 31 + "1"}
+    assert post(decode.url, "/v1/completions", {**leg, "kv_transfer_params": other, "temperature": -1})[0] == 400
+    time.sleep(.5 * SLOW)
+    assert prefill.metric("weir_kv_leases") == 1
+    got = json.loads(post(decode.url, "/v1/completions", {**leg, "max_tokens": 6, "kv_transfer_params": params})[1])
+    assert got["usage"]["prompt_tokens_details"]["cached_tokens"] == 112
+    settled(prefill, "weir_kv_leases", 0)
+
+
 @pytest.mark.parametrize("tp", [(2, 1), (1, 2), (2, 2)], ids=lambda tp: f"{tp[0]} to {tp[1]} ranks")
 def test_different_tensor_parallel_sizes(pair, serve, tp):
     alone = pair[2]

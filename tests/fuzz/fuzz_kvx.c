@@ -31,6 +31,10 @@ static void read_body(enum kvx_type type, const uint8_t *p, size_t n) {
             kvx_put_open(&b, &open);
         }
         break;
+    case KVX_FORGET:
+        if ((rc = kvx_get_forget(p, n, &open, &e)) == RC_OK)
+            kvx_put_forget(&b, &open);
+        break;
     case KVX_GRANT:
         if ((rc = kvx_get_grant(p, n, &grant, &e)) == RC_OK) {
             CHECK(kvx_chunk_blocks(&grant.layout) > 0);
@@ -61,7 +65,8 @@ static void read_body(enum kvx_type type, const uint8_t *p, size_t n) {
     size_t head = type == KVX_DATA ? KVX_DATA_HEAD_BYTES : n;
     if (rc == RC_OK)
         CHECK(b.len == KVX_HEAD_BYTES + head);
-    if (rc == RC_OK && (type == KVX_READ || type == KVX_DATA || type == KVX_GRANT || type == KVX_REFUSE))
+    if (rc == RC_OK && (type == KVX_READ || type == KVX_DATA || type == KVX_GRANT || type == KVX_REFUSE ||
+                        type == KVX_FORGET))
         CHECK(memcmp(b.data + KVX_HEAD_BYTES, p, head) == 0);
     buf_fini(&b);
     (void)sum;

@@ -155,7 +155,7 @@ static const struct row {
     {"--worker ipc:///x", ROUTER, SERVED},
     {"--cluster-token-file /x", ROUTER | WORKER, SERVED},
     {"--cluster-tls-ca /x --cluster-tls-certfile /y --cluster-tls-keyfile /z", ROUTER | WORKER, SERVED},
-    {"--cluster-tls-name x", ROUTER, SERVED},
+    {"--cluster-tls-name x", ROUTER | WORKER, SERVED},
     {"--worker-file /x", ROUTER, SERVED},
     {"--worker-dns x", ROUTER, SERVED},
     {"--worker-endpoints x", ROUTER, SERVED},
@@ -167,7 +167,7 @@ static const struct row {
     {"--workers 2", SERVE, SERVED},
     {"--listen ipc:///x", WORKER, SERVED},
     {"--role both", WORKER, SERVED},
-    {"--role prefill", WORKER, REFUSED},
+    {"--role prefill", WORKER, SERVED},
 
     /* 18 */
     {"--max-header-bytes 64KiB", SR, SERVED},

@@ -133,7 +133,31 @@ static void on_drain(void *arg) {
     (void)arg;
 }
 
-static int setup_with(void **state, uint32_t cache_blocks) {
+/* What an engine that moves KV blocks hears, in place of one. */
+static struct {
+    _Atomic unsigned n_stopped, n_ended, n_pulls, n_submits;
+    char host[46];
+    enum rc (*submit)(void *arg, struct req *r, struct err *e);
+} kv;
+static struct kvx_opts kv_opts = {.host = "127.0.0.1", .produces = true, .consumes = true};
+
+static enum rc kv_submit(void *arg, struct req *r, struct err *e) {
+    atomic_fetch_add(&kv.n_pulls, r->kv.pull);
+    atomic_fetch_add(&kv.n_submits, 1);
+    return kv.submit(arg, r, e);
+}
+static enum rc kv_stop(void *arg, uint32_t router, uint32_t router_epoch, struct id128 id) {
+    (void)arg, (void)router, (void)router_epoch, (void)id;
+    atomic_fetch_add(&kv.n_stopped, 1);
+    return RC_OK;
+}
+static void kv_end(void *arg, const struct req_kv *v) {
+    (void)arg;
+    memcpy(kv.host, v->host, sizeof kv.host);
+    atomic_fetch_add(&kv.n_ended, 1);
+}
+
+static int setup_with(void **state, uint32_t cache_blocks, bool moves) {
     struct rig *r = xcalloc(1, sizeof *r);
     struct err e = {0};
     log_set_level(LOG_ERROR);
@@ -156,6 +180,12 @@ static int setup_with(void **state, uint32_t cache_blocks) {
                                            .on_control = io_on_control,
                                            .on_drained = on_drain});
     struct io_engine engine = mock_engine(r->mock);
+    if (moves) {
+        kv.submit = engine.submit;
+        engine.submit = kv_submit;
+        engine.abort_pull = kv_stop;
+        engine.end_transfer = kv_end;
+    }
     struct io_facts facts = {.model = "model",
                              .served_names = &r->names,
                              .max_model_len = CONTEXT,
@@ -166,7 +196,8 @@ static int setup_with(void **state, uint32_t cache_blocks) {
                              .max_logprobs = TOP_MAX,
                              .device = "mock",
                              .dtype = "none",
-                             .kv_dtype = "none"};
+                             .kv_dtype = "none",
+                             .kvx = moves ? &kv_opts : NULL};
     size_t big = 300000;
     char *data = xmalloc(big);
     memset(data, 'x', big);
@@ -185,10 +216,13 @@ static int setup_with(void **state, uint32_t cache_blocks) {
 }
 
 static int setup(void **state) {
-    return setup_with(state, 0);
+    return setup_with(state, 0, false);
 }
 static int setup_cache(void **state) {
-    return setup_with(state, 16);
+    return setup_with(state, 16, false);
+}
+static int setup_moves(void **state) {
+    return setup_with(state, 0, true);
 }
 
 static int teardown(void **state) {
@@ -295,6 +329,80 @@ static void test_abort_overtakes(void **state) {
     until(&r->peer, r->peer.n_finish == 3);
     assert_int_equal(r->peer.n_aborts, 1);
     assert_in_range(r->peer.n_tokens, 80, 110);
+}
+
+/* loads: so many more reports have come: what was sent before is worked off. */
+static void loads(struct rig *r) {
+    pthread_mutex_lock(&r->peer.lock);
+    unsigned before = r->peer.n_load;
+    pthread_mutex_unlock(&r->peer.lock);
+    until(&r->peer, r->peer.n_load > before + 1);
+}
+
+static void good_pull(struct good *g, Weir__KvTransfer *m) {
+    static uint8_t id[16] = {1, 2, 3};
+    good_init(g);
+    weir__kv_transfer__init(m);
+    m->has_do_remote_prefill = m->do_remote_prefill = m->has_transfer_id = m->has_remote_port = true;
+    m->transfer_id = (ProtobufCBinaryData){sizeof id, id};
+    m->remote_engine_id = (char *)(uintptr_t) "00112233445566778899aabbccddeeff";
+    m->remote_host = (char *)(uintptr_t) "127.0.0.1";
+    m->remote_port = 9;
+    m->has_known = m->known = true;
+    g->m.kv_transfer = m;
+}
+
+/* The end of a transfer alone, before its request and after it; a request that was aborted before it came; and one that was
+ * refused elsewhere, whose blocks nobody will fetch. */
+static void test_transfers_end(void **state) {
+    struct rig *r = *state;
+    struct good g;
+    Weir__KvTransfer m;
+    Weir__Abort a = WEIR__ABORT__INIT;
+    a.has_request_id = a.has_transfer = a.transfer = true;
+    good_pull(&g, &m);
+    send_good(r, &g);
+    until(&r->peer, r->peer.n_finish == 1);
+    assert_true(kv.n_submits == 1 && kv.n_pulls == 1);
+    a.request_id = g.m.request_id;
+    assert_int_equal(link_send(r->peer.conn, LINK_CONTROL, WEIR__ENVELOPE__BODY_ABORT, &a), RC_OK);
+    good_pull(&g, &m);
+    a.request_id = g.m.request_id;
+    assert_int_equal(link_send(r->peer.conn, LINK_CONTROL, WEIR__ENVELOPE__BODY_ABORT, &a), RC_OK);
+    send_good(r, &g);
+    until(&r->peer, r->peer.n_finish == 2);
+    assert_true(kv.n_stopped == 2 && kv.n_submits == 2 && kv.n_pulls == 1 && kv.n_ended == 0);
+    assert_int_equal(r->peer.n_aborts, 0);
+    good_pull(&g, &m); /* the whole request, before it came */
+    a = (Weir__Abort)WEIR__ABORT__INIT;
+    a.has_request_id = a.has_whole = a.whole = true;
+    a.request_id = g.m.request_id;
+    assert_int_equal(link_send(r->peer.conn, LINK_CONTROL, WEIR__ENVELOPE__BODY_ABORT, &a), RC_OK);
+    send_good(r, &g);
+    loads(r);
+    assert_true(kv.n_submits == 2 && kv.n_ended == 1 && !strcmp(kv.host, "127.0.0.1"));
+    Weir__Control c = WEIR__CONTROL__INIT;
+    c.has_kind = true;
+    c.kind = WEIR__CONTROL__KIND__END_TRANSFER;
+    c.kv_transfer = &m;
+    m.remote_host = (char *)(uintptr_t) "10.0.0.9";
+    assert_int_equal(link_send(r->peer.conn, LINK_CONTROL, WEIR__ENVELOPE__BODY_CONTROL, &c), RC_OK);
+    loads(r);
+    assert_true(kv.n_ended == 2 && !strcmp(kv.host, "10.0.0.9"));
+    /* Hosts that are not to be dialled, and what names no transfer. */
+    m.known = false;
+    assert_int_equal(link_send(r->peer.conn, LINK_CONTROL, WEIR__ENVELOPE__BODY_CONTROL, &c), RC_OK);
+    m.known = true;
+    m.remote_host = (char *)(uintptr_t) "example.org";
+    assert_int_equal(link_send(r->peer.conn, LINK_CONTROL, WEIR__ENVELOPE__BODY_CONTROL, &c), RC_OK);
+    m.remote_host = (char *)(uintptr_t) "127.0.0.1";
+    m.transfer_id.len = 15;
+    assert_int_equal(link_send(r->peer.conn, LINK_CONTROL, WEIR__ENVELOPE__BODY_CONTROL, &c), RC_OK);
+    c.kv_transfer = NULL;
+    assert_int_equal(link_send(r->peer.conn, LINK_CONTROL, WEIR__ENVELOPE__BODY_CONTROL, &c), RC_OK);
+    loads(r);
+    assert_int_equal(kv.n_ended, 2);
+    assert_int_equal(r->peer.n_down, 0);
 }
 
 static void test_assets(void **state) {
@@ -576,6 +684,7 @@ int main(void) {
         cmocka_unit_test_setup_teardown(test_tokens_come_back, setup, teardown),
         cmocka_unit_test_setup_teardown(test_samples_and_abort, setup, teardown),
         cmocka_unit_test_setup_teardown(test_abort_overtakes, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_transfers_end, setup_moves, teardown),
         cmocka_unit_test_setup_teardown(test_assets, setup, teardown),
         cmocka_unit_test_setup_teardown(test_bad_submits_are_rejected, setup, teardown),
         cmocka_unit_test_setup_teardown(test_submit_without_id_cuts, setup, teardown),

@@ -114,6 +114,20 @@ static void peers(void **state) {
     }
 }
 
+static void hosts(void **state) {
+    static const struct {
+        const char *url, *host;
+    } cases[] = {{"tcp://10.1.2.3:7000", "10.1.2.3"}, {"tls+tcp://10.1.2.3:7000", "10.1.2.3"}, {"tcp://[fd00::1]:7", "fd00::1"},
+                 {"ipc:///run/w.sock", "127.0.0.1"},  {"tcp://0.0.0.0:7", "127.0.0.1"},        {"tcp://[::]:7", "127.0.0.1"},
+                 {"tcp://host:7", "127.0.0.1"},       {"tcp://:7", "127.0.0.1"},               {"tcp://[fd00::1", "fd00::1"}};
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        char host[KVX_HOST_BYTES] = "127.0.0.1";
+        kvx_host_of(cases[i].url, host);
+        assert_string_equal(host, cases[i].host);
+    }
+}
+
 static void flags(void **state) {
     struct worker_flags f;
     struct kvx_opts o;
@@ -150,7 +164,8 @@ struct source {
     pthread_mutex_t mu;
     struct kvx_layout layout;
     uint32_t n_ready; /* blocks that are there; grows by one with every read that finds none */
-    uint32_t n_opened, n_done, n_lost, n_renewed;
+    uint32_t n_opened, n_done, n_lost, n_renewed, n_forgotten;
+    struct id128 forgotten;
     int gone_after; /* reads; -1: never */
 };
 
@@ -201,6 +216,14 @@ static void src_close(void *arg, uint64_t lease, bool done) {
     pthread_mutex_unlock(&s->mu);
 }
 
+static void src_forget(void *arg, struct id128 transfer) {
+    struct source *s = arg;
+    pthread_mutex_lock(&s->mu);
+    s->n_forgotten++;
+    s->forgotten = transfer;
+    pthread_mutex_unlock(&s->mu);
+}
+
 struct sink {
     const struct kvx_layout *layout;
     uint32_t n_got[BE_GROUPS_MAX], next[BE_GROUPS_MAX], n_room, room_after;
@@ -243,7 +266,7 @@ static void pair_open(struct pair *p, uint32_t n_ranks, uint32_t n_ready, const 
     *p = (struct pair){.source = {.layout = ranks(n_ranks), .n_ready = n_ready, .gone_after = -1}};
     pthread_mutex_init(&p->source.mu, NULL);
     p->so = (struct kvx_server_opts){.host = "127.0.0.1", .secret = str_of(secret), .layout = ranks(n_ranks), .lease_ms = 2000};
-    p->so.source = (struct kvx_source){&p->source, src_open, src_read, src_renew, src_close};
+    p->so.source = (struct kvx_source){&p->source, src_open, src_read, src_renew, src_close, src_forget};
     fill_random(p->so.engine.b, sizeof p->so.engine.b);
     assert_int_equal(kvx_server_start(&p->server, &p->so, &e), RC_OK);
     p->sink = (struct sink){.layout = &p->po.layout, .next = {2, 5}};
@@ -334,6 +357,36 @@ static void refusals(void **state) {
     assert_true(p.source.n_done == 0 && p.source.n_lost == 2);
 }
 
+static enum rc tell(struct pair *p) {
+    struct kvx_io io;
+    struct err e;
+    assert_int_equal(kvx_io_init(&io, &e), RC_OK);
+    enum rc rc = kvx_tell_run(&p->po, &io, &e);
+    kvx_io_fini(&io);
+    return rc;
+}
+
+/* Word that nobody will read is believed of who has the token, and of this server's leases only. */
+static void forgets(void **state) {
+    struct pair p;
+    (void)state;
+    pair_open(&p, 1, N_BLOCKS, "secret");
+    fill_random(p.po.open.transfer.b, sizeof p.po.open.transfer.b);
+    assert_int_equal(tell(&p), RC_OK); /* it was heard: the server has ended the connection */
+    assert_int_equal(p.source.n_forgotten, 1);
+    assert_memory_equal(p.source.forgotten.b, p.po.open.transfer.b, sizeof p.source.forgotten.b);
+    p.po.open.engine.b[3] ^= 1;
+    assert_int_equal(tell(&p), RC_OK);
+    p.po.open.engine.b[3] ^= 1;
+    p.po.secret = STR_LIT("other");
+    assert_int_equal(tell(&p), RC_OK);
+    p.po.port = 1;
+    assert_int_not_equal(tell(&p), RC_OK);
+    pair_close(&p);
+    assert_int_equal(p.source.n_forgotten, 1);
+    assert_int_equal(p.source.n_opened, 0);
+}
+
 /* ---- peers that break the protocol -------------------------------------------------------------- */
 
 static void send_all(struct kvx_io *io, const struct buf *b) {
@@ -348,7 +401,7 @@ static void greeted(struct pair *p, struct kvx_io *io) {
     struct kvx_hello hello;
     struct err e;
     assert_int_equal(kvx_io_init(io, &e), RC_OK);
-    assert_int_equal(kvx_io_dial(io, "127.0.0.1", kvx_server_port(p->server), 2000, &e), RC_OK);
+    assert_int_equal(kvx_io_dial(io, "127.0.0.1", kvx_server_port(p->server), NULL, 2000, &e), RC_OK);
     assert_int_equal(kvx_io_frame(io, &body, &head, 2000, &e), RC_OK);
     assert_int_equal(kvx_get_hello((const uint8_t *)body.data, body.len, &hello, &e), RC_OK);
     kvx_put_open(&b, &p->po.open);
@@ -468,7 +521,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(frames_come_back), cmocka_unit_test(heads_have_limits),    cmocka_unit_test(slices),
         cmocka_unit_test(peers),            cmocka_unit_test(flags),                cmocka_unit_test(blocks_arrive),
-        cmocka_unit_test(refusals),         cmocka_unit_test(garbage_cuts_readers), cmocka_unit_test(garbage_cuts_servers),
+        cmocka_unit_test(hosts),            cmocka_unit_test(refusals),             cmocka_unit_test(forgets),         cmocka_unit_test(garbage_cuts_readers), cmocka_unit_test(garbage_cuts_servers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -72,7 +72,8 @@ static void test_names(void **state) {
          "vllm:generation_tokens_total vllm:prompt_tokens_cached_total vllm:request_success_total "
          "vllm:nixl_num_failed_transfers_total vllm:nixl_num_kv_expired_reqs_total weir_rejected_total "
          "weir_route_decisions_total weir_prefix_predicted_tokens_total weir_prefix_actual_tokens_total "
-         "weir_retries_total weir_failovers_total weir_client_disconnects_total weir_slow_client_aborts_total "
+         "weir_retries_total weir_failovers_total weir_remote_prefills_total weir_client_disconnects_total "
+         "weir_slow_client_aborts_total "
          "weir_kv_transfer_fallbacks_total"},
         {"histogram",
          "vllm:request_prompt_tokens vllm:request_generation_tokens vllm:request_max_num_generation_tokens "

@@ -245,10 +245,12 @@ static void test_encode(void **state) {
     assert_true(trace_parent_read(STR_LIT(PARENT), &r.from));
     r.stage[TRACE_QUEUE].begin_ns = 2000;
     r.stage[TRACE_QUEUE].end_ns = 4000;
+    r.stage[TRACE_TRANSFER].begin_ns = 2500;
+    r.stage[TRACE_TRANSFER].end_ns = 3500;
     r.stage[TRACE_PREFILL].begin_ns = 4000;
     r.stage[TRACE_PREFILL].end_ns = 5000;
     r.next = &bad;
-    assert_int_equal(trace_record_spans(&r), 3);
+    assert_int_equal(trace_record_spans(&r), 4);
     assert_true(trace_pairs_read("a.b=c,service.name=other", &more));
     trace_encode(&r, "weir", &more, 1000000, &b);
     trace_pairs_fini(&more);
@@ -259,8 +261,10 @@ static void test_encode(void **state) {
     assert_string_equal(value_of(res->attributes, res->n_attributes, "service.name")->string_value, "weir");
     assert_string_equal(value_of(res->attributes, res->n_attributes, "a.b")->string_value, "c");
     const Otlp__ScopeSpans *scope = m->resource_spans[0]->scope_spans[0];
-    assert_int_equal(scope->n_spans, 4);
-    const Otlp__Span *top = scope->spans[0], *queue = scope->spans[1], *prefill = scope->spans[2], *err = scope->spans[3];
+    assert_int_equal(scope->n_spans, 5);
+    const Otlp__Span *top = scope->spans[0], *queue = scope->spans[1], *moved = scope->spans[2], *prefill = scope->spans[3], *err = scope->spans[4];
+    assert_string_equal(moved->name, "transfer");
+    assert_int_equal(moved->end_time_unix_nano - moved->start_time_unix_nano, 1000);
     assert_string_equal(top->name, "llm_request");
     assert_int_equal(top->kind, 2);
     assert_int_equal(top->flags, 0x301);

@@ -44,14 +44,12 @@ static enum rc unexpected(struct err *e) {
     return err_set(e, RC_PROTO, NULL, "the peer sends a frame that is not due");
 }
 
-/* open: until the grant. */
-static enum rc open_transfer(struct pull *p, struct err *e) {
+/* meet: until the other side has said who it is; *open is the request's, with its proof. */
+static enum rc meet(struct pull *p, struct kvx_open *open, struct err *e) {
     const struct kvx_pull_opts *o = p->o;
     struct kvx_head head;
     struct kvx_hello hello;
-    struct kvx_grant grant;
-    struct kvx_open open = o->open;
-    enum rc rc = kvx_io_dial(p->io, o->host, o->port, DIAL_MS, e);
+    enum rc rc = kvx_io_dial(p->io, o->host, o->port, o->tls, DIAL_MS, e);
     if (!rc)
         rc = kvx_io_frame(p->io, &p->body, &head, ANSWER_MS, e);
     if (!rc && head.type != KVX_HELLO)
@@ -60,8 +58,21 @@ static enum rc open_transfer(struct pull *p, struct err *e) {
         rc = kvx_get_hello((const uint8_t *)p->body.data, p->body.len, &hello, e);
     if (rc)
         return rc;
-    fill_random(open.nonce, sizeof open.nonce);
-    kvx_prove(hello.wants_proof ? o->secret : (struct str){0}, &hello, &open, open.proof);
+    *open = o->open;
+    fill_random(open->nonce, sizeof open->nonce);
+    kvx_prove(hello.wants_proof ? o->secret : (struct str){0}, &hello, open, open->proof);
+    return RC_OK;
+}
+
+/* open: until the grant. */
+static enum rc open_transfer(struct pull *p, struct err *e) {
+    const struct kvx_pull_opts *o = p->o;
+    struct kvx_head head;
+    struct kvx_grant grant;
+    struct kvx_open open;
+    enum rc rc = meet(p, &open, e);
+    if (rc)
+        return rc;
     kvx_put_open(&p->out, &open);
     rc = send_out(p, e);
     if (!rc)
@@ -243,6 +254,23 @@ static void make_buffers(struct pull *p) {
         part = MAX(part, kvx_block_bytes(x, kvx_heads_of(x->n_heads, 0, p->peer.n_ranks).n) * p->chunk);
     }
     p->part = p->peer.n_ranks > 1 ? xmalloc(part) : NULL;
+}
+
+enum rc kvx_tell_run(const struct kvx_pull_opts *o, struct kvx_io *io, struct err *e) {
+    struct pull p = {.o = o, .io = io};
+    struct kvx_open open;
+    uint8_t end;
+    struct err ignored;
+    enum rc rc = meet(&p, &open, e);
+    if (!rc) {
+        kvx_put_forget(&p.out, &open);
+        rc = send_out(&p, e);
+    }
+    if (!rc) /* it ends the connection once it has read that */
+        (void)!kvx_io_recv(io, &end, 1, SEND_MS, &ignored);
+    buf_fini(&p.body);
+    buf_fini(&p.out);
+    return rc;
 }
 
 enum rc kvx_pull_run(const struct kvx_pull_opts *o, struct kvx_io *io, struct kvx_pull_stats *stats,

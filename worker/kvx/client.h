@@ -1,4 +1,4 @@
-/* client.h: the end that wants blocks: one pull, on a thread that may wait.
+/* client.h: the end that wants blocks: one pull, on a thread that may wait; or that wants none after all.
  *
  * A pull opens the transfer, reads the blocks that are missing, chunk by chunk as they come to be there, each chunk from
  * every rank of the other side, and hands them over whole: [block][layer][k,v][head][token][dim] with all heads. Of two
@@ -27,6 +27,7 @@ struct kvx_pull_opts {
     const char *host;
     uint32_t port;
     struct str secret;
+    const struct link_tls *tls; /* NULL: in clear text */
     struct kvx_open open; /* but for nonce and proof */
     struct kvx_layout layout; /* of this side */
     uint32_t from[BE_GROUPS_MAX], end; /* blocks wanted of each group: [from, end); from may be end */
@@ -41,5 +42,8 @@ struct kvx_pull_stats {
  * RC_CLOSED: the network; RC_AGAIN: the sink wants no more. io is initialised, and the caller's to stop. */
 MUST_USE enum rc kvx_pull_run(const struct kvx_pull_opts *o, struct kvx_io *io, struct kvx_pull_stats *stats,
                               enum kvx_refusal *why, struct err *e);
+
+/* kvx_tell_run: the peer learns that nobody will read open.transfer; blocks for some seconds at most. */
+MUST_USE enum rc kvx_tell_run(const struct kvx_pull_opts *o, struct kvx_io *io, struct err *e);
 
 #endif

@@ -23,6 +23,19 @@ bool kvx_is_address(const char *host) {
     return address_of(host, a) >= 0;
 }
 
+void kvx_host_of(const char *url, char out[KVX_HOST_BYTES]) {
+    char host[KVX_HOST_BYTES];
+    const char *at = strstr(url, "tcp://");
+    at = at ? at + strlen("tcp://") : "";
+    const bool v6 = *at == '[';
+    const size_t n = strcspn(at + v6, v6 ? "]" : ":");
+    if (n == 0 || n >= sizeof host)
+        return;
+    snprintf(host, sizeof host, "%.*s", (int)n, at + v6);
+    if (kvx_is_address(host) && strcmp(host, "0.0.0.0") && strcmp(host, "::"))
+        snprintf(out, KVX_HOST_BYTES, "%s", host);
+}
+
 enum rc kvx_peers_parse(const struct conf_list *list, struct kvx_peers *out, struct err *e) {
     struct kvx_peers p = {.n = list->n};
     if (list->n > KVX_PEERS_MAX)

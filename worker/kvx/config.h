@@ -2,6 +2,7 @@
 #ifndef WEIR_WORKER_KVX_CONFIG_H
 #define WEIR_WORKER_KVX_CONFIG_H
 
+#include "common/link/secure.h"
 #include "common/worker_flags.h"
 #include "worker/kvx/kvx.h"
 
@@ -22,6 +23,7 @@ struct kvx_opts {
     uint32_t port;             /* 0: any */
     struct id128 engine;       /* this process, for others */
     struct str secret;         /* the cluster's token; outlives the engine */
+    const struct link_tls *tls; /* likewise: blocks travel under TLS; NULL: in clear text */
     double lease_s;
     bool produces, consumes; /* kv_role: keeps blocks for others; fetches them */
     bool must_load;          /* a pull that fails fails its request */
@@ -42,5 +44,7 @@ MUST_USE enum rc kvx_config(const struct worker_flags *f, struct kvx_opts *out, 
 MUST_USE enum rc kvx_peers_parse(const struct conf_list *list, struct kvx_peers *out, struct err *e);
 bool kvx_peers_allow(const struct kvx_peers *p, const char *host);
 bool kvx_is_address(const char *host);
+/* kvx_host_of: the IP address of a tcp or tls+tcp URL, to out; as it was for any other, and for one that nobody can dial. */
+void kvx_host_of(const char *url, char out[KVX_HOST_BYTES]);
 
 #endif

@@ -31,22 +31,35 @@ static enum rc result(struct kvx_io *io, const char *what, struct err *e) {
     }
 }
 
-enum rc kvx_io_dial(struct kvx_io *io, const char *host, uint32_t port, unsigned ms, struct err *e) {
-    char url[KVX_HOST_BYTES + 24];
-    bool v6 = strchr(host, ':') != NULL;
-    snprintf(url, sizeof url, v6 ? "tcp://[%s]:%u" : "tcp://%s:%u", host, port);
+void kvx_url(const char *host, uint32_t port, const struct link_tls *tls, char out[KVX_URL_BYTES]) {
+    const bool v6 = strchr(host, ':') != NULL;
+    snprintf(out, KVX_URL_BYTES, "%s://%s%s%s:%u", tls ? "tls+tcp" : "tcp", v6 ? "[" : "", host, v6 ? "]" : "", port);
+}
+
+enum rc kvx_io_dial(struct kvx_io *io, const char *host, uint32_t port, const struct link_tls *tls, unsigned ms,
+                    struct err *e) {
+    char url[KVX_URL_BYTES];
+    nng_tls_config *config = NULL;
+    kvx_url(host, port, tls, url);
+    enum rc rc = tls ? link_tls_client(tls, url, &config, e) : RC_OK;
+    if (rc)
+        return rc;
     pthread_mutex_lock(&io->mu);
     CHECK(!io->s && !io->dialer);
     int rv = io->stopped ? NNG_ECLOSED : nng_stream_dialer_alloc(&io->dialer, url);
+    if (!rv && config)
+        rv = nng_stream_dialer_set_ptr(io->dialer, NNG_OPT_TLS_CONFIG, config); /* which it holds */
     if (!rv) {
         nng_aio_set_timeout(io->aio, (nng_duration)ms);
         nng_stream_dialer_dial(io->dialer, io->aio);
     }
     pthread_mutex_unlock(&io->mu);
+    if (config)
+        nng_tls_config_free(config);
     if (rv)
         return err_set(e, rv == NNG_ECLOSED ? RC_CLOSED : RC_IO, NULL, "dial: %s", nng_strerror(rv));
     nng_aio_wait(io->aio);
-    enum rc rc = result(io, "dial", e);
+    rc = result(io, "dial", e);
     if (rc)
         return rc;
     pthread_mutex_lock(&io->mu);

@@ -8,6 +8,7 @@
 #include <nng/nng.h>
 #include <pthread.h>
 
+#include "common/link/secure.h"
 #include "worker/kvx/wire.h"
 
 struct kvx_io {
@@ -21,8 +22,12 @@ struct kvx_io {
 /* kvx_io_init: without a stream. RC_IO: no memory in nng. kvx_io_take: the stream of an accepted connection. */
 MUST_USE enum rc kvx_io_init(struct kvx_io *io, struct err *e);
 void kvx_io_take(struct kvx_io *io, nng_stream *s);
-/* kvx_io_dial: host is an IP address. Blocks, up to ms. RC_CLOSED, RC_TIMEOUT, RC_IO. */
-MUST_USE enum rc kvx_io_dial(struct kvx_io *io, const char *host, uint32_t port, unsigned ms, struct err *e);
+/* kvx_io_dial: host is an IP address; tls NULL: in clear text. Blocks, up to ms. RC_CLOSED, RC_TIMEOUT, RC_IO, RC_INVALID. */
+MUST_USE enum rc kvx_io_dial(struct kvx_io *io, const char *host, uint32_t port, const struct link_tls *tls, unsigned ms,
+                             struct err *e);
+/* kvx_url: of an endpoint, to out. */
+enum { KVX_URL_BYTES = KVX_HOST_BYTES + 24 };
+void kvx_url(const char *host, uint32_t port, const struct link_tls *tls, char out[KVX_URL_BYTES]);
 /* kvx_io_send: all of it; ms are for each piece that the system takes. kvx_io_recv: exactly n bytes; RC_TIMEOUT: nothing
  * came for ms. */
 MUST_USE enum rc kvx_io_send(struct kvx_io *io, const void *p, size_t n, unsigned ms, struct err *e);

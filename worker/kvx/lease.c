@@ -33,6 +33,9 @@ struct kvx_lease *kvx_lease_new(struct kvx_leases *l, struct req *r) {
     }
     x->serial = l->next_serial++;
     x->req = r;
+    x->request = r->id;
+    x->router = r->router;
+    x->router_epoch = r->router_epoch;
     r->lease = x;
     x->n_blocks = r->n_hashes;
     x->chain = r->hashes[x->n_blocks - 1];
@@ -51,6 +54,24 @@ struct kvx_lease *kvx_lease_new(struct kvx_leases *l, struct req *r) {
     return x;
 }
 
+void kvx_lease_refuse(struct kvx_leases *l, struct id128 transfer) {
+    l->ended[l->n_ended++ % KVX_ENDED] = transfer;
+}
+
+void kvx_lease_forget(struct kvx_leases *l, struct id128 transfer) {
+    struct kvx_lease *x = find(l, transfer);
+    if (x && !x->opened)
+        kvx_lease_end(l, x);
+}
+
+void kvx_lease_abort(struct kvx_leases *l, struct id128 request, uint32_t router, uint32_t router_epoch) {
+    for (struct kvx_lease *x = l->first, *next; x; x = next) {
+        next = x->next;
+        if (!x->req && id128_eq(x->request, request) && x->router == router && x->router_epoch == router_epoch)
+            kvx_lease_end(l, x);
+    }
+}
+
 void kvx_lease_end(struct kvx_leases *l, struct kvx_lease *x) {
     struct kvx_lease **at = &l->first;
     while (*at != x)
@@ -59,7 +80,7 @@ void kvx_lease_end(struct kvx_leases *l, struct kvx_lease *x) {
     l->n--;
     if (x->req)
         x->req->lease = NULL;
-    l->ended[l->n_ended++ % KVX_ENDED] = x->transfer;
+    kvx_lease_refuse(l, x->transfer);
     for (uint32_t g = 0; g < l->sched->opts.n_groups; g++) {
         /* From the end, as sequences do: of a cached prefix the tail is to be evicted first. */
         for (uint32_t i = x->n_ready; i > x->first[g]; i--)

@@ -3,7 +3,8 @@
  * A lease begins with its request, gains each block as it is computed, and is complete when the prompt is; so a reader may
  * follow a prefill that is still running. From then on it lasts for the length of a lease, and anew from each word of its
  * reader. It is for one reader, once: who comes second, or late, is refused. It ends when its reader is done or gone, when
- * its time is over, or when its request ends otherwise than by its length.
+ * its time is over, when its request ends otherwise than by its length or is aborted once it has, or when whoever has the
+ * capability says that nobody will read.
  *
  * A lease has a number that is never used again, and remembers the generation of every block: what is read by either is what
  * was computed, or is not read at all.
@@ -23,6 +24,8 @@ struct kvx_lease {
     uint64_t serial; /* from 1 */
     struct id128 transfer;
     struct req *req;          /* that computes it; NULL: complete */
+    struct id128 request;     /* its id, and whose it was */
+    uint32_t router, router_epoch;
     struct id128 chain;       /* name of the last block */
     uint8_t domain[16];
     uint32_t n_blocks, n_ready; /* of the prompt; of them, kept by now */
@@ -56,6 +59,12 @@ bool kvx_lease_grow(struct kvx_leases *l, struct kvx_lease *x);
 /* kvx_lease_complete: its request is over and all blocks are there; the time begins. */
 void kvx_lease_complete(struct kvx_leases *l, struct kvx_lease *x, uint64_t now_ns);
 void kvx_lease_end(struct kvx_leases *l, struct kvx_lease *x);
+/* kvx_lease_refuse: a transfer that there will never be: its reader is not to wait for it. */
+void kvx_lease_refuse(struct kvx_leases *l, struct id128 transfer);
+/* kvx_lease_forget: nobody will read it; one that is being read lasts. kvx_lease_abort: its request has ended, and is aborted
+ * by the router whose it was. */
+void kvx_lease_forget(struct kvx_leases *l, struct id128 transfer);
+void kvx_lease_abort(struct kvx_leases *l, struct id128 request, uint32_t router, uint32_t router_epoch);
 /* kvx_leases_expire: ends those whose time is over; returns when the next one's will be, UINT64_MAX: none. */
 uint64_t kvx_leases_expire(struct kvx_leases *l, uint64_t now_ns);
 

@@ -50,6 +50,24 @@ static enum rc refuse(struct kvx_io *io, enum kvx_refusal why, struct buf *b, st
     return err_set(e, RC_CLOSED, NULL, "refused: %s", kvx_refusal_words[why]);
 }
 
+/* may: whether it has the cluster's token. */
+static bool may(const struct kvx_server *s, const struct kvx_hello *h, const struct kvx_open *o) {
+    uint8_t proof[KVX_PROOF_BYTES];
+    kvx_prove(s->o.secret, h, o, proof);
+    return CRYPTO_memcmp(proof, o->proof, sizeof proof) == 0;
+}
+
+/* forget_lease: RC_CLOSED: there is nothing to serve. */
+static enum rc forget_lease(struct kvx_server *s, const struct kvx_hello *h, const struct buf *body, struct err *e) {
+    struct kvx_open o;
+    enum rc rc = kvx_get_forget((const uint8_t *)body->data, body->len, &o, e);
+    if (rc)
+        return rc;
+    if (may(s, h, &o) && id128_eq(o.engine, s->o.engine) && s->o.source.forget)
+        s->o.source.forget(s->o.source.arg, o.transfer);
+    return err_set(e, RC_CLOSED, NULL, "a transfer that nobody reads");
+}
+
 /* greet: until the lease is granted. */
 static enum rc greet(struct kvx_server *s, struct kvx_io *io, struct buf *body, uint64_t *lease, uint32_t *n_blocks,
                      struct err *e) {
@@ -57,20 +75,22 @@ static enum rc greet(struct kvx_server *s, struct kvx_io *io, struct buf *body, 
     struct buf out = {0};
     struct kvx_head head;
     struct kvx_open open;
-    uint8_t proof[KVX_PROOF_BYTES];
     fill_random(hello.nonce, sizeof hello.nonce);
     kvx_put_hello(&out, &hello);
     enum rc rc = send_buf(io, &out, e);
     if (!rc)
         rc = kvx_io_frame(io, body, &head, OPEN_MS, e);
+    if (!rc && head.type == KVX_FORGET) {
+        rc = forget_lease(s, &hello, body, e);
+        goto out;
+    }
     if (!rc && head.type != KVX_OPEN)
         rc = err_set(e, RC_PROTO, NULL, "a KV transfer begins with something else");
     if (!rc)
         rc = kvx_get_open((const uint8_t *)body->data, body->len, &open, e);
     if (rc)
         goto out;
-    kvx_prove(s->o.secret, &hello, &open, proof);
-    if (CRYPTO_memcmp(proof, open.proof, sizeof proof)) {
+    if (!may(s, &hello, &open)) {
         rc = refuse(io, KVX_DENIED, &out, e);
         goto out;
     }
@@ -253,14 +273,24 @@ static void *acceptor_main(void *arg) {
 
 enum rc kvx_server_start(struct kvx_server **out, const struct kvx_server_opts *o, struct err *e) {
     struct kvx_server *s = xcalloc(1, sizeof *s);
-    char url[KVX_HOST_BYTES + 24];
+    char url[KVX_URL_BYTES];
+    nng_tls_config *config = NULL;
     sigset_t all, before;
+    enum rc rc = o->tls ? link_tls_server(o->tls, &config, e) : RC_OK;
+    if (rc) {
+        free(s);
+        return rc;
+    }
     s->o = *o;
     s->secret = xstrndup(o->secret.n ? o->secret.p : "", o->secret.n);
     s->o.secret.p = s->secret;
     CHECK(pthread_mutex_init(&s->mu, NULL) == 0 && pthread_cond_init(&s->changed, NULL) == 0);
-    snprintf(url, sizeof url, strchr(o->host, ':') ? "tcp://[%s]:%u" : "tcp://%s:%u", o->host, o->port);
+    kvx_url(o->host, o->port, o->tls, url);
     int rv = nng_stream_listener_alloc(&s->listener, url);
+    if (!rv && config)
+        rv = nng_stream_listener_set_ptr(s->listener, NNG_OPT_TLS_CONFIG, config);
+    if (config)
+        nng_tls_config_free(config); /* the listener holds it */
     if (!rv)
         rv = nng_aio_alloc(&s->aio, NULL, NULL);
     if (!rv)

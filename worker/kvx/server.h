@@ -7,6 +7,7 @@
 #ifndef WEIR_WORKER_KVX_SERVER_H
 #define WEIR_WORKER_KVX_SERVER_H
 
+#include "common/link/secure.h"
 #include "worker/kvx/wire.h"
 
 enum { KVX_READERS_MAX = 64 };
@@ -25,6 +26,8 @@ struct kvx_source {
     bool (*renew)(void *arg, uint64_t lease);
     /* close: nothing more comes. done: the reader has what it needs; else it was lost, or has given up. */
     void (*close)(void *arg, uint64_t lease, bool done);
+    /* forget: who has the capability will not read. NULL: nobody wants to know. */
+    void (*forget)(void *arg, struct id128 transfer);
 };
 
 struct kvx_server_opts {
@@ -32,6 +35,7 @@ struct kvx_server_opts {
     uint32_t port;    /* 0: any */
     struct id128 engine;
     struct str secret; /* the cluster's token; empty: none. Copied */
+    const struct link_tls *tls; /* readers prove themselves by certificates, too; NULL: in clear text */
     struct kvx_layout layout;
     uint32_t lease_ms;
     struct kvx_source source;

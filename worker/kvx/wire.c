@@ -19,7 +19,8 @@ static const uint32_t bytes_max[N_KVX] = {[KVX_HELLO] = 64,
                                           [KVX_DATA] = 2 * KVX_BLOCK_BYTES_MAX,
                                           [KVX_WAIT] = 0,
                                           [KVX_BEAT] = 0,
-                                          [KVX_DONE] = 0};
+                                          [KVX_DONE] = 0,
+                                          [KVX_FORGET] = 128};
 
 /* ---- writing ------------------------------------------------------------------------------------ */
 
@@ -123,8 +124,20 @@ void kvx_put_data(struct buf *b, const struct kvx_data *m) {
 }
 
 void kvx_put_empty(struct buf *b, enum kvx_type type) {
-    CHECK(type >= KVX_WAIT && type < N_KVX);
+    CHECK(type >= KVX_WAIT && type <= KVX_DONE);
     put_head(b, type, 0);
+}
+
+void kvx_put_forget(struct buf *b, const struct kvx_open *m) {
+    const size_t at = b->len;
+    put_head(b, KVX_FORGET, 0);
+    put_u32(b, MAGIC);
+    put_u32(b, KVX_VERSION);
+    buf_add(b, m->transfer.b, sizeof m->transfer.b);
+    buf_add(b, m->engine.b, sizeof m->engine.b);
+    buf_add(b, m->nonce, sizeof m->nonce);
+    buf_add(b, m->proof, sizeof m->proof);
+    finish(b, at);
 }
 
 /* ---- reading ------------------------------------------------------------------------------------ */
@@ -218,6 +231,22 @@ enum rc kvx_get_open(const uint8_t *p, size_t n, struct kvx_open *out, struct er
     if (m.n_blocks == 0 || m.n_blocks > KVX_BLOCKS_MAX || (m.n_ids && m.n_ids != m.n_blocks))
         return bad(e, "a number of blocks that cannot be");
     m.ids = m.n_ids ? take(&r, 4 * (size_t)m.n_ids) : NULL;
+    rc = whole(&r, e);
+    if (!rc)
+        *out = m;
+    return rc;
+}
+
+enum rc kvx_get_forget(const uint8_t *p, size_t n, struct kvx_open *out, struct err *e) {
+    struct reader r = {p, p + n, false};
+    struct kvx_open m = {0};
+    enum rc rc = greeting(&r, e);
+    if (rc)
+        return rc;
+    take_bytes(&r, m.transfer.b, sizeof m.transfer.b);
+    take_bytes(&r, m.engine.b, sizeof m.engine.b);
+    take_bytes(&r, m.nonce, sizeof m.nonce);
+    take_bytes(&r, m.proof, sizeof m.proof);
     rc = whole(&r, e);
     if (!rc)
         *out = m;

@@ -3,7 +3,8 @@
  * A frame is a head of 8 bytes (length of the body, type) and the body; all numbers are little-endian.
  *
  *   server  HELLO   who it is, and a nonce
- *   client  OPEN    the capability, what it expects to find, and the proof of the cluster's token
+ *   client  OPEN    the capability, what it expects to find, and the proof of the cluster's token; or FORGET: nobody will
+ *                   read what the capability is for, and the end
  *   server  GRANT   what its blocks look like; or REFUSE, and the end
  *   client  READ    blocks [from, from + n) of a group, of one rank; some may be under way at once
  *   server  DATA    the first of them that are there, at least one; or WAIT: none is there yet; or REFUSE
@@ -20,7 +21,7 @@
 #include "worker/kvx/kvx.h"
 
 enum { KVX_VERSION = 1, KVX_HEAD_BYTES = 8, KVX_DATA_HEAD_BYTES = 40, KVX_PROOF_BYTES = 32, KVX_WHY_BYTES = 120 };
-enum kvx_type { KVX_HELLO = 1, KVX_OPEN, KVX_GRANT, KVX_REFUSE, KVX_READ, KVX_DATA, KVX_WAIT, KVX_BEAT, KVX_DONE, N_KVX };
+enum kvx_type { KVX_HELLO = 1, KVX_OPEN, KVX_GRANT, KVX_REFUSE, KVX_READ, KVX_DATA, KVX_WAIT, KVX_BEAT, KVX_DONE, KVX_FORGET, N_KVX };
 
 struct kvx_head {
     enum kvx_type type;
@@ -79,12 +80,15 @@ void kvx_put_refuse(struct buf *b, const struct kvx_refuse *m);
 void kvx_put_read(struct buf *b, const struct kvx_read *m);
 void kvx_put_data(struct buf *b, const struct kvx_data *m);
 void kvx_put_empty(struct buf *b, enum kvx_type type); /* WAIT, BEAT, DONE */
+/* kvx_put_forget: of m the capability and the proof. */
+void kvx_put_forget(struct buf *b, const struct kvx_open *m);
 
 /* kvx_get_head: of a frame; its body is within the limit of its type. RC_PROTO. */
 MUST_USE enum rc kvx_get_head(const uint8_t p[KVX_HEAD_BYTES], struct kvx_head *out, struct err *e);
 /* kvx_get_*: from a whole body of n bytes. kvx_get_data: from its first KVX_DATA_HEAD_BYTES; n is the body's. RC_PROTO. */
 MUST_USE enum rc kvx_get_hello(const uint8_t *p, size_t n, struct kvx_hello *out, struct err *e);
 MUST_USE enum rc kvx_get_open(const uint8_t *p, size_t n, struct kvx_open *out, struct err *e);
+MUST_USE enum rc kvx_get_forget(const uint8_t *p, size_t n, struct kvx_open *out, struct err *e);
 MUST_USE enum rc kvx_get_grant(const uint8_t *p, size_t n, struct kvx_grant *out, struct err *e);
 MUST_USE enum rc kvx_get_refuse(const uint8_t *p, size_t n, struct kvx_refuse *out, struct err *e);
 MUST_USE enum rc kvx_get_read(const uint8_t *p, size_t n, struct kvx_read *out, struct err *e);
