@@ -17,7 +17,14 @@ void usage_write(const struct gen_req *r, struct gen_counts n, struct buf *out) 
     } else {
         buf_addz(out, "null");
     }
-    buf_addz(out, ",\"completion_tokens_details\":null}");
+    buf_addz(out, ",\"completion_tokens_details\":");
+    if (r->parse.counts_reasoning) {
+        buf_addz(out, "{\"reasoning_tokens\":");
+        buf_addu64(out, n.reasoning_tokens);
+        buf_addz(out, "}}");
+    } else {
+        buf_addz(out, "null}");
+    }
 }
 
 void finish_write(const struct gen_run *g, const struct choice *c, struct buf *out) {

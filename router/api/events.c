@@ -41,7 +41,8 @@ static void continuous(const struct gen_run *g, uint32_t choice, struct buf *sse
     LIT(sse, ",\"usage\":");
     usage_write(
         g->r,
-        (struct gen_counts){g->r->prompts[prompt].n_ids, g->cached[prompt], g->choices[choice].n_tokens},
+        (struct gen_counts){g->r->prompts[prompt].n_ids, g->cached[prompt], g->choices[choice].n_tokens,
+                            g->choices[choice].n_reasoning},
         sse);
 }
 

@@ -240,6 +240,9 @@ const struct field api_fields[] = {
     {"web_search_options", ON_CHAT, FIELD_ANY, REFUSED, .dflt = "null",
      .meaning = "web_search_options is not supported"},
 
+    {"normalize", ON_POOL, FIELD_ANY, REFUSED, .dflt = "null",
+     .meaning = "normalize is not supported: use use_activation"},
+
     /* 2.4 accepted and ignored everywhere */
     {"user", ON_GENERATE | ON_POOL, FIELD_ANY, IGNORED, .meaning = "no effect"},
     {"store", ON_GENERATE | ON_POOL, FIELD_ANY, IGNORED, .meaning = "no effect"},

@@ -134,7 +134,8 @@ struct gen_req {
         char mark_bytes[PARSE_MARKS_MAX];
         uint32_t n_marks;
         bool auto_tools;     /* the model may call tools */
-        bool drop_reasoning; /* include_reasoning is false */
+        bool counts_reasoning; /* usage tells its tokens: the server has a reasoning parser */
+        bool drop_reasoning;   /* include_reasoning is false */
         bool one_call;       /* only the first call is kept */
         bool short_ids;      /* of calls: 9 characters */
     } parse;
@@ -244,6 +245,7 @@ void gen_error_event(const struct err *e, struct buf *sse);
 /* Totals so far, for metrics and the log. */
 struct gen_counts {
     uint32_t prompt_tokens, cached_tokens, completion_tokens;
+    uint32_t reasoning_tokens; /* of completion_tokens: those of reasoning, its marks included */
 };
 struct gen_counts gen_run_counts(const struct gen_run *g);
 

@@ -135,6 +135,7 @@ void parsing_set(const struct field_values *v, const struct router_opts *o, stru
         read_tail(r);
     }
     r->parse.on = p->tools || p->reasoning;
+    r->parse.counts_reasoning = o->reasoning_parser != NULL;
     r->parse.drop_reasoning = v->include_reasoning.set && !v->include_reasoning.v;
     r->parse.short_ids = o->tool_call_parser && !strcmp(o->tool_call_parser, "mistral");
     find_marks(r);

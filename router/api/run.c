@@ -183,7 +183,9 @@ enum gen_action gen_on_step(struct gen_run *g, uint32_t choice, const struct gen
     int match = decode(g, c, token, finish);
     if (finish || match >= 0)
         end_choice(g, c, match, finish);
+    bool reasons = c->parse && parse_reasons(c->parse);
     take_text(g, choice);
+    c->n_reasoning += token && c->parse && (reasons || parse_reasons(c->parse));
     c->n_waiting++;
     bool due = r->stream && is_due(r, c, p);
     if (due || c->done)
@@ -199,8 +201,10 @@ struct gen_counts gen_run_counts(const struct gen_run *g) {
         n.prompt_tokens += g->r->prompts[i].n_ids;
         n.cached_tokens += g->cached[i];
     }
-    for (uint32_t i = 0; i < g->n_choices; i++)
+    for (uint32_t i = 0; i < g->n_choices; i++) {
         n.completion_tokens += g->choices[i].n_tokens;
+        n.reasoning_tokens += g->choices[i].n_reasoning;
+    }
     return n;
 }
 

@@ -43,7 +43,8 @@ struct choice {
     struct shown shown;
     struct tool_calls calls;
     bool deaf;         /* the call being read is not kept */
-    uint32_t n_tokens; /* sampled, stop tokens included */
+    uint32_t n_tokens;    /* sampled, stop tokens included */
+    uint32_t n_reasoning; /* of these, read as reasoning or as its marks */
     uint32_t n_points; /* code points decoded so far: text_offset of the next token */
     double sum;        /* of raw log-probabilities, where samples are ranked by them */
     uint32_t n_waiting; /* streaming: steps since the last event */

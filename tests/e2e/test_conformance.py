@@ -345,6 +345,7 @@ def pooling(route):
         "truncation_side": Row("str", "right", words=["left", "right"]),
         "use_activation": Row("bool"),
         "mm_processor_kwargs": Row("object", UNSET, good=[{}], bad=[({"a": 1}, "*", "")], also="own"),
+        "normalize": never("use_activation"),
     })
     if route in (E, P):
         rows["encoding_format"] = Row("str", "float", words=["float", "base64"])

@@ -111,13 +111,13 @@ static enum rc read(unsigned route, const char *name, const char *json, struct e
 /* What the specification names and this build lacks: refused, and taken when null or neutral. */
 static void test_refused(void **state) {
     (void)state;
-    enum { C = ON_COMPLETIONS, H = ON_CHAT, G = ON_GENERATE };
+    enum { C = ON_COMPLETIONS, H = ON_CHAT, P = ON_POOL };
     static const struct {
         const char *name;
         unsigned on;
         const char *neutral, *bad, *says;
     } rows[] = {
-        {"mm_processor_kwargs", H, "{}", "{\"a\":1}", "mm_processor_kwargs"},
+        {"mm_processor_kwargs", H | ON_TOKENIZE | P, "{}", "{\"a\":1}", "mm_processor_kwargs"},
         {"prompt_embeds", C, "null", "\"AAAA\"", "prompt_embeds is not supported"},
         {"suffix", C, "null", "\"\"", "suffix is not currently supported"},
         {"functions", H, "null", "[]", "use tools"},
@@ -125,9 +125,11 @@ static void test_refused(void **state) {
         {"modalities", H, "[\"text\"]", "[\"text\",\"audio\"]", "audio output is not supported"},
         {"audio", H, "null", "{}", "audio output is not supported"},
         {"web_search_options", H, "null", "{}", "not supported"},
+        {"normalize", P, "null", "false", "use_activation"},
+        {"dimensions", ON_POOLING, "null", "8", "/v1/embeddings"},
     };
     for (size_t i = 0; i < ARRAY_LEN(rows); i++)
-        for (unsigned on = ON_COMPLETIONS; on <= ON_CHAT; on *= 2) {
+        for (unsigned on = ON_COMPLETIONS; on <= ON_RERANK; on *= 2) {
             if (!(rows[i].on & on))
                 continue;
             struct err e = {0};
@@ -140,7 +142,7 @@ static void test_refused(void **state) {
         }
     /* Every refused row of the table is in the list above. */
     for (size_t i = 0; i < n_api_fields; i++) {
-        if (api_fields[i].rule != FIELD_REFUSED || !(api_fields[i].on & ON_GENERATE))
+        if (api_fields[i].rule != FIELD_REFUSED)
             continue;
         bool found = false;
         for (size_t k = 0; k < ARRAY_LEN(rows); k++)

@@ -233,6 +233,58 @@ static void test_others(void **state) {
     gives(f, "'stop':['yz']", "<think>ax</think>by" END, &STOP, "ax|by||stop");
 }
 
+/* What usage tells of the reasoning: its tokens, the marks' included (api.md 8.12.2). */
+static void test_reasoning_tokens(void **state) {
+    struct api_fixture *f = *state;
+    static char qwen3[] = "qwen3", r1[] = "deepseek_r1";
+    static const struct {
+        char *parser;
+        const char *fields, *text;
+        unsigned n, all;
+    } rows[] = {
+        {qwen3, "", "<think>hm</think>yes" END, 4, 8},
+        {qwen3, "", "yes" END, 0, 4},
+        {qwen3, "'include_reasoning':false", "<think>hm</think>yes" END, 4, 8},
+        {qwen3, TOOLS, "<think>h</think>" CALL("f", "{}") END, 3, 36},
+        {qwen3, "'chat_template_kwargs':{'enable_thinking':false}", "<think>hm</think>yes" END, 0, 8},
+        {r1, "", "hm</think>yes" END, 3, 7},
+        {r1, "", "hm", 2, 2},
+    };
+    char *before = f->opts.reasoning_parser;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++)
+        for (int stream = 0; stream < 2; stream++) {
+            char want[120];
+            struct buf out = {0}, fields = {0};
+            struct err e = {0};
+            buf_addf(&fields, "%s%s%s", rows[i].fields, *rows[i].fields && stream ? "," : "",
+                     stream ? "'stream_options':{'include_usage':true,'continuous_usage_stats':true}" : "");
+            f->opts.reasoning_parser = rows[i].parser;
+            struct gen_run *g = start(f, buf_cstr(&fields), stream);
+            say(g, rows[i].text, true, &STOP, &out);
+            assert_int_equal(gen_on_end(g, &out, &e), RC_OK);
+            snprintf(want, sizeof want, "\"completion_tokens_details\":{\"reasoning_tokens\":%u}", rows[i].n);
+            const char *last = NULL;
+            for (const char *p = buf_cstr(&out); (p = strstr(p, "\"usage\":")); p++)
+                last = p;
+            if (!last || !strstr(last, want))
+                fail_msg("%s: %s", rows[i].text, last ? last : buf_cstr(&out));
+            assert_int_equal(gen_run_counts(g).completion_tokens, rows[i].all);
+            gen_run_free(g);
+            buf_fini(&out);
+            buf_fini(&fields);
+        }
+    f->opts.reasoning_parser = NULL;
+    struct gen_run *g = start(f, "", false);
+    struct buf out = {0};
+    struct err e = {0};
+    say(g, "x" END, true, &STOP, &out);
+    assert_int_equal(gen_on_end(g, &out, &e), RC_OK);
+    assert_non_null(strstr(buf_cstr(&out), "\"completion_tokens_details\":null"));
+    gen_run_free(g);
+    buf_fini(&out);
+    f->opts.reasoning_parser = before;
+}
+
 static void test_one_call(void **state) {
     struct api_fixture *f = *state;
     const char *two = CALL("f", "{}") CALL("g", "{}") "x" END;
@@ -382,6 +434,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_auto),
         cmocka_unit_test(test_others),
+        cmocka_unit_test(test_reasoning_tokens),
         cmocka_unit_test(test_one_call),
         cmocka_unit_test(test_parsers),
         cmocka_unit_test(test_constraint_or_calls),
