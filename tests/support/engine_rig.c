@@ -6,8 +6,39 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "common/hash.h"
+#include "tests/support/fake_be.h"
 
 enum { PATIENCE_S = 60 };
+
+const uint32_t rig_eos[2] = {97, 98};
+
+struct engine_opts rig_opts(struct be *be, struct cache_group_spec *group) {
+    *group = (struct cache_group_spec){.kind = CACHE_FULL, .n_layers = 1, .n_kv_heads = 1, .head_dim = 8};
+    return (struct engine_opts){.ops = &fake_ops,
+                                .be = be,
+                                .model = {.forward = fake_forward, .arg = be},
+                                .groups = group,
+                                .n_groups = 1,
+                                .n_blocks = {512},
+                                .n_vocab = FAKE_VOCAB,
+                                .max_len = 256,
+                                .n_tokens_max = 256,
+                                .n_rows_max = 96,
+                                .n_seqs_max = 64,
+                                .token_budget = 128,
+                                .n_requests_max = 512,
+                                .n_routers_max = RIG_ROUTERS,
+                                .prefix_cache = true,
+                                .eos_ids = rig_eos,
+                                .n_eos_ids = ARRAY_LEN(rig_eos),
+                                .n_top_max = 20};
+}
+
+void rig_prompt(uint32_t *p, uint32_t n, uint64_t salt) {
+    for (uint32_t i = 0; i < n; i++)
+        p[i] = (uint32_t)(hash_u64(salt * 1000 + i) % 90);
+}
 
 static void record_first(struct rig_stream *s, const struct first_out *f) {
     s->n_firsts++;

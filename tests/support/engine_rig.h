@@ -43,6 +43,13 @@ struct rig {
     void *watch_arg;
 };
 
+/* rig_opts: of an engine over a fake device (fake_be.h) with one group of full attention, which is filled in *group: 512
+ * blocks, contexts of 256, steps of 128 tokens and 64 sequences, a prefix cache, end tokens rig_eos. */
+struct engine_opts rig_opts(struct be *be, struct cache_group_spec *group);
+extern const uint32_t rig_eos[2];
+/* rig_prompt: n ids, never an end token; the same salt has the same beginnings. */
+void rig_prompt(uint32_t *p, uint32_t n, uint64_t salt);
+
 /* rig_start: makes and starts an engine with callbacks that record here. o is completed in place. */
 void rig_start(struct rig *r, struct engine_opts *o);
 /* rig_stop: stops and frees the engine; what was recorded stays until rig_free. */

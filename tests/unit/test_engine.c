@@ -16,8 +16,6 @@
 #include "tests/support/engine_rig.h"
 #include "tests/support/fake_be.h"
 
-static const uint32_t eos_ids[] = {97, 98};
-
 #ifndef FIXTURE_OPS /* tests/unit/test_engine_ahead.c has another */
 #define FIXTURE_OPS fake_ops
 #endif
@@ -33,25 +31,8 @@ struct fixture {
 static int setup(void **state) {
     struct fixture *f = xcalloc(1, sizeof *f);
     f->be = fake_open(&f->device);
-    f->group = (struct cache_group_spec){.kind = CACHE_FULL, .n_layers = 1, .n_kv_heads = 1, .head_dim = 8};
-    f->opts = (struct engine_opts){.ops = &FIXTURE_OPS,
-                                   .be = f->be,
-                                   .model = {fake_forward, f->be},
-                                   .groups = &f->group,
-                                   .n_groups = 1,
-                                   .n_blocks = {512},
-                                   .n_vocab = FAKE_VOCAB,
-                                   .max_len = 256,
-                                   .n_tokens_max = 256,
-                                   .n_rows_max = 96,
-                                   .n_seqs_max = 64,
-                                   .token_budget = 128,
-                                   .n_requests_max = 512,
-                                   .n_routers_max = RIG_ROUTERS,
-                                   .prefix_cache = true,
-                                   .eos_ids = eos_ids,
-                                   .n_eos_ids = 2,
-                                   .n_top_max = 20};
+    f->opts = rig_opts(f->be, &f->group);
+    f->opts.ops = &FIXTURE_OPS;
     *state = f;
     return 0;
 }
@@ -64,16 +45,11 @@ static int teardown(void **state) {
     return 0;
 }
 
-static void make_prompt(uint32_t *p, uint32_t n, uint64_t salt) {
-    for (uint32_t i = 0; i < n; i++)
-        p[i] = (uint32_t)(hash_u64(salt * 1000 + i) % 90);
-}
-
 /* expect: the sample's whole output is what the device gives it alone. */
 static void expect(const struct fixture *f, const struct req *q, uint32_t sample) {
     uint32_t want[RIG_TOKENS], stops[8], n_stops = 0;
     for (uint32_t i = 0; !q->ignore_eos && i < 2; i++)
-        stops[n_stops++] = eos_ids[i];
+        stops[n_stops++] = rig_eos[i];
     for (uint32_t i = 0; i < q->n_stop_ids; i++)
         stops[n_stops++] = q->stop_ids[i];
     uint32_t n = fake_expect(q, sample, stops, n_stops, want, RIG_TOKENS);
@@ -87,7 +63,7 @@ static void expect(const struct fixture *f, const struct req *q, uint32_t sample
     assert_int_equal(s->finish, stopped ? FINISH_STOP : FINISH_LENGTH);
     if (stopped) {
         assert_int_equal(s->stop_id, want[n - 1]);
-        assert_int_equal(s->eos, want[n - 1] == eos_ids[0]);
+        assert_int_equal(s->eos, want[n - 1] == rig_eos[0]);
     }
 }
 
@@ -104,7 +80,7 @@ static void test_many(void **state) {
         uint32_t n_ends = 0, stream = 0, n_reqs = budgets[b] == 1 ? 10 : N;
         for (uint32_t i = 0; i < n_reqs; i++) {
             uint32_t n = 1 + (uint32_t)(hash_u64(i) % 119);
-            make_prompt(prompts[i], n, i % 7); /* many share a beginning */
+            rig_prompt(prompts[i], n, i % 7); /* many share a beginning */
             reqs[i] = rig_req(stream, prompts[i], n, 1 + i % 40);
             reqs[i].n_samples = i % 5 == 0 ? 3 : 1;
             reqs[i].temperature = i % 2 ? 0 : 1;
@@ -143,7 +119,7 @@ static void test_stats(void **state) {
     f->opts.token_budget = 64;
     rig_start(&f->rig, &f->opts);
     for (uint32_t i = 0; i < R; i++) {
-        make_prompt(prompt, P, i);
+        rig_prompt(prompt, P, i);
         struct req q = rig_req(i, prompt, P, G);
         q.ignore_eos = true;
         rig_submit(&f->rig, &q);
@@ -169,7 +145,7 @@ static void test_stats(void **state) {
 static void test_prefix_hits(void **state) {
     struct fixture *f = *state;
     uint32_t prompt[100];
-    make_prompt(prompt, 100, 1);
+    rig_prompt(prompt, 100, 1);
     rig_start(&f->rig, &f->opts);
     for (uint32_t i = 0; i < 5; i++) {
         struct req q = rig_req(i, prompt, i == 4 ? 96 : 100, 20);
@@ -198,7 +174,7 @@ static void test_prompt_logprobs(void **state) {
     struct fixture *f = *state;
     enum { P = 100 };
     uint32_t prompt[P];
-    make_prompt(prompt, P, 1);
+    rig_prompt(prompt, P, 1);
     f->opts.long_prefill_tokens = 13;
     f->opts.n_rows_max = 64;
     rig_start(&f->rig, &f->opts);
@@ -236,7 +212,7 @@ static void test_prompt_logprobs(void **state) {
 static void test_resume(void **state) {
     struct fixture *f = *state;
     uint32_t prompt[40], whole[2][30];
-    make_prompt(prompt, 40, 4);
+    rig_prompt(prompt, 40, 4);
     rig_start(&f->rig, &f->opts);
     struct req q = rig_req(0, prompt, 40, 30);
     q.n_samples = 2;
@@ -262,7 +238,7 @@ static void test_resume(void **state) {
 static void test_stops(void **state) {
     struct fixture *f = *state;
     uint32_t prompt[8], want[RIG_TOKENS];
-    make_prompt(prompt, 8, 9);
+    rig_prompt(prompt, 8, 9);
     rig_start(&f->rig, &f->opts);
     struct req q = rig_req(0, prompt, 8, 100);
     q.ignore_eos = true;
@@ -291,7 +267,7 @@ static void test_stops(void **state) {
 static void test_errors(void **state) {
     struct fixture *f = *state;
     uint32_t prompt[8], mask[(FAKE_VOCAB + 31) / 32] = {0};
-    make_prompt(prompt, 8, 9);
+    rig_prompt(prompt, 8, 9);
     atomic_store(&f->device.step_us, 1000);
     rig_start(&f->rig, &f->opts);
     struct req q = rig_req(0, prompt, 8, 10);
@@ -327,7 +303,7 @@ static void test_errors(void **state) {
 static void test_device_failure(void **state) {
     struct fixture *f = *state;
     uint32_t prompt[40];
-    make_prompt(prompt, 40, 1);
+    rig_prompt(prompt, 40, 1);
     f->opts.n_seqs_max = 4; /* so that some wait */
     atomic_store(&f->device.fail_in, 6);
     rig_start(&f->rig, &f->opts);
@@ -370,7 +346,7 @@ static void test_aborts(void **state) {
     rig_start(&f->rig, &f->opts);
     for (uint32_t i = 0; i < N; i++) {
         uint32_t n = 1 + (uint32_t)(hash_u64(i) % 180);
-        make_prompt(prompt, n, i % 3);
+        rig_prompt(prompt, n, i % 3);
         struct req q = rig_req(4 * i, prompt, n, 40);
         q.n_samples = 1 + i % 3;
         q.temperature = 1;
@@ -409,7 +385,7 @@ static void test_aborts(void **state) {
 static void test_drop_router(void **state) {
     struct fixture *f = *state;
     uint32_t prompt[50];
-    make_prompt(prompt, 50, 2);
+    rig_prompt(prompt, 50, 2);
     atomic_store(&f->device.step_us, 200);
     rig_start(&f->rig, &f->opts);
     for (uint32_t i = 0; i < 40; i++) {
@@ -475,7 +451,7 @@ static void test_drain_and_refusals(void **state) {
     struct fixture *f = *state;
     uint32_t prompt[50];
     struct err e;
-    make_prompt(prompt, 50, 2);
+    rig_prompt(prompt, 50, 2);
     f->opts.n_requests_max = 3;
     atomic_store(&f->device.step_us, 300);
     rig_start(&f->rig, &f->opts);
@@ -499,7 +475,7 @@ static void test_drain_and_refusals(void **state) {
 static void test_stop(void **state) {
     struct fixture *f = *state;
     uint32_t prompt[50];
-    make_prompt(prompt, 50, 2);
+    rig_prompt(prompt, 50, 2);
     atomic_store(&f->device.step_us, 1000);
     rig_start(&f->rig, &f->opts);
     for (uint32_t i = 0; i < 5; i++) {

@@ -14,7 +14,6 @@
 #include "tests/support/fake_be.h"
 
 enum { CONTEXT = 256, WIDTH_MAX = 12, STEPS_MAX = 40 };
-static const uint32_t eos_ids[] = {97, 98};
 
 struct fixture {
     struct fake_device device;
@@ -28,25 +27,8 @@ static int setup(void **state) {
     struct fixture *f = xcalloc(1, sizeof *f);
     f->be = fake_open(&f->device);
     atomic_store(&f->device.ranked, true);
-    f->group = (struct cache_group_spec){.kind = CACHE_FULL, .n_layers = 1, .n_kv_heads = 1, .head_dim = 8};
-    f->opts = (struct engine_opts){.ops = &fake_ops,
-                                   .be = f->be,
-                                   .model = {fake_forward, f->be},
-                                   .groups = &f->group,
-                                   .n_groups = 1,
-                                   .n_blocks = {512},
-                                   .n_vocab = FAKE_VOCAB,
-                                   .max_len = CONTEXT,
-                                   .n_tokens_max = 256,
-                                   .n_rows_max = 96,
-                                   .n_seqs_max = 64,
-                                   .token_budget = 128,
-                                   .n_requests_max = 512,
-                                   .n_routers_max = RIG_ROUTERS,
-                                   .prefix_cache = true,
-                                   .eos_ids = eos_ids,
-                                   .n_eos_ids = 2,
-                                   .n_top_max = 20};
+    f->opts = rig_opts(f->be, &f->group);
+    f->opts.max_len = CONTEXT;
     *state = f;
     return 0;
 }
@@ -190,11 +172,6 @@ static struct req beams(uint64_t stream, const uint32_t *prompt, uint32_t n_prom
     return q;
 }
 
-static void make_prompt(uint32_t *p, uint32_t n, uint64_t salt) {
-    for (uint32_t i = 0; i < n; i++)
-        p[i] = (uint32_t)(hash_u64(salt * 1000 + i) % 90);
-}
-
 /* Many searches at once, between ordinary requests, with room and without. */
 static void test_many(void **state) {
     struct fixture *f = *state;
@@ -213,7 +190,7 @@ static void test_many(void **state) {
         uint32_t stream = 0;
         for (uint32_t i = 0; i < N; i++) {
             uint32_t n = 1 + (uint32_t)(hash_u64(i) % 60), width = 1 + i % WIDTH_MAX;
-            make_prompt(prompts[i], n, i % 4);
+            rig_prompt(prompts[i], n, i % 4);
             if (i % 6 == 5) {
                 reqs[i] = rig_req(stream, prompts[i], n, 12);
                 reqs[i].n_samples = 2;
@@ -241,7 +218,7 @@ static void test_many(void **state) {
 static void test_long(void **state) {
     struct fixture *f = *state;
     uint32_t prompt[50];
-    make_prompt(prompt, 50, 9);
+    rig_prompt(prompt, 50, 9);
     rig_start(&f->rig, &f->opts);
     struct req q = beams(0, prompt, 50, 5, STEPS_MAX, 1);
     q.ignore_eos = true;
@@ -273,7 +250,7 @@ static void test_early_end(void **state) {
 static void test_abort(void **state) {
     struct fixture *f = *state;
     uint32_t prompt[20];
-    make_prompt(prompt, 20, 3);
+    rig_prompt(prompt, 20, 3);
     atomic_store(&f->device.step_us, 500);
     rig_start(&f->rig, &f->opts);
     struct req q = beams(0, prompt, 20, 6, 200, 1);
@@ -311,7 +288,7 @@ static void test_nan(void **state) {
 static void test_prompt_rows(void **state) {
     struct fixture *f = *state;
     uint32_t prompt[30];
-    make_prompt(prompt, 30, 5);
+    rig_prompt(prompt, 30, 5);
     rig_start(&f->rig, &f->opts);
     struct req q = beams(0, prompt, 30, 3, 4, 1);
     q.n_prompt_logprobs = 0;

@@ -15,7 +15,6 @@
 #include "tests/support/fake_be.h"
 
 /* The device knows ids 0 to 99, which are bytes; 'a' and 'b' end the output. */
-static const uint32_t eos_ids[] = {'a', 'b'};
 static const uint32_t prompt[] = {10, 20, 30, 40, 50};
 
 struct fixture {
@@ -32,7 +31,7 @@ static void start(struct fixture *f, const struct gram_limits *limits) {
     api_fixture_tokenizer(&tokenizer);
     struct constraints_opts co = {.tokenizer = {.tokenizer_json = buf_str(&tokenizer)},
                                   .n_vocab = FAKE_VOCAB,
-                                  .eos_ids = eos_ids,
+                                  .eos_ids = rig_eos,
                                   .n_eos_ids = 2,
                                   .cache_bytes = 4 * MIB};
     if (limits)
@@ -46,26 +45,8 @@ static void start(struct fixture *f, const struct gram_limits *limits) {
 static int setup(void **state) {
     struct fixture *f = xcalloc(1, sizeof *f);
     f->be = fake_open(&f->device);
-    f->group = (struct cache_group_spec){.kind = CACHE_FULL, .n_layers = 1, .n_kv_heads = 1, .head_dim = 8};
-    f->opts = (struct engine_opts){.ops = &fake_ops,
-                                   .be = f->be,
-                                   .model = {.forward = fake_forward, .arg = f->be},
-                                   .groups = &f->group,
-                                   .n_groups = 1,
-                                   .n_blocks = {512},
-                                   .n_vocab = FAKE_VOCAB,
-                                   .max_len = 256,
-                                   .n_tokens_max = 256,
-                                   .n_rows_max = 96,
-                                   .n_seqs_max = 64,
-                                   .token_budget = 128,
-                                   .n_requests_max = 512,
-                                   .n_routers_max = RIG_ROUTERS,
-                                   .prefix_cache = true,
-                                   .eos_ids = eos_ids,
-                                   .n_eos_ids = 2,
-                                   .n_top_max = 20,
-                                   .n_mask_threads = 2};
+    f->opts = rig_opts(f->be, &f->group);
+    f->opts.n_mask_threads = 2;
     *state = f;
     return 0;
 }
@@ -390,7 +371,7 @@ static struct constraints *alone(size_t cache_bytes, size_t use_bytes) {
     api_fixture_tokenizer(&tokenizer);
     struct constraints_opts co = {.tokenizer = {.tokenizer_json = buf_str(&tokenizer)},
                                   .n_vocab = FAKE_VOCAB,
-                                  .eos_ids = eos_ids,
+                                  .eos_ids = rig_eos,
                                   .n_eos_ids = 2,
                                   .cache_bytes = cache_bytes,
                                   .use_bytes = use_bytes};

@@ -70,24 +70,12 @@ static void watch(struct rig *r, const struct step_out *out) {
 static int setup(void **state) {
     struct fixture *f = xcalloc(1, sizeof *f);
     f->be = fake_open(&f->device);
-    f->group = (struct cache_group_spec){.kind = CACHE_FULL, .n_layers = 1, .n_kv_heads = 1, .head_dim = 8};
-    f->opts = (struct engine_opts){.ops = &fake_ops,
-                                   .be = f->be,
-                                   .model = {fake_forward, f->be},
-                                   .groups = &f->group,
-                                   .n_groups = 1,
-                                   .n_blocks = {N_BLOCKS},
-                                   .n_vocab = FAKE_VOCAB,
-                                   .max_len = 1024,
-                                   .n_tokens_max = 1024,
-                                   .n_rows_max = 96,
-                                   .n_seqs_max = 64,
-                                   .token_budget = 1024,
-                                   .n_requests_max = 2048,
-                                   .n_routers_max = RIG_ROUTERS,
-                                   .prefix_cache = true,
-                                   .kv_events = true,
-                                   .n_top_max = 20};
+    f->opts = rig_opts(f->be, &f->group);
+    f->opts.n_blocks[0] = N_BLOCKS;
+    f->opts.max_len = f->opts.n_tokens_max = f->opts.token_budget = 1024;
+    f->opts.n_requests_max = 2048;
+    f->opts.kv_events = true;
+    f->opts.n_eos_ids = 0;
     for (uint32_t i = 0; i < N_LISTENERS; i++)
         f->listeners[i] = (struct listener){.index = index_new(MIB, i), .slot = INDEX_NO_SLOT};
     f->rig.watch = watch;
