@@ -460,6 +460,40 @@ static void graphs(void **state) {
     free(e), free(qkv_w), free(o_w);
 }
 
+/* Weights that several threads take to the device, whole and cut by columns: rows around every border of theirs. */
+static void large_weights(void **state) {
+    (void)state;
+    enum { ROWS = 4096, COLS = 640, CUT = 512, COL0 = 64, N = 64 };
+    struct rng g = {.seed = 65};
+    float *x = rng_floats(&g, (size_t)ROWS * COLS, 1);
+    void *bits = as_type(x, (size_t)ROWS * COLS, DT_BF16);
+    for (uint32_t cut = 0; cut < 2; cut++) {
+        struct rig r = rig_open(&tested_ops, (struct be_config){.compute = DT_BF16, .n_threads = 4, .n_tokens_max = N,
+                                                                .n_seqs_max = 1, .n_rows_max = 1, .n_vocab = ROWS});
+        uint32_t col0 = cut ? COL0 : 0, cols = cut ? CUT : COLS, tokens[N], start[] = {0, N}, kv_len[] = {N};
+        int32_t pos[N];
+        char err[BE_ERR_BYTES] = "";
+        struct be_weight_src src = {.data = bits, .dtype = DT_BF16, .rows = ROWS, .cols = COLS, .col0 = col0, .n_cols = cols};
+        struct be_w *w = r.ops->weight(r.b, BE_W_EMBED, &src, 1, err);
+        assert_non_null(w);
+        for (uint32_t i = 0; i < N; i++) {
+            tokens[i] = MIN((i / 2 + 1) * ROWS / (N / 2), ROWS - 1u) - i % 2;
+            pos[i] = (int32_t)i;
+        }
+        struct batch b = {.n_tokens = N, .n_seqs = 1, .n_axes = 1, .tokens = tokens, .pos = pos, .seq_start = start,
+                          .kv_len = kv_len};
+        struct be_mem *y = rig_mem(r, NULL, N, cols);
+        r.ops->plan(r.b, &b);
+        r.ops->embed(r.b, &(struct op_embed){.y = y, .tokens = w, .cols = cols});
+        float *got = rig_get(r, y, N, cols);
+        for (uint32_t i = 0; i < N; i++)
+            assert_memory_equal(got + (size_t)i * cols, x + (size_t)tokens[i] * COLS + col0, cols * sizeof *got);
+        free(got);
+        r.ops->close(r.b);
+    }
+    free(x), free(bits);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(products),
@@ -467,6 +501,7 @@ int main(void) {
         cmocka_unit_test(fp8_made),
         cmocka_unit_test(attention),
         cmocka_unit_test(graphs),
+        cmocka_unit_test(large_weights),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

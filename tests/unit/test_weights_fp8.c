@@ -306,7 +306,7 @@ static void test_kv_refusals(void **state) {
     kv_factors_set(ATTN "k_scale", 1, NULL, 0);
     refused(fp8, NULL, NULL, "no tensor " ATTN "v_scale");
     refused("{\"quant_method\":\"fp8\"}", NULL, NULL, "values none");
-    static const float bad[] = {0, -1, INFINITY, NAN};
+    static const float bad[] = {0, -1, 1e-40f, INFINITY, NAN};
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
         kv_factors_set(ATTN "k_scale", 1, ATTN "v_scale", bad[i]);
         refused(fp8, NULL, NULL, isfinite(bad[i]) ? "must be above 0" : "not a finite number");

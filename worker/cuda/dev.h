@@ -121,6 +121,7 @@ struct be {
     enum dtype act;
     bool deterministic, eager;
     uint32_t rank; /* of its group */
+    uint32_t n_copiers; /* threads that fill pinned memory */
     uint32_t n_tokens_max, n_seqs_max, n_rows_max, n_vocab, n_vocab_padded;
     struct be_mem mems; /* heads of rings */
     struct be_w weights;
@@ -177,6 +178,9 @@ void dev_mem_put(struct be *b, struct be_mem *m, uint64_t row0, uint64_t n_rows,
 void dev_mem_get(struct be *b, const struct be_mem *m, uint64_t row0, uint64_t n_rows, float *dst);
 /* dev_upload, dev_download: n bytes, in pieces through pinned memory. download waits. */
 void dev_upload(struct be *b, void *dst, const void *src, size_t n);
+/* dev_gather_rows: n_rows rows of row_bytes, `pitch` apart, into one run of host memory, by several threads where there is
+ * much of it: one thread copies, and takes page faults, more slowly than a GPU's bus. */
+void dev_gather_rows(const struct be *b, void *to, const void *from, size_t n_rows, size_t row_bytes, size_t pitch);
 void dev_download(struct be *b, void *dst, const void *src, size_t n);
 
 /* weight.cu */

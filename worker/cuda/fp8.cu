@@ -2,7 +2,7 @@
 #include "worker/cuda/tile.h"
 
 enum { ENCODE_THREADS = 256 };
-static const float F8_MAX = 448.0f;
+static const float F8_MAX = 448.0f, F8_NOTHING = 1e-30f; /* below that a block is as good as 0, and 1 / factor infinite */
 
 struct encode_args {
     f8 *to;
@@ -39,7 +39,7 @@ template <class S> static __global__ void encode_kernel(struct encode_args a) {
             most = fmaxf(most, fabsf(to_f32(x[i])));
         if (scale == 0) {
             most = whole ? block_max(most, room) : warp_max(most);
-            scale = most > 0 ? most / F8_MAX : 1.0f;
+            scale = most > F8_NOTHING || most != most ? most / F8_MAX : 1.0f;
         }
         float inv = 1.0f / scale;
         for (uint32_t i = from + lane; i < end; i += step)

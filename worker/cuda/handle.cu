@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 static int config_check(const struct be_config *cfg, char err[BE_ERR_BYTES]) {
     if (cfg->compute != DT_NONE && cfg->compute != DT_BF16 && cfg->compute != DT_F16 && cfg->compute != DT_F32)
@@ -65,6 +66,7 @@ static int dev_open(struct be **out, const struct be_config *cfg, char err[BE_ER
     b->n_rows_max = cfg->n_rows_max;
     b->n_vocab = cfg->n_vocab;
     b->rank = static_cast<uint32_t>(cfg->rank);
+    b->n_copiers = static_cast<uint32_t>(MAX(cfg->n_threads ? cfg->n_threads : sysconf(_SC_NPROCESSORS_ONLN), 1));
     b->n_vocab_padded = (cfg->n_vocab + 63) / 64 * 64;
     for (uint32_t i = 0; i < PENDING_MAX; i++)
         b->pending[i].mark = i;

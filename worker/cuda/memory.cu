@@ -1,6 +1,7 @@
 /* memory.cu: buffers of activations, scratch, and copies between host and device. */
 #include "worker/cuda/dev.h"
 
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -83,6 +84,47 @@ void dev_upload(struct be *b, void *dst, const void *src, size_t n) {
         memcpy(room, static_cast<const uint8_t *>(src) + at, part);
         rt_put(b->rt, static_cast<uint8_t *>(dst) + at, room, part);
     }
+}
+
+enum { COPIER_BYTES = 1 << 20, COPIERS_MAX = 8 }; /* COPIER_BYTES: that are worth a thread */
+
+/* copier: rows that one thread copies. */
+struct copier {
+    uint8_t *to;
+    const uint8_t *from;
+    size_t n_rows, row_bytes, pitch;
+    pthread_t thread;
+    bool started;
+};
+
+static void *copier_run(void *arg) {
+    const struct copier *c = static_cast<const struct copier *>(arg);
+    if (c->pitch == c->row_bytes)
+        memcpy(c->to, c->from, c->n_rows * c->row_bytes);
+    for (size_t r = 0; c->pitch != c->row_bytes && r < c->n_rows; r++)
+        memcpy(c->to + r * c->row_bytes, c->from + r * c->pitch, c->row_bytes);
+    return NULL;
+}
+
+void dev_gather_rows(const struct be *b, void *to, const void *from, size_t n_rows, size_t row_bytes, size_t pitch) {
+    struct copier part[COPIERS_MAX] = {};
+    size_t n = MIN(n_rows * row_bytes / COPIER_BYTES, MIN(static_cast<size_t>(b->n_copiers), n_rows));
+    n = MAX(MIN(n, static_cast<size_t>(COPIERS_MAX)), static_cast<size_t>(1));
+    for (size_t i = 0; i < n; i++) {
+        size_t lo = n_rows * i / n, hi = n_rows * (i + 1) / n;
+        part[i].to = static_cast<uint8_t *>(to) + lo * row_bytes;
+        part[i].from = static_cast<const uint8_t *>(from) + lo * pitch;
+        part[i].n_rows = hi - lo;
+        part[i].row_bytes = row_bytes;
+        part[i].pitch = pitch;
+        if (i + 1 < n)
+            part[i].started = pthread_create(&part[i].thread, NULL, copier_run, &part[i]) == 0;
+        if (!part[i].started) /* the last one is this thread's, and so is one that the system gives no thread */
+            copier_run(&part[i]);
+    }
+    for (size_t i = 0; i < n; i++)
+        if (part[i].started)
+            pthread_join(part[i].thread, NULL);
 }
 
 void dev_download(struct be *b, void *dst, const void *src, size_t n) {

@@ -554,6 +554,8 @@ bool rt_product(struct rt *r, void *y, enum dtype y_type, const void *x, const v
 bool rt_product_fp8(struct rt *r, void *y, enum dtype y_type, const void *x, const void *w, const float *x_scale,
                     const float *w_scale, const void *add, uint32_t m, uint32_t n, uint32_t k) {
     struct product_plan like;
+    if (rt_failed(r))
+        return true; /* nothing is enqueued any more */
     memset(&like, 0, sizeof like);
     like.m = m;
     like.n = n;

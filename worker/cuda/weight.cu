@@ -87,11 +87,7 @@ static void src_upload(struct be *b, uint8_t *dst, enum dtype to, const struct b
         uint8_t *staged = static_cast<uint8_t *>(rt_stage(b->rt, part * row_bytes));
         const uint8_t *from =
             static_cast<const uint8_t *>(s->data) + ((static_cast<size_t>(s->row0) + r) * s->cols + s->col0) * e;
-        if (taken_cols(s) == s->cols)
-            memcpy(staged, from, part * row_bytes);
-        else
-            for (uint32_t i = 0; i < part; i++)
-                memcpy(staged + i * row_bytes, from + static_cast<size_t>(i) * s->cols * e, row_bytes);
+        dev_gather_rows(b, staged, from, part, row_bytes, static_cast<size_t>(s->cols) * e);
         size_t n_elems = static_cast<size_t>(part) * taken_cols(s);
         uint8_t *at = dst + static_cast<size_t>(r) * taken_cols(s) * dtype_bytes(to);
         rt_put(b->rt, room ? room : at, staged, part * row_bytes);

@@ -33,6 +33,8 @@ void weights_init(struct weights *w, struct model *m, const struct hf_config *cf
                           .progress_arg = o->progress_arg};
     struct be_info info = {0};
     o->ops->info(o->be, &info);
+    if (info.memory_start_bytes) /* it converts on its way into its own memory, faster than the host */
+        w->dtype = DT_NONE;
     w->fp8_stored = cfg->quant.fp8;
     w->static_inputs = cfg->quant.static_inputs;
     w->kv_scales = cfg->quant.kv_scales;

@@ -163,7 +163,7 @@ static enum rc kv_scale(struct weights *w, const char *attn, const char *const n
         return rc;
     float factor = v[0];
     free(v);
-    if (!(factor > 0))
+    if (!(factor > 0) || !isfinite(1 / factor))
         return err_set(e, RC_INVALID, t.name, "tensor %s: a factor of the KV cache must be above 0", t.name);
     *out = factor;
     return RC_OK;
