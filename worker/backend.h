@@ -53,6 +53,7 @@ struct be;     /* one device of one rank */
 struct be_mem; /* a device buffer */
 struct be_w;   /* a packed weight */
 struct be_kv;  /* the block pool of one cache group */
+struct be_stand; /* of a rank on another host, beside rank 0 */
 
 /* ---- start-up --------------------------------------------------------------------------------- */
 
@@ -66,6 +67,14 @@ struct be_group {
     char why[BE_ERR_BYTES];
     /* [rank] times that it has come to where it waits for others: tells who holds up the rest */
     uint32_t reached[BE_RANKS_MAX];
+};
+
+/* be_far: how a rank on another host meets those on rank 0's. There it has a stand (be_ops.stand_open), which takes its
+ * place in the memory of the group. call: n bytes for the stand, whose answer of n_out bytes goes to out; both are the
+ * backend's own affair. Returns when the others have come as far. false: the group is over. */
+struct be_far {
+    void *arg;
+    bool (*call)(void *arg, const void *in, size_t n, void *out, size_t n_out);
 };
 
 struct be_config {
@@ -84,6 +93,8 @@ struct be_config {
     bool eager;          /* no captured graphs */
     uint32_t n_reduce_cols; /* n_ranks > 1: columns of the widest result with reduce, or of a sharded table */
     bool no_own_reduce;     /* GPUs: sums over ranks by the vendor's library alone */
+    /* of a rank on another host than rank 0; `group` is then memory of its own, of the same size. NULL: none */
+    const struct be_far *far;
 };
 
 struct be_info {
@@ -268,7 +279,8 @@ struct op_moe {
 };
 
 /* op_logits: for each of the batch's rows: logits = softcap(scale * W norm(x[rows[r]])), f32, all columns on
- * every rank. Kept in the backend until the next op_logits; used by sample, logprobs, logits_get/put. */
+ * every rank (on CPUs, of a rank on another host its own alone). Kept in the backend until the next op_logits; used by
+ * sample, logprobs, logits_get/put. */
 struct op_logits {
     const struct be_mem *x;
     struct be_norm norm;
@@ -418,6 +430,13 @@ struct be_ops {
     /* wait_sampled: as wait, but only for the results of all calls of sample and row_logprobs but the last n_behind, so
      * that what was enqueued behind goes on meanwhile. NULL: steps are not overlapped. */
     int (*wait_sampled)(struct be *b, uint32_t n_behind, char err[BE_ERR_BYTES]);
+
+    /* stand_open: for a rank on another host (be_far), in rank 0's process: cfg is the rank's, with the group's memory.
+     * Any thread, one at a time for each stand. stand_call: waits with the other ranks as that rank would; false: the
+     * group is over, or this is no message. NULL: all ranks are on one host. */
+    struct be_stand *(*stand_open)(const struct be_config *cfg, char err[BE_ERR_BYTES]);
+    bool (*stand_call)(struct be_stand *s, const void *in, size_t n, void *out, size_t n_out);
+    void (*stand_close)(struct be_stand *s);
 };
 
 /* The CPU's tables, and the loader of a shared object's. */

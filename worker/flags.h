@@ -14,7 +14,10 @@ struct worker_opts {
     int64_t n_sharing; /* --sharing */
     double drain_timeout_s;
     char *role; /* prefill, decode, both */
-    int64_t rank;      /* of a worker that another one has started; 0: none */
+    int64_t rank;      /* of a worker that another one has started, or leads from another host; 0: none */
+    char *leader;      /* of such a one: the address of rank 0's --rank-listen */
+    char *rank_listen;
+    int64_t remote_ranks;
     bool selftest;
 };
 enum { WORKER_FLAG_ROWS_MAX = 192 };

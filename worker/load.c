@@ -359,14 +359,29 @@ struct load_sizes load_sizes_of(const struct load *l, const struct worker_flags 
     if (l->ops && l->ops != &cpu_ops) /* rows of logits take three times the vocabulary in f32 of a GPU's memory */
         z.n_rows = MAX(z.n_seqs, MIN(z.n_rows, ROWS_MAX_GPU));
     int cores = team_cores(), threads = f->threads ? (int)f->threads : cores;
-    z.n_threads = MAX(1, threads / (int)z.n_ranks);
-    z.may_spin = z.n_threads * (int)z.n_ranks <= cores;
+    int n_here = l->is_far ? 1 : (int)(z.n_ranks - l->n_far); /* ranks that share this host's cores */
+    z.n_threads = MAX(1, threads / n_here);
+    z.may_spin = z.n_threads * n_here <= cores;
     return z;
+}
+
+void load_facts(const struct load *l, const struct worker_flags *f, const struct load_sizes *z, struct tp_facts *out) {
+    *out = (struct tp_facts){.n_ranks = z->n_ranks};
+    memcpy(out->revision, l->facts.revision, sizeof out->revision);
+    out->fact[TP_FACT_DTYPE] = z->dt;
+    out->fact[TP_FACT_KV] = z->kv;
+    out->fact[TP_FACT_QUANT] = z->to_fp8;
+    out->fact[TP_FACT_LEN] = l->facts.max_model_len;
+    out->fact[TP_FACT_TOKENS] = z->n_tokens;
+    out->fact[TP_FACT_SEQS] = z->n_seqs;
+    out->fact[TP_FACT_ROWS] = z->n_rows;
+    out->fact[TP_FACT_DEVICE] = l->ops != &cpu_ops;
+    out->fact[TP_FACT_ORDER] = f->deterministic;
 }
 
 struct be_config load_device_config(const struct load *l, const struct worker_flags *f,
                                     const struct load_sizes *z, uint32_t rank) {
-    return (struct be_config){.device_index = (int)rank,
+    return (struct be_config){.device_index = l->is_far ? 0 : (int)rank,
                               .n_threads = z->n_threads,
                               .rank = (int)rank,
                               .n_ranks = (int)z->n_ranks,
@@ -377,7 +392,7 @@ struct be_config load_device_config(const struct load *l, const struct worker_fl
                               .n_vocab = l->config.vocab,
                               .deterministic = f->deterministic,
                               .eager = f->eager,
-                              .no_own_reduce = f->no_own_reduce,
+                              .no_own_reduce = f->no_own_reduce || l->n_far || l->is_far,
                               .n_reduce_cols = l->config.hidden};
 }
 
@@ -420,10 +435,30 @@ static size_t move_bytes(const struct load *l, uint32_t n_groups) {
     return l->kvx_on ? (size_t)bytes : 0;
 }
 
+/* waits: of a load that waits for other ranks, which may be long in coming: it can still be stopped. */
+struct waits {
+    void (*progress)(void *arg, uint64_t done, uint64_t total);
+    void *arg;
+    uint64_t total_bytes;
+};
+
+static void on_wait(void *arg) {
+    const struct waits *w = arg;
+    if (w->progress)
+        w->progress(w->arg, w->total_bytes - 1, w->total_bytes); /* not done: routers are told now and then */
+}
+
 /* start_ranks: of a group, before this rank loads, so that all load at once. */
 static enum rc start_ranks(struct load *l, const struct worker_flags *f, const struct load_sizes *z,
-                           struct be_config *cfg, uint32_t n_groups, struct err *e) {
+                           struct be_config *cfg, uint32_t n_groups, const struct waits *waits, struct err *e) {
     struct conf_list argv = {0};
+    if (l->n_far >= z->n_ranks)
+        return err_set(e, RC_INVALID, "remote-ranks", "--remote-ranks %u: rank 0 of %u is on this host", l->n_far,
+                       z->n_ranks);
+    if (l->n_far && !l->ops->stand_open)
+        return err_set(e, RC_UNSUPPORTED, "remote-ranks", "the %s backend runs on one host", l->ops->name);
+    if (l->n_far && l->kvx_on)
+        return err_set(e, RC_UNSUPPORTED, "kv-transfer-config", "KV transfers are for ranks of one host");
     if (!l->ops->group_bytes)
         return err_set(e, RC_UNSUPPORTED, "tensor-parallel-size", "the %s backend runs on one rank",
                        l->ops->name);
@@ -433,6 +468,12 @@ static enum rc start_ranks(struct load *l, const struct worker_flags *f, const s
     struct worker_flags same = *f;
     same.revision = NULL; /* it has said which folder */
     worker_flags_argv(&same, &argv);
+    if (l->n_far && !f->no_own_reduce) { /* no memory that all devices reach */
+        argv.v = xreallocarray(argv.v, argv.n + 1, sizeof *argv.v);
+        argv.v[argv.n++] = xstrdup("--disable-custom-all-reduce");
+    }
+    load_facts(l, f, z, &l->far_facts);
+    l->far.facts = &l->far_facts;
     struct tp_opts o = {.n_ranks = z->n_ranks,
                         .argc = (int)argv.n,
                         .argv = argv.v,
@@ -441,13 +482,22 @@ static enum rc start_ranks(struct load *l, const struct worker_flags *f, const s
                         .may_spin = z->may_spin,
                         .move_bytes = move_bytes(l, n_groups),
                         .on_gone = l->on_gone,
-                        .arg = l->on_gone_arg};
+                        .arg = l->on_gone_arg,
+                        .n_far = l->n_far,
+                        .far = l->far,
+                        .ops = l->ops,
+                        .be = *cfg,
+                        .on_wait = on_wait,
+                        .wait_arg = (void *)(uintptr_t)waits};
     enum rc rc = tp_lead(&l->tp, &o, e);
     for (size_t i = 0; i < argv.n; i++)
         free(argv.v[i]);
     free(argv.v);
     if (rc == RC_OK)
         cfg->group = tp_group(l->tp);
+    if (rc == RC_OK && l->n_far)
+        LOG(LOG_INFO, "waiting for ranks", F_STR("address", l->far.url), F_U64("port", (uint64_t)tp_port(l->tp)),
+            F_U64("first", z->n_ranks - l->n_far), F_U64("of", z->n_ranks));
     return rc;
 }
 
@@ -502,6 +552,7 @@ enum rc load_model(struct load *l, const struct worker_flags *f, struct engine_o
                    void (*progress)(void *arg, uint64_t done, uint64_t total), void *progress_arg,
                    struct err *e) {
     struct cache_group_spec groups[BE_GROUPS_MAX];
+    const struct waits waits = {progress, progress_arg, MAX(l->weights ? st_total_bytes(l->weights) : 0, 2)};
     enum rc rc = device_ops(f->device, &l->ops, e);
     if (rc != RC_OK)
         return rc;
@@ -516,10 +567,12 @@ enum rc load_model(struct load *l, const struct worker_flags *f, struct engine_o
         l->kv_block_bytes[g] = (uint64_t)s->n_layers * s->n_kv_heads * KV_BLOCK_TOKENS * dtype_bytes(s->dtype) *
                                (s->head_dim + (s->head_dim_v ? s->head_dim_v : s->head_dim));
     }
+    if (l->n_far && z.n_ranks == 1)
+        return err_set(e, RC_INVALID, "remote-ranks", "--remote-ranks takes --tensor-parallel-size");
     if (z.n_ranks > 1)
         rc = model_check(&l->config, &mo, e);
     if (rc == RC_OK && z.n_ranks > 1)
-        rc = start_ranks(l, f, &z, &cfg, o->n_groups, e);
+        rc = start_ranks(l, f, &z, &cfg, o->n_groups, &waits, e);
     if (rc == RC_OK)
         rc = load_device_open(l, &cfg, e);
     if (rc == RC_OK)

@@ -11,6 +11,8 @@
 #include "worker/engine.h"
 #include "worker/io.h"
 #include "worker/model/model.h"
+#include "worker/tp_wire.h"
+#include "worker/tp.h"
 
 struct load {
     char *dir; /* the model's folder */
@@ -33,6 +35,12 @@ struct load {
     uint64_t kv_block_bytes[BE_GROUPS_MAX]; /* of a rank, in its canonical layout; with KV transfers */
     struct tp *tp; /* the other ranks; NULL: there are none */
     uint32_t rank; /* of this process; only 0 has an engine */
+    /* Of a group over several hosts; set by the caller. n_far: rank 0: of its ranks, how many are elsewhere; far.url: where
+     * they come in; or, of a rank that is elsewhere, is_far, and where rank 0 is. */
+    uint32_t n_far;
+    bool is_far;
+    struct tp_far_config far;
+    struct tp_facts far_facts; /* load.c's */
     /* on_gone: see tp_opts; set by the caller before load_model. */
     void (*on_gone)(void *arg, const char *why);
     void *on_gone_arg;

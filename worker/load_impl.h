@@ -5,7 +5,7 @@
 #define WEIR_WORKER_LOAD_IMPL_H
 
 #include "worker/load.h"
-#include "worker/tp.h"
+#include "worker/tp_wire.h"
 
 /* sizes: what device, model and engine are opened for. */
 struct load_sizes {
@@ -17,6 +17,8 @@ struct load_sizes {
     bool may_spin; /* every thread of every rank has a core */
 };
 struct load_sizes load_sizes_of(const struct load *l, const struct worker_flags *f);
+/* load_facts: what ranks on several hosts must have alike. */
+void load_facts(const struct load *l, const struct worker_flags *f, const struct load_sizes *z, struct tp_facts *out);
 /* load_device_config: for a rank; without its group. */
 struct be_config load_device_config(const struct load *l, const struct worker_flags *f,
                                     const struct load_sizes *z, uint32_t rank);

@@ -22,12 +22,26 @@ static enum rc load_shard(struct follower *w, const char *model, const struct wo
         rc = device_ops(f->device, &l->ops, e);
     if (rc != RC_OK)
         return rc;
+    if (l->is_far && (!l->ops->stand_open || l->rank >= (uint32_t)f->tensor_parallel))
+        return l->ops->stand_open ? err_set(e, RC_INVALID, "rank", "--rank %u: there are %lld (--tensor-parallel-size)",
+                                            l->rank, (long long)f->tensor_parallel)
+                                  : err_set(e, RC_UNSUPPORTED, "leader", "the %s backend runs on one host", l->ops->name);
     struct load_sizes z = load_sizes_of(l, f);
     struct be_config cfg = load_device_config(l, f, &z, l->rank);
     if (!l->ops->group_bytes)
         return err_set(e, RC_UNSUPPORTED, "tensor-parallel-size", "the %s backend runs on one rank",
                        l->ops->name);
-    rc = tp_rank_group(w->seat, l->ops->group_bytes(&cfg), &cfg.group, e);
+    if (l->is_far) {
+        load_facts(l, f, &z, &l->far_facts);
+        l->far.facts = &l->far_facts;
+        rc = tp_join_far(&w->seat, &l->far, l->rank, e);
+        if (rc == RC_OK)
+            cfg.far = tp_rank_far(w->seat);
+        if (rc == RC_OK)
+            LOG(LOG_INFO, "joined", F_STR("address", l->far.url), F_U64("rank", l->rank), F_U64("of", z.n_ranks));
+    }
+    if (rc == RC_OK)
+        rc = tp_rank_group(w->seat, l->ops->group_bytes(&cfg), &cfg.group, e);
     if (rc == RC_OK)
         rc = load_device_open(l, &cfg, e);
     if (rc != RC_OK)
@@ -125,7 +139,7 @@ static enum rc follow(struct follower *w, struct err *e) {
 int load_follow(struct load *l, const char *model, const struct worker_flags *f) {
     struct follower w = {.l = l};
     struct err e = {0};
-    enum rc rc = tp_join(&w.seat, l->rank, (uint32_t)f->tensor_parallel, &e);
+    enum rc rc = l->is_far ? RC_OK : tp_join(&w.seat, l->rank, (uint32_t)f->tensor_parallel, &e);
     if (rc != RC_OK) {
         fprintf(stderr, "weir-worker: %s\n", e.msg);
         return 2;
@@ -135,8 +149,10 @@ int load_follow(struct load *l, const char *model, const struct worker_flags *f)
         tp_loaded(w.seat);
         rc = follow(&w, &e);
     }
-    if (rc != RC_OK)
+    if (rc != RC_OK && w.seat)
         tp_refuse(w.seat, e.msg); /* rank 0 says it */
+    if (rc != RC_OK && l->is_far)
+        fprintf(stderr, "weir-worker: %s\n", e.msg);
     load_free(l);
     return rc == RC_OK ? 0 : 1;
 }

@@ -199,12 +199,51 @@ static enum rc start_mock(struct worker *w, struct err *e) {
 
 /* ---- life --------------------------------------------------------------------------------------- */
 
+/* check_address: of a group over several hosts: whoever reaches it must prove itself. */
+static enum rc check_address(const struct worker_opts *o, const char *flag, const char *url, bool listens, struct err *e) {
+    enum rc rc = link_check_url(url, e);
+    if (rc != RC_OK)
+        return rc;
+    if (!strncmp(url, "ipc://", 6))
+        return err_set(e, RC_INVALID, flag, "--%s: tcp://HOST:PORT or tls+tcp://HOST:PORT", flag);
+    bool tls = link_is_tls(url);
+    if (tls && listens && !o->cluster_tls_certfile)
+        return err_set(e, RC_INVALID, flag, "--%s %.200s needs --cluster-tls-certfile", flag, url);
+    if (tls && !listens && !o->cluster_tls_ca)
+        return err_set(e, RC_INVALID, flag, "--%s %.200s needs --cluster-tls-ca", flag, url);
+    if (!link_is_local(url) && !o->cluster_token_file && !(tls && o->cluster_tls_ca))
+        return err_set(e, RC_INVALID, flag,
+                       "--%s %.200s: whoever reached it could be a rank: give it --cluster-token-file, or tls+tcp and "
+                       "--cluster-tls-ca",
+                       flag, url);
+    return RC_OK;
+}
+
+/* check_group: of ranks on several hosts. */
+static enum rc check_group(const struct worker_opts *o, struct err *e) {
+    if (o->leader && !o->rank)
+        return err_set(e, RC_INVALID, "leader", "--leader takes --rank, from 1 on: rank 0 is the leader");
+    if (o->rank && o->remote_ranks)
+        return err_set(e, RC_INVALID, "remote-ranks", "--remote-ranks is rank 0's");
+    if (!o->remote_ranks != !o->rank_listen)
+        return err_set(e, RC_INVALID, "remote-ranks", "--remote-ranks and --rank-listen go together");
+    if (o->remote_ranks && o->remote_ranks >= o->w.tensor_parallel)
+        return err_set(e, RC_INVALID, "remote-ranks",
+                       "--remote-ranks %lld: of %lld ranks (--tensor-parallel-size) the first is on this host",
+                       (long long)o->remote_ranks, (long long)o->w.tensor_parallel);
+    enum rc rc = o->rank_listen ? check_address(o, "rank-listen", o->rank_listen, true, e) : RC_OK;
+    return rc == RC_OK && o->leader ? check_address(o, "leader", o->leader, false, e) : rc;
+}
+
 static enum rc check_flags(const struct worker_opts *o, struct err *e) {
     if (!o->w.chunked_prefill)
         return err_set(e, RC_UNSUPPORTED, "enable-chunked-prefill",
                        "--no-enable-chunked-prefill: prompts may always span steps");
     if (o->w.mock && o->w.tensor_parallel > 1)
         return err_set(e, RC_INVALID, "tensor-parallel-size", "--mock has no ranks");
+    enum rc of_group = check_group(o, e);
+    if (of_group != RC_OK)
+        return of_group;
     for (size_t i = 0; i < o->listen.n; i++) {
         const char *url = o->listen.v[i];
         enum rc rc = link_check_url(url, e);
@@ -295,7 +334,8 @@ static enum rc kv_transfers(struct worker *w, struct err *e) {
     return rc;
 }
 
-static enum rc start(struct worker *w, const char *model, struct err *e) {
+/* credentials: what peers are shown, and ranks on other hosts. */
+static enum rc credentials(struct worker *w, struct err *e) {
     enum rc rc = link_secret_read(w->o.cluster_token_file, &w->secret, e);
     if (rc == RC_OK)
         rc = link_tls_new(&w->tls,
@@ -304,6 +344,15 @@ static enum rc start(struct worker *w, const char *model, struct err *e) {
                                                    .key = w->o.cluster_tls_keyfile,
                                                    .name = w->o.cluster_tls_name},
                           e);
+    w->load.n_far = (uint32_t)w->o.remote_ranks;
+    w->load.is_far = w->o.leader != NULL;
+    w->load.far = (struct tp_far_config){
+        .url = w->o.leader ? w->o.leader : w->o.rank_listen, .secret = buf_str(&w->secret), .tls = w->tls};
+    return rc;
+}
+
+static enum rc start(struct worker *w, const char *model, struct err *e) {
+    enum rc rc = credentials(w, e);
     if (rc == RC_OK)
         rc = kv_transfers(w, e);
     if (rc == RC_OK)
@@ -403,6 +452,22 @@ static void set_signals(struct worker *w) {
     signal(SIGBUS, on_sigbus);
 }
 
+/* follow_far: a rank of a group whose rank 0 is on another host. A signal ends it, and with it the group. */
+static int follow_far(struct worker *w, const char *model) {
+    struct err e = {0};
+    sigset_t none;
+    sigemptyset(&none);
+    pthread_sigmask(SIG_SETMASK, &none, NULL);
+    int rc = 1;
+    if (credentials(w, &e) == RC_OK)
+        rc = load_follow(&w->load, model, &w->o.w);
+    else
+        fprintf(stderr, "weir-worker: %s\n", e.msg);
+    link_tls_free(w->tls);
+    buf_fini(&w->secret);
+    return rc;
+}
+
 static int run(struct worker *w, const char *model) {
     struct err e = {0};
     enum log_level level;
@@ -418,9 +483,11 @@ static int run(struct worker *w, const char *model) {
         static char name[24]; /* the log keeps it */
         snprintf(name, sizeof name, "rank %u", w->load.rank);
         log_set_name(name);
-        close(w->events); /* rank 0 decides about signals; they stay blocked */
+        close(w->events);
         close(w->signals);
-        return load_follow(&w->load, model, &w->o.w);
+        if (w->o.leader)
+            return follow_far(w, model);
+        return load_follow(&w->load, model, &w->o.w); /* rank 0 decides about signals; they stay blocked */
     }
     if ((!w->o.listen.n && default_listen(&w->o.listen, &e) != RC_OK) || start(w, model, &e) != RC_OK) {
         fprintf(stderr, "weir-worker: %s\n", e.msg);

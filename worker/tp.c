@@ -16,21 +16,14 @@
 
 #include "common/clock.h"
 #include "common/log.h"
-#include "worker/tp_impl.h"
+#include "worker/tp_far.h"
 
 extern char **environ;
 
-/* Under a sanitizer everything takes longer, and several ranks share a core. */
-#ifdef WEIR_SANITIZE
-enum { SLOWER = 10 };
-#else
-enum { SLOWER = 1 };
-#endif
 enum {
-    SILENT_MS = 1500 * SLOWER,
-    ENDLESS_MS = 60000 * SLOWER, /* computing while the others wait */
+    ENDLESS_MS = 60000 * TP_SLOWER, /* computing while the others wait */
     IDLE_US = 1000,              /* less processor time than this between two looks is none */
-    END_MS = 2000 * SLOWER,
+    END_MS = 2000 * TP_SLOWER,
     LOAD_POLL_NS = 2000000,
     MOVE_POLL_NS = 20000,
     NOTICE_MS = 1000 /* that a load under way has to notice by itself that a rank is gone */
@@ -53,6 +46,8 @@ struct tp {
     struct tp_opts o;
     struct tp_shared *s;
     struct be_group *group;
+    uint32_t n_local;   /* ranks on this host; the others are far's */
+    struct tp_far *far; /* NULL: none */
     struct ring ring;
     uint32_t *words; /* [tp_words_max] the message being written */
     uint32_t move_serial;
@@ -110,9 +105,9 @@ static bool hangs(struct tp *t, uint32_t rank, unsigned since_ms, char *why, siz
     w->beat = beat;
     w->reached = mine;
     w->cpu_ns = cpu_ns;
-    if (w->silent_ms >= SILENT_MS)
+    if (w->silent_ms >= TP_SILENT_MS)
         snprintf(why, n, "rank %u did not answer for %.1f s", rank, w->silent_ms * 1e-3);
-    else if (w->stuck_ms >= SILENT_MS)
+    else if (w->stuck_ms >= TP_SILENT_MS)
         snprintf(why, n, "rank %u hung in a step for %.1f s", rank, w->stuck_ms * 1e-3);
     else if (w->late_ms >= ENDLESS_MS)
         snprintf(why, n, "rank %u held up a step for %.0f s", rank, w->late_ms * 1e-3);
@@ -123,14 +118,17 @@ static bool hangs(struct tp *t, uint32_t rank, unsigned since_ms, char *why, siz
 
 /* look: true if a rank is gone. */
 static bool look(struct tp *t, unsigned since_ms, char *why, size_t n) {
-    for (uint32_t i = 1; i < t->o.n_ranks; i++)
+    for (uint32_t i = 1; i < t->n_local; i++)
         if (reap(t, i, why, n) || hangs(t, i, since_ms, why, n))
+            return true;
+    for (uint32_t i = t->n_local; i < t->o.n_ranks; i++)
+        if (tp_far_here(t->far, i) && (tp_far_gone(t->far, i, why, n) || hangs(t, i, since_ms, why, n)))
             return true;
     return false;
 }
 
 static void kill_all(struct tp *t) {
-    for (uint32_t i = 1; i < t->o.n_ranks; i++)
+    for (uint32_t i = 1; i < t->n_local; i++)
         if (t->rank[i].pid)
             kill(t->rank[i].pid, SIGKILL);
 }
@@ -139,7 +137,7 @@ static void kill_all(struct tp *t) {
 static void reap_all(struct tp *t, unsigned ms) {
     uint64_t until = clock_ns() + ms * NS_PER_MS;
     char why[TP_WHY_BYTES + 16];
-    for (uint32_t i = 1; i < t->o.n_ranks; i++)
+    for (uint32_t i = 1; i < t->n_local; i++)
         while (t->rank[i].pid && !reap(t, i, why, sizeof why)) {
             struct pollfd p = {.fd = t->rank[i].pidfd, .events = POLLIN};
             uint64_t now = clock_ns();
@@ -156,10 +154,13 @@ static void group_fail(struct be_group *g, const char *why) {
 }
 
 static void wait_events(struct tp *t) {
+    uint64_t n;
     struct pollfd p[BE_RANKS_MAX] = {{.fd = t->events, .events = POLLIN}};
-    for (uint32_t i = 1; i < t->o.n_ranks; i++)
+    for (uint32_t i = 1; i < t->n_local; i++)
         p[i] = (struct pollfd){.fd = t->rank[i].pidfd, .events = POLLIN}; /* poll passes -1 over */
-    poll(p, t->o.n_ranks, TP_BEAT_MS);
+    poll(p, t->n_local, TP_BEAT_MS);
+    if (p[0].revents & POLLIN)
+        (void)!read(t->events, &n, sizeof n);
 }
 
 /* tell_gone: a load under way is let end in its own words; its files may be what the rank found fault with,
@@ -187,9 +188,13 @@ static void *watch(void *arg) {
         last = now;
         if (atomic_load(&t->ending))
             break;
+        if (t->far)
+            tp_far_beat(t->far);
         if (!look(t, (unsigned)MIN(since_ms, 2 * TP_BEAT_MS), t->why, sizeof t->why))
             continue;
         group_fail(t->group, t->why);
+        if (t->far)
+            tp_far_over(t->far, t->why);
         kill_all(t);
         reap_all(t, END_MS);
         tell_gone(t);
@@ -234,8 +239,9 @@ static enum rc make_memory(struct tp *t, struct err *e) {
     t->s->move_bytes = t->o.move_bytes;
     t->s->group_at = group_at;
     t->group = (struct be_group *)(void *)((uint8_t *)p + group_at);
-    ring_init(&t->ring, (uint8_t *)p + ring_at, TP_RING_WORDS, t->o.n_ranks - 1, &t->group->failed,
-              t->o.may_spin);
+    if (t->n_local > 1)
+        ring_init(&t->ring, (uint8_t *)p + ring_at, TP_RING_WORDS, t->n_local - 1, &t->group->failed, t->o.may_spin);
+    t->s->n_local = t->n_local;
     return RC_OK;
 }
 
@@ -271,17 +277,32 @@ static enum rc start_ranks(struct tp *t, struct err *e) {
     int theirs = high(p[0]);
     t->leader = high(p[1]);
     enum rc rc = theirs < 0 || t->leader < 0 ? err_io(e, "no pipe to the ranks") : RC_OK;
-    for (uint32_t i = 1; i < t->o.n_ranks && rc == RC_OK; i++)
+    for (uint32_t i = 1; i < t->n_local && rc == RC_OK; i++)
         rc = start_rank(t, i, theirs, e);
     if (theirs >= 0)
         close(theirs);
     return rc;
 }
 
+/* open_door: for the ranks on other hosts. */
+static enum rc open_door(struct tp *t, struct err *e) {
+    struct tp_far_opts o = {.first = t->n_local,
+                            .n_ranks = t->o.n_ranks,
+                            .config = &t->o.far,
+                            .ops = t->o.ops,
+                            .be = t->o.be,
+                            .s = t->s,
+                            .events = t->events,
+                            .silent_ms = TP_SILENT_MS};
+    o.be.group = t->group;
+    return tp_far_open(&t->far, &o, e);
+}
+
 enum rc tp_lead(struct tp **out, const struct tp_opts *o, struct err *e) {
-    CHECK(o->n_ranks >= 2 && o->n_ranks <= BE_RANKS_MAX && o->on_gone);
+    CHECK(o->n_ranks >= 2 && o->n_ranks <= BE_RANKS_MAX && o->on_gone && o->n_far < o->n_ranks);
     struct tp *t = xcalloc(1, sizeof *t);
     t->o = *o;
+    t->n_local = o->n_ranks - o->n_far;
     t->memory = t->leader = -1;
     for (uint32_t i = 0; i < BE_RANKS_MAX; i++)
         t->rank[i].pidfd = -1;
@@ -290,6 +311,8 @@ enum rc tp_lead(struct tp **out, const struct tp_opts *o, struct err *e) {
     enum rc rc = t->events < 0 ? err_io(e, "no eventfd") : make_memory(t, e);
     if (rc == RC_OK)
         rc = start_ranks(t, e);
+    if (rc == RC_OK && o->n_far)
+        rc = open_door(t, e);
     if (rc == RC_OK && (errno = pthread_create(&t->watcher, NULL, watch, t)))
         rc = err_io(e, "no thread to watch the ranks");
     if (rc != RC_OK) {
@@ -308,6 +331,10 @@ struct be_group *tp_group(const struct tp *t) {
     return t->group;
 }
 
+int tp_port(const struct tp *t) {
+    return t->far ? tp_far_port(t->far) : 0;
+}
+
 static bool all_loaded(const struct tp *t) {
     for (uint32_t i = 1; i < t->o.n_ranks; i++)
         if (atomic_load(&t->s->seats[i].state) != TP_LOADED)
@@ -316,8 +343,11 @@ static bool all_loaded(const struct tp *t) {
 }
 
 enum rc tp_await_loaded(struct tp *t, struct err *e) {
-    while (!all_loaded(t) && atomic_load(&t->phase) == PHASE_LOADING)
+    while (!all_loaded(t) && atomic_load(&t->phase) == PHASE_LOADING) {
         nanosleep(&(struct timespec){0, LOAD_POLL_NS}, NULL);
+        if (t->o.on_wait)
+            t->o.on_wait(t->o.wait_arg);
+    }
     int loading = PHASE_LOADING;
     if (atomic_compare_exchange_strong(&t->phase, &loading, PHASE_SERVING))
         return RC_OK;
@@ -326,7 +356,9 @@ enum rc tp_await_loaded(struct tp *t, struct err *e) {
 
 /* tell: a group that is over takes nothing, and tp_settle sees it. */
 static void tell(struct tp *t, size_t n) {
-    if (!ring_write(&t->ring, t->words, n))
+    if (t->far)
+        tp_far_tell(t->far, t->words, n);
+    if (t->n_local > 1 && !ring_write(&t->ring, t->words, n))
         LOG(LOG_DEBUG, "no rank takes the plan");
 }
 
@@ -348,7 +380,7 @@ void tp_step(struct tp *t, const struct batch *b) {
 bool tp_move(struct tp *t, uint32_t rank, uint32_t group, const uint32_t *blocks, uint32_t n, size_t block_bytes,
              uint8_t *data, bool in) {
     uint8_t *room = (uint8_t *)t->s + t->s->move_at;
-    CHECK(rank > 0 && rank < t->o.n_ranks && block_bytes > 0 && block_bytes <= t->o.move_bytes);
+    CHECK(rank > 0 && rank < t->n_local && block_bytes > 0 && block_bytes <= t->o.move_bytes);
     const uint32_t most = (uint32_t)MIN(t->o.move_bytes / block_bytes, (size_t)TP_MOVE_BLOCKS);
     for (uint32_t at = 0, k; at < n; at += k) {
         k = MIN(n - at, most);
@@ -386,6 +418,7 @@ void tp_end(struct tp *t) {
     else
         kill_all(t);
     reap_all(t, END_MS);
+    tp_far_close(t->far, t->watching && t->s && all_loaded(t) ? END_MS : 0);
     if (t->s)
         munmap(t->s, t->bytes);
     int fds[] = {t->memory, t->leader, t->events};

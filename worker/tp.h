@@ -10,6 +10,10 @@
  * supervisor restarts it. The others watch rank 0 by a pipe and by the kernel's signal on a parent's death.
  * Nothing has a name in the file system.
  *
+ * The last ranks may be on other hosts (tp_far.h): somebody starts them there, with --leader, and they come to rank 0 by
+ * the link's kind of connection. They get the same messages, and a stand beside rank 0 takes part for them in what the
+ * ranks do together.
+ *
  * Threads: tp_lead and what follows it belong to the thread that loads, then to the engine's; one at a time.
  * One thread of its own watches.
  */
@@ -22,12 +26,26 @@
 
 /* ---- rank 0 ------------------------------------------------------------------------------------- */
 
+/* tp_far_config: how rank 0 and ranks on other hosts find each other, and what both must have alike. */
+struct tp_facts;
+struct link_tls;
+struct tp_far_config {
+    const char *url;   /* rank 0's: --rank-listen, --leader */
+    struct str secret; /* the cluster's token; empty: none */
+    const struct link_tls *tls;
+    const struct tp_facts *facts;
+};
+
 struct tp;
 struct tp_opts {
     uint32_t n_ranks;        /* 2 .. BE_RANKS_MAX */
     int argc;                /* of this process */
     char *const *argv;       /* outlives tp_lead only */
     size_t group_bytes;      /* be_ops.group_bytes */
+    uint32_t n_far;          /* of the ranks, the last ones, on other hosts */
+    struct tp_far_config far; /* with n_far; outlives the group */
+    const struct be_ops *ops; /* likewise: whose stands they have */
+    struct be_config be;      /* likewise: of any rank, without its group */
     struct tp_limits limits; /* n_blocks may be 0 */
     bool may_spin;           /* every rank's threads have a core each */
     size_t move_bytes;       /* of blocks that tp_move takes at a time; 0: it is not called */
@@ -35,11 +53,16 @@ struct tp_opts {
      * that ends by itself within a second of it. */
     void (*on_gone)(void *arg, const char *why);
     void *arg;
+    /* on_wait: while tp_await_loaded waits; may end the process. NULL: nothing */
+    void (*on_wait)(void *arg);
+    void *wait_arg;
 };
 
 /* tp_lead: the memory and the processes. RC_IO. */
 MUST_USE enum rc tp_lead(struct tp **out, const struct tp_opts *o, struct err *e);
 struct be_group *tp_group(const struct tp *t);
+/* tp_port: where ranks on other hosts come in; 0: nowhere. */
+int tp_port(const struct tp *t);
 /* tp_await_loaded: until every rank has its weights. RC_INVALID: one has refused or died, and why; tp_end is
  * due. */
 MUST_USE enum rc tp_await_loaded(struct tp *t, struct err *e);
@@ -63,6 +86,11 @@ struct tp_rank;
 /* tp_join: with the descriptors that rank 0 gave this process. RC_INVALID: it was started by somebody else.
  * From now on the process ends with rank 0. */
 MUST_USE enum rc tp_join(struct tp_rank **out, uint32_t rank, uint32_t n_ranks, struct err *e);
+/* tp_join_far: with rank 0 on another host, for which it waits. RC_INVALID, RC_UNAUTHORIZED: it does not take this rank.
+ * From now on the process ends with the group. */
+MUST_USE enum rc tp_join_far(struct tp_rank **out, const struct tp_far_config *c, uint32_t rank, struct err *e);
+/* tp_rank_far: NULL: rank 0 is on this host. */
+const struct be_far *tp_rank_far(struct tp_rank *r);
 /* tp_rank_group: RC_INVALID: the memory is not as large as this rank makes it. */
 MUST_USE enum rc tp_rank_group(struct tp_rank *r, size_t group_bytes, struct be_group **out, struct err *e);
 /* tp_loaded: rank 0 may go on. tp_refuse: it is told why this process will now end. */

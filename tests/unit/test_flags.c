@@ -156,6 +156,8 @@ static const struct row {
     {"--cluster-token-file /x", ROUTER | WORKER, SERVED},
     {"--cluster-tls-ca /x --cluster-tls-certfile /y --cluster-tls-keyfile /z", ROUTER | WORKER, SERVED},
     {"--cluster-tls-name x", ROUTER | WORKER, SERVED},
+    {"--rank 1 --leader tcp://127.0.0.1:1", WORKER, SERVED},
+    {"--remote-ranks 1 --rank-listen tcp://127.0.0.1:1", WORKER, SERVED},
     {"--worker-file /x", ROUTER, SERVED},
     {"--worker-dns x", ROUTER, SERVED},
     {"--worker-endpoints x", ROUTER, SERVED},

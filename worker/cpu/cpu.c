@@ -74,4 +74,7 @@ const struct be_ops cpu_ops = {
     .row_logprobs = row_logprobs,
     .wait = cpu_wait,
     .group_bytes = cpu_group_bytes,
+    .stand_open = group_stand_open,
+    .stand_call = group_stand_call,
+    .stand_close = group_stand_close,
 };

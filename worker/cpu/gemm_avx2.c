@@ -358,7 +358,7 @@ void avx2_logits(struct be *b, const struct op_logits *op) {
     CHECK(op->col0 <= b->n_vocab && op->w->n_out <= b->n_vocab - op->col0);
     CHECK((shared || op->w->n_out == b->n_vocab) && !w_gated(op->w) && op->w->n_experts == 1);
     if (shared)
-        group_meet(b->group); /* nobody reads the last rows any more */
+        group_logits_begin(b->group);
     struct product p = {
         .w = op->w,
         .x = cpu_f32(op->x, plan->n_tokens, op->w->n_in),
@@ -374,6 +374,6 @@ void avx2_logits(struct be *b, const struct op_logits *op) {
     };
     product_run(b, &p);
     if (shared)
-        group_meet(b->group);
+        group_logits_end(b->group, plan->n_rows, op->col0, op->w->n_out);
     b->n_logits = plan->n_rows;
 }

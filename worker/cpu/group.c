@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <linux/futex.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -28,6 +29,9 @@ struct group {
     uint32_t rank, n_ranks, n_cols;
     uint32_t turn; /* the set of slots of the next sum */
     bool may_spin, gave_up;
+    uint32_t n_rows_max, n_vocab, stride; /* of the logits */
+    const struct be_far *far;             /* NULL: the others share this memory */
+    float *message;                       /* far: [far_floats] what goes to the stand */
 };
 
 static size_t lines(size_t bytes) {
@@ -44,6 +48,20 @@ size_t group_bytes(const struct be_config *cfg) {
            (size_t)cfg->n_rows_max * cpu_vocab_padded(cfg->n_vocab) * sizeof(float);
 }
 
+/* far_head: in front of what a rank and its stand say to each other: floats of a slot, of which the sums come back, or
+ * columns of some rows of the logits. */
+enum { FAR_SUM = 1, FAR_LOGITS, FAR_HEAD_FLOATS = 8, FAR_FLOATS_MAX = 1 << 20 };
+struct far_head {
+    uint32_t kind, n; /* n: floats behind the head */
+    uint32_t row0, n_rows, col0, cols, first, last; /* FAR_LOGITS; first, last: of the parts of a step's logits */
+};
+_Static_assert(sizeof(struct far_head) == FAR_HEAD_FLOATS * sizeof(float), "a head goes in front of floats");
+
+/* far_floats: of the longest message. A row of logits fits. */
+static size_t far_floats(const struct group *g) {
+    return FAR_HEAD_FLOATS + MAX(g->slot_floats, MAX((size_t)FAR_FLOATS_MAX, (size_t)g->n_vocab));
+}
+
 struct group *group_open(const struct be_config *cfg, int n_threads) {
     struct group *g = xcalloc(1, sizeof *g);
     CHECK((uintptr_t)cfg->group % 64 == 0);
@@ -55,10 +73,18 @@ struct group *group_open(const struct be_config *cfg, int n_threads) {
     g->n_ranks = (uint32_t)cfg->n_ranks;
     g->n_cols = cfg->n_reduce_cols;
     g->may_spin = cfg->n_ranks * n_threads <= team_cores();
+    g->n_rows_max = cfg->n_rows_max;
+    g->n_vocab = cfg->n_vocab;
+    g->stride = cpu_vocab_padded(cfg->n_vocab);
+    g->far = cfg->far;
+    g->message = cfg->far ? xcalloc(far_floats(g), sizeof *g->message) : NULL;
     return g;
 }
 
 void group_close(struct group *g) {
+    if (!g)
+        return;
+    free(g->message);
     free(g);
 }
 
@@ -73,6 +99,8 @@ static bool failed(const struct group *g) {
 bool group_why(const struct group *g, char err[BE_ERR_BYTES]) {
     if (g->gave_up)
         memcpy(err, g->s->head.why, BE_ERR_BYTES);
+    if (g->gave_up && g->far && !failed(g))
+        snprintf(err, BE_ERR_BYTES, "the group of ranks is over");
     return g->gave_up;
 }
 
@@ -131,6 +159,112 @@ static float *slot_of(struct group *g, uint32_t rank) {
     return g->slots + ((size_t)g->turn * g->n_ranks + rank) * g->slot_floats;
 }
 
+/* ---- ranks on other hosts ----------------------------------------------------------------------- */
+
+/* far_call: message: its head, and behind it h->n floats. */
+static void far_call(struct group *g, float *message, const struct far_head *h, float *out, size_t n_out) {
+    memcpy(message, h, sizeof *h);
+    if (!g->gave_up && !g->far->call(g->far->arg, message, (FAR_HEAD_FLOATS + (size_t)h->n) * sizeof(float), out,
+                                     n_out * sizeof(float)))
+        g->gave_up = true;
+}
+
+/* far_sum: the first slot becomes the sum of all ranks' slots. */
+static void far_sum(struct group *g, uint32_t n) {
+    struct far_head h = {.kind = FAR_SUM, .n = n};
+    memcpy(g->message + FAR_HEAD_FLOATS, group_slot(g), n * sizeof(float));
+    far_call(g, g->message, &h, slot_of(g, 0), n);
+}
+
+static void far_logits(struct group *g, uint32_t n_rows, uint32_t col0, uint32_t cols) {
+    uint32_t most = MAX(1u, FAR_FLOATS_MAX / MAX(cols, 1u)), row = 0;
+    do {
+        uint32_t n = MIN(most, n_rows - row);
+        struct far_head h = {FAR_LOGITS, n * cols, row, n, col0, cols, row == 0, row + n == n_rows};
+        for (uint32_t r = 0; r < n; r++)
+            memcpy(g->message + FAR_HEAD_FLOATS + (size_t)r * cols, g->logits + (size_t)(row + r) * g->stride + col0,
+                   cols * sizeof(float));
+        far_call(g, g->message, &h, NULL, 0);
+        row += n;
+    } while (row < n_rows && !g->gave_up);
+}
+
+struct be_stand {
+    struct group *g;
+};
+
+struct be_stand *group_stand_open(const struct be_config *cfg, char err[BE_ERR_BYTES]) {
+    (void)err;
+    struct be_config c = *cfg;
+    c.far = NULL;
+    struct be_stand *s = xcalloc(1, sizeof *s);
+    s->g = group_open(&c, 1);
+    return s;
+}
+
+void group_stand_close(struct be_stand *s) {
+    if (!s)
+        return;
+    group_close(s->g);
+    free(s);
+}
+
+/* stand_sum: as group_sum, up to what the rank itself does. */
+static bool stand_sum(struct group *g, const struct far_head *h, const float *v, float *out) {
+    memcpy(group_slot(g), v, h->n * sizeof *v);
+    group_meet(g);
+    if (g->gave_up)
+        return false;
+    memcpy(out, slot_of(g, 0), h->n * sizeof *out);
+    for (uint32_t k = 1; k < g->n_ranks; k++) {
+        const float *part = slot_of(g, k);
+        for (uint32_t i = 0; i < h->n; i++)
+            out[i] += part[i];
+    }
+    g->turn ^= 1;
+    return true;
+}
+
+static bool stand_logits(struct group *g, const struct far_head *h, const float *v) {
+    if (h->first)
+        group_meet(g); /* nobody reads the last rows any more */
+    for (uint32_t r = 0; r < h->n_rows && !g->gave_up; r++)
+        memcpy(g->logits + (size_t)(h->row0 + r) * g->stride + h->col0, v + (size_t)r * h->cols, h->cols * sizeof *v);
+    if (h->last)
+        group_meet(g);
+    return !g->gave_up;
+}
+
+bool group_stand_call(struct be_stand *s, const void *in, size_t n, void *out, size_t n_out) {
+    struct group *g = s->g;
+    struct far_head h;
+    if (n < sizeof h || n % sizeof(float))
+        return false;
+    memcpy(&h, in, sizeof h);
+    const float *v = (const float *)in + FAR_HEAD_FLOATS;
+    if (h.n != n / sizeof(float) - FAR_HEAD_FLOATS)
+        return false;
+    if (h.kind == FAR_SUM)
+        return h.n <= g->slot_floats && n_out == h.n * sizeof(float) && stand_sum(g, &h, v, out);
+    return h.kind == FAR_LOGITS && n_out == 0 && h.n == (uint64_t)h.n_rows * h.cols && h.n_rows <= g->n_rows_max &&
+           h.row0 <= g->n_rows_max - h.n_rows && h.cols <= g->n_vocab && h.col0 <= g->n_vocab - h.cols &&
+           stand_logits(g, &h, v);
+}
+
+/* ---- sums --------------------------------------------------------------------------------------- */
+
+void group_logits_begin(struct group *g) {
+    if (!g->far)
+        group_meet(g); /* nobody reads the last rows any more */
+}
+
+void group_logits_end(struct group *g, uint32_t n_rows, uint32_t col0, uint32_t cols) {
+    if (g->far)
+        far_logits(g, n_rows, col0, cols);
+    else
+        group_meet(g);
+}
+
 float *group_slot(struct group *g) {
     return slot_of(g, g->rank);
 }
@@ -145,11 +279,12 @@ static void row_sum(const struct group_sum *s, struct group *g, uint32_t r) {
     size_t at = (size_t)r * s->cols;
     const float *first = slot_of(g, 0) + at, *add = s->add ? s->add + at : NULL;
     float *y = s->y + at;
+    uint32_t n_slots = g->far ? 1 : g->n_ranks; /* far: the first is all of them */
     for (uint32_t c0 = 0; c0 < s->cols; c0 += 64) { /* a piece stays in the cache for all ranks */
         uint32_t n = MIN(64, s->cols - c0);
         float v[64];
         memcpy(v, first + c0, n * sizeof *v);
-        for (uint32_t k = 1; k < g->n_ranks; k++) {
+        for (uint32_t k = 1; k < n_slots; k++) {
             const float *part = slot_of(g, k) + at + c0;
             for (uint32_t c = 0; c < n; c++)
                 v[c] += part[c];
@@ -176,7 +311,10 @@ static void sum_run(void *arg, int member) {
 void group_sum(struct be *b, const struct group_sum *s) {
     struct group *g = b->group;
     CHECK(s->n_rows <= GROUP_ROWS && s->cols <= g->n_cols);
-    group_meet(g);
+    if (g->far)
+        far_sum(g, s->n_rows * s->cols);
+    else
+        group_meet(g);
     if (g->gave_up)
         return;
     struct sum u = {.s = s, .g = g};

@@ -9,6 +9,9 @@
  * A sum is made by every rank for itself, in the order of ranks, so all have the same bits. One meeting does
  * for a sum: a slot of the other set is not written before all have met again, and thus have read this one.
  *
+ * A rank on another host (be_config.far) has the same memory for itself, and in rank 0's process a stand, which takes part
+ * for it: what the rank gives goes there, and what comes of all of them comes back, with the same bits.
+ *
  * Threads: all calls come from member 0 of a rank's team. When be_group.failed is set, waits end, nothing is
  * added up any more, and group_why says why: the group is good for nothing then.
  */
@@ -32,6 +35,16 @@ bool group_why(const struct group *g, char err[BE_ERR_BYTES]);
 
 /* group_meet: returns when all ranks have come here: what they wrote before can be read. */
 void group_meet(struct group *g);
+
+/* group_logits_begin: in front of this rank's columns [col0, col0 + cols) of n_rows rows of the logits; group_logits_end:
+ * behind them: the ranks on rank 0's host have the columns of all. */
+void group_logits_begin(struct group *g);
+void group_logits_end(struct group *g, uint32_t n_rows, uint32_t col0, uint32_t cols);
+
+/* As be_ops. */
+struct be_stand *group_stand_open(const struct be_config *cfg, char err[BE_ERR_BYTES]);
+bool group_stand_call(struct be_stand *s, const void *in, size_t n, void *out, size_t n_out);
+void group_stand_close(struct be_stand *s);
 
 /* group_slot: this rank's slot of the next sum, for rows of at most n_reduce_cols floats. */
 float *group_slot(struct group *g);

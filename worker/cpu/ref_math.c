@@ -245,7 +245,7 @@ void ref_logits(struct be *b, const struct op_logits *op) {
     CHECK((shared || op->w->n_out == b->n_vocab) && !w_gated(op->w) && !op->w->panels &&
           op->w->n_experts == 1);
     if (shared)
-        group_meet(b->group); /* nobody reads the last rows any more */
+        group_logits_begin(b->group);
     for (uint32_t r = 0; r < n; r++)
         ref_norm_row(rows + (size_t)r * n_in, x + (size_t)plan->rows[r] * n_in, n_in, &op->norm);
     struct product p = {
@@ -260,6 +260,6 @@ void ref_logits(struct be *b, const struct op_logits *op) {
     };
     product(b, &p);
     if (shared)
-        group_meet(b->group);
+        group_logits_end(b->group, plan->n_rows, op->col0, op->w->n_out);
     b->n_logits = n;
 }

@@ -21,6 +21,7 @@ struct seat {
     uint32_t phase; /* of group_join */
     uint32_t done;  /* exchanges whose kernels have ended */
     uint32_t opened; /* the regions of all */
+    uint32_t host;   /* 0: rank 0's; else a number of its own */
     char place[RT_PLACE_BYTES];
     uint8_t handle[RT_HANDLE_BYTES];
 };
@@ -44,9 +45,11 @@ struct group {
     uint32_t *words;   /* pinned: the mark, and a line behind it `stop` */
     /* bytes of a sum that goes through the regions in one step, in two; what is more goes to NCCL, if it is there */
     size_t one_max, two_max;
+    const struct be_far *far;       /* rank 0 is on another host; `s` is this rank's alone then. NULL: it is here */
     uint32_t reached[BE_RANKS_MAX]; /* as last seen */
     uint64_t moved_ns;              /* when one of them last moved; 0: nobody waits */
-    bool steady;                    /* a step has come to its end */
+    bool together;                  /* group_join is over */
+    bool steady;                    /* and a step has come to its end: what takes long at first has been done */
 };
 
 size_t group_shared_bytes(const struct be_config *cfg) {
@@ -80,8 +83,11 @@ static bool stop_all(struct group *g) {
     return true;
 }
 
-/* hangs: whether for long no rank has come to another exchange; why names the one that is furthest behind. */
+/* hangs: whether for long no rank has come to another exchange; why names the one that is furthest behind. A rank on another
+ * host sees nobody, and leaves it to rank 0. */
 static bool hangs(struct group *g, char why[BE_ERR_BYTES]) {
+    if (g->far)
+        return false;
     uint64_t now = now_ns(), limit = g->steady ? HANG_NS : FIRST_NS;
     bool moved = g->moved_ns == 0;
     uint32_t last = 0;
@@ -114,7 +120,7 @@ static bool look(void *arg, bool done, char why[BE_ERR_BYTES]) {
         return stop_all(g);
     if (done) {
         g->moved_ns = 0;
-        g->steady |= mark != get(&g->s->seat[g->rank].done);
+        g->steady |= g->together && mark != get(&g->s->seat[g->rank].done);
         put(&g->s->seat[g->rank].done, mark);
         return false;
     }
@@ -123,16 +129,85 @@ static bool look(void *arg, bool done, char why[BE_ERR_BYTES]) {
 
 /* ---- coming together ------------------------------------------------------------------------------ */
 
-/* meet: returns when all ranks have come to a phase. */
-static int meet(struct group *g, uint32_t phase, char err[BE_ERR_BYTES]) {
-    put(&g->s->seat[g->rank].phase, phase);
-    for (uint32_t k = 0; k < g->n_ranks; k++)
-        while (get(&g->s->seat[k].phase) < phase) {
-            if (get(&g->s->head.failed))
-                return dev_err(err, "%s", g->s->head.why);
+/* await: until all ranks have come to a phase. False: the group is over. */
+static bool await(const struct shared *s, uint32_t n_ranks, uint32_t phase) {
+    for (uint32_t k = 0; k < n_ranks; k++)
+        while (get(&s->seat[k].phase) < phase) {
+            if (get(&s->head.failed))
+                return false;
             nap(MS);
         }
+    return true;
+}
+
+/* A rank on another host sends its seat, and gets what all have in theirs, and what rank 0 has found. */
+struct far_seat {
+    uint32_t phase;
+    struct seat seat;
+};
+
+static int far_meet(struct group *g, uint32_t phase, char err[BE_ERR_BYTES]) {
+    struct far_seat mine = {phase, g->s->seat[g->rank]};
+    static_assert(sizeof(struct shared) < 16384, "it is on the stack");
+    struct shared all;
+    if (!g->far->call(g->far->arg, &mine, sizeof mine, &all, sizeof all))
+        return dev_err(err, "the group of ranks is over");
+    g->s->library = all.library;
+    memcpy(g->s->id, all.id, sizeof all.id);
+    g->s->one_max = all.one_max;
+    g->s->two_max = all.two_max;
+    for (uint32_t k = 0; k < g->n_ranks; k++)
+        if (k != g->rank)
+            g->s->seat[k] = all.seat[k];
     return 0;
+}
+
+/* meet: returns when all ranks have come to a phase. */
+static int meet(struct group *g, uint32_t phase, char err[BE_ERR_BYTES]) {
+    if (g->far)
+        return far_meet(g, phase, err);
+    put(&g->s->seat[g->rank].phase, phase);
+    return await(g->s, g->n_ranks, phase) ? 0 : dev_err(err, "%s", g->s->head.why);
+}
+
+struct be_stand {
+    struct shared *s;
+    uint32_t rank, n_ranks;
+};
+
+struct be_stand *group_stand_open(const struct be_config *cfg, char err[BE_ERR_BYTES]) {
+    struct be_stand *s = static_cast<struct be_stand *>(calloc(1, sizeof *s));
+    if (!s) {
+        dev_err(err, "no memory for a rank's stand");
+        return NULL;
+    }
+    s->s = reinterpret_cast<struct shared *>(cfg->group);
+    s->rank = static_cast<uint32_t>(cfg->rank);
+    s->n_ranks = static_cast<uint32_t>(cfg->n_ranks);
+    return s;
+}
+
+void group_stand_close(struct be_stand *s) {
+    free(s);
+}
+
+bool group_stand_call(struct be_stand *s, const void *in, size_t n, void *out, size_t n_out) {
+    struct far_seat its;
+    struct seat *seat = &s->s->seat[s->rank];
+    if (n != sizeof its || n_out != sizeof(struct shared))
+        return false;
+    memcpy(&its, in, sizeof its);
+    if (its.phase < PHASE_HERE || its.phase > PHASE_MEASURED)
+        return false;
+    memcpy(seat->place, its.seat.place, sizeof seat->place);
+    seat->place[sizeof seat->place - 1] = 0;
+    seat->host = s->rank;      /* whatever its places are called, they are others than here */
+    put(&seat->opened, 0);     /* nobody reaches its device's memory */
+    put(&seat->phase, its.phase);
+    if (!await(s->s, s->n_ranks, its.phase))
+        return false;
+    memcpy(out, s->s, sizeof *s->s);
+    return true;
 }
 
 /* slot_bytes: for the largest sum that is worth it, and for a row of logits at least. */
@@ -170,14 +245,15 @@ static bool regions_open(struct group *g) {
 static bool apart(const struct group *g) {
     for (uint32_t k = 0; k < g->n_ranks; k++)
         for (uint32_t i = 0; i < k; i++)
-            if (strncmp(g->s->seat[k].place, g->s->seat[i].place, RT_PLACE_BYTES) == 0)
+            if (g->s->seat[k].host == g->s->seat[i].host &&
+                strncmp(g->s->seat[k].place, g->s->seat[i].place, RT_PLACE_BYTES) == 0)
                 return false;
     return true;
 }
 
-/* seconds: of a sum of n rows, by one way. */
-static double seconds(struct be *b, struct group *g, void *data, uint32_t n, uint32_t cols, int steps) {
-    char err[BE_ERR_BYTES];
+/* seconds: of a sum of n rows, by one way; below 0: it failed, and why. */
+static double seconds(struct be *b, struct group *g, void *data, uint32_t n, uint32_t cols, int steps,
+                      char err[BE_ERR_BYTES]) {
     struct exchange_sum s = {};
     uint64_t from = 0;
     s.in = s.y = data;
@@ -186,7 +262,8 @@ static double seconds(struct be *b, struct group *g, void *data, uint32_t n, uin
     s.two = steps == 2;
     for (int i = -2; i < LAPS; i++) {
         if (i == 0) {
-            rt_wait(b->rt, err);
+            if (rt_wait(b->rt, err) != 0)
+                return -1;
             from = now_ns();
         }
         if (steps)
@@ -194,8 +271,7 @@ static double seconds(struct be *b, struct group *g, void *data, uint32_t n, uin
         else
             nccl_sum(g->nccl, data, static_cast<size_t>(n) * cols, b->act);
     }
-    rt_wait(b->rt, err);
-    return static_cast<double>(now_ns() - from) * 1e-9 / static_cast<double>(LAPS);
+    return rt_wait(b->rt, err) != 0 ? -1 : static_cast<double>(now_ns() - from) * 1e-9 / static_cast<double>(LAPS);
 }
 
 /* measure: all ranks take part, and what rank 0 finds holds for all: up to which size one step is the fastest way, and
@@ -207,8 +283,12 @@ static int measure(struct be *b, struct group *g, uint32_t cols, char err[BE_ERR
     if (!data)
         return dev_err(err, "no memory for measuring a group of ranks");
     for (uint32_t n = 1; n * row <= g->x.slot_bytes; n *= 2) {
-        double one = seconds(b, g, data, n, cols, 1), two = seconds(b, g, data, n, cols, 2);
-        double library = g->nccl ? seconds(b, g, data, n, cols, 0) : INFINITY;
+        double one = seconds(b, g, data, n, cols, 1, err), two = one < 0 ? -1 : seconds(b, g, data, n, cols, 2, err);
+        double library = !g->nccl ? INFINITY : two < 0 ? -1 : seconds(b, g, data, n, cols, 0, err);
+        if (one < 0 || two < 0 || library < 0) { /* the others wait for this rank until it has ended */
+            rt_free(b->rt, data);
+            return -1;
+        }
         one_best &= one <= two;
         own_best &= MIN(one, two) <= library;
         one_max = one_best ? n * row : one_max;
@@ -270,7 +350,8 @@ int group_join(struct be *b, const struct be_config *cfg, char err[BE_ERR_BYTES]
     g->rank = g->x.rank = static_cast<uint32_t>(cfg->rank);
     g->n_ranks = g->x.n_ranks = static_cast<uint32_t>(cfg->n_ranks);
     g->n_vocab = cfg->n_vocab;
-    bool wants_own = !cfg->no_own_reduce && cfg->n_ranks <= EXCHANGE_RANKS;
+    g->far = cfg->far;
+    bool wants_own = !cfg->no_own_reduce && !cfg->far && cfg->n_ranks <= EXCHANGE_RANKS;
     struct seat *seat = &g->s->seat[g->rank];
     if (words_make(b, g, err) != 0)
         return -1;
@@ -284,10 +365,13 @@ int group_join(struct be *b, const struct be_config *cfg, char err[BE_ERR_BYTES]
     rt_place(b->rt, seat->place);
     if (g->rank == 0)
         g->s->library = nccl_id(g->s->id, no_library) == 0;
+    if (g->far)
+        seat->host = g->rank; /* as its stand says to the others */
+    rt_guard(b->rt, look, g); /* a rank may be gone before the group is together */
     if (rt_wait(b->rt, err) != 0 || meet(g, PHASE_HERE, err) != 0 || /* regions are clear before others write there */
         ways_open(b, g, cfg, wants_own, no_library, err) != 0 || ways_choose(b, g, cfg, err) != 0)
         return -1;
-    rt_guard(b->rt, look, g);
+    g->together = true;
     return 0;
 }
 

@@ -9,7 +9,10 @@
  * rank has come to no new exchange for HANG_NS while others wait there; then rt_wait says which, and the handle is good
  * for close only.
  *
- * Threads: the device's. Not for GPUs of several machines.
+ * A rank on another host (be_config.far) asks its stand, in rank 0's process, for what stands in that memory; with one of
+ * them all sums go through NCCL.
+ *
+ * Threads: the device's; a stand's are its own.
  */
 #ifndef WEIR_WORKER_CUDA_GROUP_H
 #define WEIR_WORKER_CUDA_GROUP_H
@@ -19,6 +22,10 @@
 size_t group_shared_bytes(const struct be_config *cfg);
 int group_join(struct be *b, const struct be_config *cfg, char err[BE_ERR_BYTES]);
 void group_leave(struct be *b);
+/* As be_ops. */
+struct be_stand *group_stand_open(const struct be_config *cfg, char err[BE_ERR_BYTES]);
+bool group_stand_call(struct be_stand *s, const void *in, size_t n, void *out, size_t n_out);
+void group_stand_close(struct be_stand *s);
 
 /* group_sum: t->y = t->add + act(sum over ranks of in + bias), [n][cols] of b->act, and normed = norm(y) where normed is
  * not NULL. in is working memory, or t->y; it is overwritten. All ranks get the same bits. */

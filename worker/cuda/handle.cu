@@ -164,6 +164,9 @@ static struct be_ops make_ops(void) {
     o.wait = dev_wait;
     o.group_bytes = group_shared_bytes;
     o.wait_sampled = dev_wait_sampled;
+    o.stand_open = group_stand_open;
+    o.stand_call = group_stand_call;
+    o.stand_close = group_stand_close;
     return o;
 }
 
