@@ -65,6 +65,14 @@ static void send_info(struct fake_worker *w, struct link_conn *c) {
     m.max_logprobs = 20;
     m.eos_ids = eos;
     m.n_eos_ids = 1;
+    if (w->o.role) {
+        m.serving_role = (char *)(uintptr_t)w->o.role;
+        m.kv_engine_id = (char *)(uintptr_t)FAKE_KV_ENGINE;
+        m.kv_host = (char *)(uintptr_t)FAKE_KV_HOST;
+        m.has_kv_port = m.has_kv_pulls = true;
+        m.kv_port = strcmp(w->o.role, "decode") ? FAKE_KV_PORT : 0;
+        m.kv_pulls = strcmp(w->o.role, "prefill") != 0;
+    }
     for (int i = 0; i < N_ASSET; i++) {
         if (w->asset[i].len == 0)
             continue;
@@ -160,6 +168,8 @@ static void seq_remove(struct fake_worker *w, uint32_t i) {
 }
 
 static void on_abort(struct fake_worker *w, const Weir__Abort *m) {
+    if (w->o.on_abort)
+        w->o.on_abort(w->o.arg, m);
     pthread_mutex_lock(&w->lock);
     w->n_aborts++;
     for (uint32_t i = w->n_seqs; i-- > 0;) {
