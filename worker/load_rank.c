@@ -154,5 +154,6 @@ int load_follow(struct load *l, const char *model, const struct worker_flags *f)
     if (rc != RC_OK && l->is_far)
         fprintf(stderr, "weir-worker: %s\n", e.msg);
     load_free(l);
+    tp_leave(w.seat);
     return rc == RC_OK ? 0 : 1;
 }

@@ -99,6 +99,8 @@ void tp_refuse(struct tp_rank *r, const char *why);
 /* tp_move_room: where a TP_MOVE's blocks are, or go, and how many bytes there are. tp_moved: it is done. */
 uint8_t *tp_move_room(struct tp_rank *r, size_t *bytes);
 void tp_moved(struct tp_rank *r, uint32_t serial);
+/* tp_leave: nothing is called any more; the process ends. Its threads beat until then. NULL is fine. */
+void tp_leave(struct tp_rank *r);
 /* tp_next: waits for the next message, which is valid until the next call. A group that is over ends the
  * process. RC_INVALID: the message breaks the limits. */
 MUST_USE enum rc tp_next(struct tp_rank *r, const struct tp_limits *l, struct tp_msg *out, struct err *e);

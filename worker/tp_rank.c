@@ -131,6 +131,13 @@ void tp_refuse(struct tp_rank *r, const char *why) {
     atomic_store(&r->seat->state, TP_REFUSED);
 }
 
+void tp_leave(struct tp_rank *r) {
+    if (!r || !r->far)
+        return; /* the heart has it */
+    free(r->words);
+    free(r);
+}
+
 uint8_t *tp_move_room(struct tp_rank *r, size_t *bytes) {
     if (r->far) { /* rank 0 asks for none of its blocks */
         *bytes = 0;
