@@ -243,9 +243,15 @@ def test_clients_leave_in_every_phase(roles, alone):
     seen, times = {}, []
 
     def leave(k):
-        client = fleet.router.client().with_options(timeout=.002 + rng.random() * .35 * SLOW)
+        ask = dict(model="m", prompt=prompt_of(600 + 10 * (k % 50), 100 + k), max_tokens=60, extra_body={"ignore_eos": True})
+        client = fleet.router.client()
         try:
-            client.completions.create(model="m", prompt=prompt_of(600 + 10 * (k % 50), 100 + k), max_tokens=60, extra_body={"ignore_eos": True})
+            if k % 3:
+                client.with_options(timeout=.002 + rng.random() * .35 * SLOW).completions.create(**ask)
+            else:  # not before it decodes
+                with client.completions.create(stream=True, **ask) as s:
+                    for _ in range(rng.randrange(1, 30)):
+                        next(iter(s))
         except Exception:
             pass
 
