@@ -101,7 +101,7 @@ const struct conf_flag worker_flag_rows[] = {
     {.name = "enable-chunked-prefill",
      .kind = CONF_BOOL,
      AT(chunked_prefill),
-     .help = "prompts may span steps [on]"},
+     .help = "prompts may span steps; without, --max-num-batched-tokens is at least the context [on]"},
     {.name = "tensor-parallel-size",
      .synonym = "-tp",
      .kind = CONF_INT,

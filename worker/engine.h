@@ -170,6 +170,7 @@ struct engine_opts {
     uint32_t token_budget; /* tokens of a step (--max-num-batched-tokens); 0: what 200 ms compute, measured */
     uint32_t n_cpu_threads;       /* for measuring: threads of this process that compute; 0: a device does */
     uint32_t long_prefill_tokens; /* most prompt tokens of one sequence in a step; 0: no such limit */
+    bool whole_prompts;           /* see sched_opts; then there is no such limit */
     uint32_t n_requests_max;      /* live at once, waiting ones included: engine_submit refuses more */
     uint32_t n_routers_max;       /* router indices */
     enum sched_policy policy;

@@ -193,6 +193,11 @@ static enum rc check_opts(const struct engine_opts *o, struct err *err) {
                        "an encoder computes a text in one step: --max-num-batched-tokens must be at least "
                        "the context of %u",
                        o->max_len);
+    if (o->whole_prompts && (o->n_tokens_max < o->max_len || (o->token_budget && o->token_budget < o->max_len)))
+        return err_set(err, RC_INVALID, "max_num_batched_tokens",
+                       "--no-enable-chunked-prefill computes a prompt in one step: --max-num-batched-tokens must be at "
+                       "least the context of %u",
+                       o->max_len);
     if (o->token_budget > o->n_tokens_max)
         return err_set(err, RC_INVALID, "max_num_batched_tokens",
                        "a step of %u tokens is above the device's %u", o->token_budget, o->n_tokens_max);
@@ -312,7 +317,7 @@ enum rc engine_new(struct engine **out, const struct engine_opts *o, struct err 
     rc = make_pools(e, groups, err);
     if (rc == RC_OK && o->token_budget == 0)
         rc = engine_measure(e, &e->opts.token_budget, err);
-    if (o->bidirectional)
+    if (o->bidirectional || o->whole_prompts)
         e->opts.token_budget = MAX(e->opts.token_budget, o->max_len);
     if (rc != RC_OK)
         goto out;
@@ -324,7 +329,7 @@ enum rc engine_new(struct engine **out, const struct engine_opts *o, struct err 
                             .n_rows_max = o->n_rows_max,
                             .long_prefill_tokens = o->long_prefill_tokens,
                             .policy = o->policy,
-                            .whole_prompts = o->bidirectional,
+                            .whole_prompts = o->bidirectional || o->whole_prompts,
                             .prefix_cache = o->prefix_cache,
                             .n_events_max = o->kv_events ? ENGINE_KV_EVENTS : 0};
     fill_random(&so.prefix_seed, sizeof so.prefix_seed);

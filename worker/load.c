@@ -353,7 +353,7 @@ struct load_sizes load_sizes_of(const struct load *l, const struct worker_flags 
     z.n_seqs = f->max_num_seqs ? (uint32_t)f->max_num_seqs : SEQS_DEFAULT;
     z.n_tokens = f->max_num_batched_tokens ? (uint32_t)f->max_num_batched_tokens : TOKENS_MAX_CPU;
     z.n_tokens = MAX(z.n_tokens, z.n_seqs); /* a step of decodes alone must fit */
-    if (hf_is_encoder(&l->config) && !f->max_num_batched_tokens)
+    if ((hf_is_encoder(&l->config) || !f->chunked_prefill) && !f->max_num_batched_tokens)
         z.n_tokens = MAX(z.n_tokens, l->facts.max_model_len); /* a text is computed in one step */
     z.n_rows = MIN(MAX(z.n_seqs, z.n_tokens), ROWS_MAX);
     if (l->ops && l->ops != &cpu_ops) /* rows of logits take three times the vocabulary in f32 of a GPU's memory */
@@ -605,7 +605,8 @@ enum rc load_model(struct load *l, const struct worker_flags *f, struct engine_o
     o->token_budget = (uint32_t)f->max_num_batched_tokens;
     /* Ranks that share cores wait for each other: then only the clock tells how long a step takes. */
     o->n_cpu_threads = l->ops != &cpu_ops || (l->tp && !z.may_spin) ? 0 : (uint32_t)z.n_threads;
-    o->long_prefill_tokens = (uint32_t)f->long_prefill_threshold;
+    o->long_prefill_tokens = hf_is_encoder(&l->config) ? 0 : (uint32_t)f->long_prefill_threshold;
+    o->whole_prompts = !f->chunked_prefill;
     o->n_requests_max = 8 * z.n_seqs + 4096;
     o->n_routers_max = IO_ROUTERS_MAX;
     o->policy = strcmp(f->scheduling_policy, "priority") ? SCHED_FCFS : SCHED_PRIORITY;

@@ -236,9 +236,9 @@ static enum rc check_group(const struct worker_opts *o, struct err *e) {
 }
 
 static enum rc check_flags(const struct worker_opts *o, struct err *e) {
-    if (!o->w.chunked_prefill)
-        return err_set(e, RC_UNSUPPORTED, "enable-chunked-prefill",
-                       "--no-enable-chunked-prefill: prompts may always span steps");
+    if (!o->w.chunked_prefill && o->w.long_prefill_threshold)
+        return err_set(e, RC_INVALID, "enable-chunked-prefill",
+                       "--no-enable-chunked-prefill contradicts --long-prefill-token-threshold");
     if (o->w.mock && o->w.tensor_parallel > 1)
         return err_set(e, RC_INVALID, "tensor-parallel-size", "--mock has no ranks");
     enum rc of_group = check_group(o, e);

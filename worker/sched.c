@@ -6,7 +6,7 @@
 
 void sched_init(struct sched *s, const struct sched_opts *o) {
     CHECK(o->n_groups <= KV_GROUPS_MAX && o->max_len > 0 && o->token_budget > 0 && o->n_seqs_max > 0);
-    CHECK(!o->whole_prompts || (o->token_budget >= o->max_len && o->n_groups == 0));
+    CHECK(!o->whole_prompts || (o->token_budget >= o->max_len && !o->long_prefill_tokens));
     *s = (struct sched){.opts = *o};
     s->opts.groups = s->group;
     /* A quarter of each step is kept from decodes, so that prompts go on however many sequences decode. */
@@ -185,8 +185,8 @@ static uint32_t chunk_of(const struct sched *s, const struct seq *q) {
     if (want == 0)
         return 0; /* parked */
     uint32_t n = MIN(MIN(want, s->tokens_left), sched_chunk_max(s));
-    if (s->opts.whole_prompts)
-        return want <= s->tokens_left ? want : 0;
+    if (s->opts.whole_prompts && !seq_wants_prompt_rows(q))
+        return want <= s->tokens_left && (s->rows_left > 0 || seq_prompt_only(q)) ? want : 0;
     if (seq_wants_prompt_rows(q))
         return MIN(n, s->rows_left); /* a row each at most: of the next prompt token, or the sample */
     if (n == want && s->rows_left == 0)

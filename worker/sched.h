@@ -41,8 +41,9 @@ struct sched_opts {
     uint32_t n_rows_max;          /* rows of logits of a step, >= seats */
     uint32_t long_prefill_tokens; /* most prompt tokens of one sequence in a step; 0: no limit */
     enum sched_policy policy;
-    bool
-        whole_prompts; /* a prompt is computed in one step or not begun: token_budget >= max_len, no groups */
+    /* A prompt is computed in one step or not begun, but for those whose log-probabilities are asked for, which rows may
+     * not suffice for: token_budget >= max_len. */
+    bool whole_prompts;
     bool prefix_cache;
     uint64_t prefix_seed;
     uint32_t n_events_max; /* see prefix_init */

@@ -112,3 +112,10 @@ def test_structured_outputs_config(serve, tiny):
     for config, why in (({"enable_in_reasoning": True}, "enable_in_reasoning"), ({"grammar": 1}, "no key \"grammar\""),
                         ({"reasoning_parser_plugin": "/x.py"}, "reasoning_parser_plugin")):
         assert why in refused("--structured-outputs-config", json.dumps(config))
+
+
+def test_prompts_in_one_step(serve, tiny):
+    """--no-enable-chunked-prefill: other steps, the same tokens."""
+    body = {"prompt": [list(range(5, 5 + n)) for n in (3, 200, 1500)], "max_tokens": 8, "temperature": 0}
+    answers = [json.loads(post(s, "/v1/completions", body)[1]) for s in (serve("--no-enable-chunked-prefill"), tiny)]
+    assert [c["text"] for c in answers[0]["choices"]] == [c["text"] for c in answers[1]["choices"]]

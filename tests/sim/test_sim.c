@@ -20,7 +20,7 @@
 #include "worker/sched.h"
 
 enum { N_SEEDS = 10000, N_REQS_MAX = 24, N_SAMPLES_MAX = 8, N_VOCAB = 5, MAX_LEN = 160, STOP_TOKEN = 4 };
-enum { N_BUDGET_MAX = 128, N_STEPS_MAX = 50000 };
+enum { N_BUDGET_DRAWN = 128, N_BUDGET_MAX = MAX_LEN, N_STEPS_MAX = 50000 };
 
 struct rng {
     uint64_t s;
@@ -106,10 +106,15 @@ static void make_groups(struct world *w, struct sched_opts *o) {
 static void make_sched(struct world *w) {
     struct rng *r = &w->rng;
     struct sched_opts o = {.max_len = 17 + rnd(r, MAX_LEN - 17)};
-    o.token_budget = chance(r, 20) ? 1 + rnd(r, 8) : 8 + rnd(r, N_BUDGET_MAX - 8);
+    o.token_budget = chance(r, 20) ? 1 + rnd(r, 8) : 8 + rnd(r, N_BUDGET_DRAWN - 8);
     o.n_seqs_max = 1 + rnd(r, chance(r, 50) ? 4 : 16);
     o.n_rows_max = o.n_seqs_max + rnd(r, 8);
     o.long_prefill_tokens = chance(r, 40) ? 1 + rnd(r, 40) : 0;
+    o.whole_prompts = w->seed % 5 == 0; /* drawn from the seed, so that the other worlds stay what they were */
+    if (o.whole_prompts) {
+        o.token_budget = MAX(o.token_budget, o.max_len);
+        o.long_prefill_tokens = 0;
+    }
     o.policy = chance(r, 40) ? SCHED_PRIORITY : SCHED_FCFS;
     o.prefix_cache = chance(r, 75);
     o.prefix_seed = w->seed;
@@ -219,8 +224,11 @@ static void check_limits(const struct world *w, const struct step_plan *p) {
     EXPECT(w, p->n_tokens <= o->token_budget && p->n_rows <= o->n_rows_max);
     EXPECT(w, w->sched.n_running <= o->n_seqs_max);
     EXPECT(w, p->n_entries > 0 || w->n_live == 0);
-    for (uint32_t i = 0; i < p->n_entries; i++)
-        EXPECT(w, !o->long_prefill_tokens || p->entries[i].n_tokens <= o->long_prefill_tokens);
+    for (uint32_t i = 0; i < p->n_entries; i++) {
+        const struct plan_entry *e = &p->entries[i];
+        EXPECT(w, !o->long_prefill_tokens || e->n_tokens <= o->long_prefill_tokens);
+        EXPECT(w, !o->whole_prompts || seq_wants_prompt_rows(e->seq) || e->start + e->n_tokens == seq_known(e->seq));
+    }
 }
 
 static void copy_blocks(struct world *w, const struct step_plan *p) {

@@ -130,6 +130,33 @@ static void test_long_prefill(void **state) {
 }
 
 /* However many decode, a quarter of the step is for prompts. */
+/* A prompt that does not fit into what decodes leave of a step waits until it does, whole; so does what is behind it. */
+static void test_whole_prompts(void **state) {
+    struct fixture *f = *state;
+    f->opts.whole_prompts = true;
+    f->opts.max_len = f->opts.token_budget = 64;
+    sched_init(&f->sched, &f->opts);
+    struct seq *a = add(f, 40, 3, 1, 0), *b = add(f, 63, 1, 1, 0), *c = add(f, 10, 2, 1, 0);
+    plan(f);
+    assert_int_equal(entry_of(f, a)->n_tokens, 40);
+    assert_true(!entry_of(f, b) && !entry_of(f, c));
+    compute(f);
+    plan(f); /* 63 tokens are left beside a's */
+    assert_int_equal(entry_of(f, a)->n_tokens, 1);
+    assert_int_equal(entry_of(f, b)->n_tokens, 63);
+    assert_null(entry_of(f, c));
+    compute(f); /* b ends */
+    struct seq *d = add(f, 63, 1, 1, 0);
+    plan(f);
+    assert_int_equal(entry_of(f, c)->n_tokens, 10);
+    assert_null(entry_of(f, d)); /* 53 are left */
+    compute(f); /* a ends */
+    plan(f);
+    assert_int_equal(entry_of(f, c)->n_tokens, 1);
+    assert_int_equal(entry_of(f, d)->n_tokens, 63);
+    compute(f);
+}
+
 static void test_seats(void **state) {
     struct fixture *f = *state;
     f->opts.token_budget = 8;
@@ -338,6 +365,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         T(test_mixed_step),
         T(test_long_prefill),
+        T(test_whole_prompts),
         T(test_seats),
         T(test_fork),
         T(test_fork_without_seats),
