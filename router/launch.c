@@ -19,6 +19,7 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "router/launch_gpus.h"
 
 extern char **environ;
 
@@ -129,6 +130,14 @@ static enum rc spawn(struct launch *l, struct child *c, struct err *e) {
     snprintf(listen, sizeof listen, "--listen=%s", c->url);
     snprintf(sharing, sizeof sharing, "--sharing=%u", l->o.n_workers);
     snprintf(drain, sizeof drain, "--drain-timeout=%g", l->o.drain_timeout_s);
+    struct buf gpus = {0}, line = {0};
+    char **env = environ;
+    if (l->o.n_workers > 1 && l->o.gpus_each > 0) {
+        enum rc wrong = launch_gpus(&gpus, getenv("CUDA_VISIBLE_DEVICES"), (unsigned)(c - l->child), l->o.gpus_each, e);
+        if (wrong)
+            return wrong;
+        env = launch_environ(environ, &line, buf_str(&gpus));
+    }
     argv.v = xcalloc(flags->n + 7, sizeof *argv.v);
     argv.v[argv.n++] = l->worker_path;
     argv.v[argv.n++] = (char *)(uintptr_t)l->o.model; /* execv's strings are not const; they are only read */
@@ -148,9 +157,13 @@ static enum rc spawn(struct launch *l, struct child *c, struct err *e) {
     posix_spawnattr_setsigdefault(&attr, &all);
     posix_spawnattr_setpgroup(&attr, 0);
     posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETPGROUP);
-    int rc = posix_spawn(&c->pid, l->worker_path, NULL, &attr, argv.v, environ);
+    int rc = posix_spawn(&c->pid, l->worker_path, NULL, &attr, argv.v, env);
     posix_spawnattr_destroy(&attr);
     free(argv.v);
+    if (env != environ)
+        free(env);
+    buf_fini(&gpus);
+    buf_fini(&line);
     if (rc) {
         c->pid = 0;
         return err_set(e, RC_IO, NULL, "cannot start %s: %s", l->worker_path, strerror(rc));
@@ -457,6 +470,11 @@ enum rc launch_start(struct launch **out, const struct launch_opts *o, struct er
     enum rc rc = find_worker(l, e);
     if (rc == RC_OK)
         rc = make_dir(l, e);
+    if (rc == RC_OK && o->n_workers > 1 && o->gpus_each > 0) { /* enough for the last: enough for all */
+        struct buf last = {0};
+        rc = launch_gpus(&last, getenv("CUDA_VISIBLE_DEVICES"), o->n_workers - 1, o->gpus_each, e);
+        buf_fini(&last);
+    }
     for (unsigned i = 0; i < o->n_workers && rc == RC_OK; i++) {
         struct child *c = &l->child[i];
         c->pidfd = -1;

@@ -22,6 +22,7 @@ struct launch_opts {
     const char *model;
     const struct conf_list *worker_argv; /* flags for every worker, without program and MODEL */
     unsigned n_workers;
+    unsigned gpus_each; /* of several workers on GPUs: how many each has for itself; 0: none */
     struct router *router;
     double drain_timeout_s; /* that a worker has to drain */
     const char *url; /* for the line that says where to connect */

@@ -135,6 +135,7 @@ static int run(struct weir_opts *o, const char *model, const struct conf_table *
         struct launch_opts lo = {.model = model,
                                  .worker_argv = &argv,
                                  .n_workers = (unsigned)o->n_workers,
+                                 .gpus_each = strcmp(o->w.device, "cpu") ? (unsigned)o->w.tensor_parallel : 0,
                                  .router = r,
                                  .drain_timeout_s = o->r.shutdown_timeout_s,
                                  .url = buf_cstr(&url),

@@ -7,6 +7,7 @@ import subprocess
 import urllib.error
 import urllib.request
 
+import pytest
 from conftest import BUILD, ROOT, SLOW, TINY, wait_for
 from test_first_light import post
 from test_worker_faults import HEADER, config, model_copy, one_line
@@ -141,6 +142,23 @@ def test_workers_share_memory(serve):
     one, two = kv_tokens(), kv_tokens("--workers", 2)
     assert len(one) == 1 and len(two) == 2
     assert all(0.3 < n / one[0] < 0.7 for n in two), (one, two)
+
+
+@pytest.mark.parametrize("visible, want", [(None, ["0", "1"]), ("3,GPU-8f2e,5", ["3", "GPU-8f2e"])])
+def test_workers_have_their_own_gpus(serve, monkeypatch, visible, want):
+    """Workers on one machine see different GPUs, whether there are any or not; too few are one line."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    s = serve("--workers", 2, "--mock", env={"CUDA_VISIBLE_DEVICES": visible} if visible else None)
+    seen = []
+    for pid in s.worker_pids():
+        with open(f"/proc/{pid}/environ") as f:
+            seen += [v.split("=")[1] for v in f.read().split("\0") if v.startswith("CUDA_VISIBLE_DEVICES=")]
+    assert sorted(seen) == want
+
+
+def test_too_few_gpus_for_the_workers():
+    status, line = one_line([BUILD / "weir", "serve", TINY, "--workers", "2", "--port", "0"], env={"CUDA_VISIBLE_DEVICES": "0"})
+    assert status == 1 and 'CUDA_VISIBLE_DEVICES is "0": worker 1 needs 1 GPU of its own' in line
 
 
 def test_weights_of_more_layers_than_the_config(tmp_path):

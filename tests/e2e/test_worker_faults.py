@@ -52,9 +52,10 @@ def model_copy(folder, files):
     return folder
 
 
-def one_line(args, seconds=20):
+def one_line(args, seconds=20, env=None):
     """What a program that refuses to start says, which must be one line beside its log and its progress, and its exit status."""
-    r = subprocess.run([str(a) for a in args], cwd=ROOT, capture_output=True, text=True, timeout=seconds * SLOW)
+    r = subprocess.run([str(a) for a in args], cwd=ROOT, capture_output=True, text=True, timeout=seconds * SLOW,
+                       env={**os.environ, **(env or {})})
     lines = [line for line in (r.stdout + r.stderr).splitlines() if not line.startswith(("20", "loading "))]
     assert len(lines) == 1, r.stdout + r.stderr
     return r.returncode, lines[0]
