@@ -1,5 +1,5 @@
 /* KV transfers without engines: frames, peers and flags; a server and a client over loopback with blocks of chosen layouts,
- * also between different numbers of ranks; and ends that break the protocol. threads: tsan */
+ * also between different numbers of ranks; and ends that break the protocol. Not under TSan, for the reason that test_engine_kvx gives. */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
