@@ -129,7 +129,7 @@ $(B)/weir-worker: $(call obj,worker/main.c) $(LIBWORKER) $(LIBCOMMON)
 	$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS_COMMON)
 
 $(TEST_BIN) $(TOOL_BIN) $(BENCH_BIN): $(B)/%: $(B)/%.o $(LIBSUPPORT) $(LIBROUTER) $(LIBWORKER) $(LIBCOMMON)
-	$(CC) $(LDFLAGS_ALL) -o $@ $^ $(LIBS_ROUTER) $(LIBS_COMMON) -lcmocka
+	$(CC) $(LDFLAGS_ALL) $(if $(filter tsan,$(MODE)),-Wl$(comma)-u$(comma)tsan_nng) -o $@ $^ $(LIBS_ROUTER) $(LIBS_COMMON) -lcmocka
 $(FUZZ_BIN): $(B)/%: $(B)/%.o $(LIBSUPPORT) $(LIBROUTER) $(LIBWORKER) $(LIBCOMMON)
 	$(CC) $(LDFLAGS_ALL) -fsanitize=fuzzer -o $@ $^ $(LIBS_ROUTER) $(LIBS_COMMON)
 

@@ -324,7 +324,9 @@ static bool is_there(struct fleet *f, const char *url, bool ready) {
     pthread_mutex_lock(&f->lock);
     for (unsigned i = 0; i < f->n_workers_end && !there; i++) {
         const struct worker_state *s = f->workers[i];
-        there = s && s->up && (!ready || worker_is_ready(s)) && !strcmp(s->address, url);
+        there = s && s->up && !strcmp(s->address, url);
+        if (ready)
+            there = there && worker_is_ready(s) && s->load.credit_seqs > 0; /* its credit follows its state */
     }
     pthread_mutex_unlock(&f->lock);
     return there;

@@ -1,7 +1,7 @@
 /* Two engines on devices without arithmetic, and KV blocks that move between them over loopback: the decoding one's tokens
  * are those of one engine, it computes what was not moved and nothing else, and whatever goes wrong, in whatever phase, leaves
- * no block behind. Not under TSan: nng counts a dialler's users by atomics that an uninstrumented library hides from it, and
- * its mutex then seems to go too soon. */
+ * no block behind.
+ * threads: tsan */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>

@@ -1,5 +1,6 @@
 /* KV transfers without engines: frames, peers and flags; a server and a client over loopback with blocks of chosen layouts,
- * also between different numbers of ranks; and ends that break the protocol. Not under TSan, for the reason that test_engine_kvx gives. */
+ * also between different numbers of ranks; and ends that break the protocol.
+ * threads: tsan */
 #include <stdarg.h>
 #include <stddef.h>
 #include <setjmp.h>
@@ -373,8 +374,10 @@ static void forgets(void **state) {
     pair_open(&p, 1, N_BLOCKS, "secret");
     fill_random(p.po.open.transfer.b, sizeof p.po.open.transfer.b);
     assert_int_equal(tell(&p), RC_OK); /* it was heard: the server has ended the connection */
+    pthread_mutex_lock(&p.source.mu);
     assert_int_equal(p.source.n_forgotten, 1);
     assert_memory_equal(p.source.forgotten.b, p.po.open.transfer.b, sizeof p.source.forgotten.b);
+    pthread_mutex_unlock(&p.source.mu);
     p.po.open.engine.b[3] ^= 1;
     assert_int_equal(tell(&p), RC_OK);
     p.po.open.engine.b[3] ^= 1;
