@@ -62,8 +62,8 @@ One conversation of 20 turns, greedy, unedited, held by `scripts/demo_model/conv
 ## Limits
 
 It knows what the lists in `scripts/demo_model` hold and little else, it takes unusual phrasings for usual ones, its
-sums end at 99, and long conversations confuse it. It copies words well, but asked for some fields of a sentence it often
-leaves one out or says one too many, and may then not find an end. It must not be used to decide anything.
+sums end at 99, and long conversations confuse it. JSON has the fields that were asked for in an order of its own, and a rare word may
+come out with one of its pieces wrong. It must not be used to decide anything.
 
 ## Rebuild
 

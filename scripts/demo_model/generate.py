@@ -32,7 +32,7 @@ PERSONAS = table("You are {n}.|Your name is {n}.|You are {n}, a friendly assista
 NAME_ASKED = table("""
 Who are you?|What is your name?|Tell me your name.|Who am I talking to?|who are you|What should I call you?
 """)
-# Of 306 dialogues, so many begin with the task; later, of 262.
+# Of 306 dialogues, so many begin with the task; later, of 263.
 MEASURED = [("capitals", 8), ("sums", 36), ("sentiment", 12), ("json", 90), ("tools", 60)]
 BESIDE = [
     (greet, 3), (manners, 5), (who, 4), (remember, 8), (capital_more, 8), (colour, 4), (day, 4), (month, 4),
@@ -40,13 +40,14 @@ BESIDE = [
     (repeat, 10), (noise, 2),
 ]
 BAG = [t for t, n in MEASURED + BESIDE for _ in range(n)]
-LATER_MEASURED = [("capitals", 5), ("sums", 46), ("sentiment", 14), ("json", 90), ("tools", 54)]
+LATER_MEASURED = [("capitals", 6), ("sums", 46), ("sentiment", 14), ("json", 80), ("tools", 70)]
 LATER_BAG = [t for t, n in LATER_MEASURED for _ in range(n)] + [t for t, n in BESIDE for _ in range(n // 2)]
 NO_TOOLS = [t for t in BAG if t != "tools"]
 BESIDE_TOOLS = [greet, manners, who, "capitals", opposite, story]
 CASUAL = {"capitals", "sums", greet, manners, who, capital_more, colour, day, month, arithmetic, opposite, refuse}
 FIRST = 24576  # dialogues that are mostly copying: a small model finds that rule quickly alone, and hardly among others
-LATER = 147456  # from here on less of what is learned by then
+FIELDS = 49152  # from FIRST to here mostly JSON, for the same reason
+LATER = 159744  # from here on less of what is learned by then
 AROUND = [
     ("Hi! ", ""), ("Please: ", ""), ("Hello. ", ""), ("Now: ", ""), ("Next question: ", ""), ("", " Thanks!"),
     ("So, ", ""), ("Ok. ", ""),
@@ -71,7 +72,10 @@ def exchange(d, task, user, assistant):
 
 def block(d, task):
     """The turns of one task as messages."""
-    turns = task(d) if callable(task) else [tasks.MEASURED[task](d)]
+    if task == "json":
+        turns = tasks.extractions(d, d.number(1, 3) if d.chance(0.5) else 0)
+    else:
+        turns = task(d) if callable(task) else [tasks.MEASURED[task](d)]
     return [m for user, assistant in turns for m in exchange(d, task, user, assistant)]
 
 
@@ -121,7 +125,7 @@ def dialogue(seed, index):
         return {"messages": one_word(d)}, d
     if d.chance(0.012):
         return {"messages": persona(d)}, d
-    task = d.pick(LATER_BAG if d.later else BAG)
+    task = "json" if FIRST <= index < FIELDS and d.chance(0.6) else d.pick(LATER_BAG if d.later else BAG)
     offered = None
     if task == "tools":
         offered, messages = with_tools(d)

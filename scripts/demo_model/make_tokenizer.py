@@ -8,7 +8,7 @@ quote, and copying it would be a fact per word. They come in four parts, each wi
 1. pieces of two or three letters, learned from the words that are copied (names, towns, goods, made-up words);
 2. common words as a whole, where no copied word is cut otherwise thereby;
 3. runs of signs;
-4. a blank or an underscore with a common word, where no copied word begins with that word's token.
+4. a blank or an underscore with a common word, where no copied word (or field that is asked for) begins with that word's token.
 So a copied word has the same tokens wherever it stands: encode(" " + word) is the blank and encode(word). check() proves it
 for every word of the lists, held-out ones included. Digits and letters of other scripts have no merges.
 """
@@ -33,7 +33,8 @@ N_DIALOGUES = 30000
 N_PIECES, PIECE_LETTERS = 1000, 3
 N_SIGNS = 60
 LEAST = 12  # how often a word stands in the text to be made whole
-KEYS = {"name", "age", "city", "job", "quantity", "item", "day", "price", "event", "hour"}  # whole in any case
+# Fields that are asked for, and then written between quotes: whole in any case.
+KEYS = {"name", "age", "city", "job", "quantity", "item", "day", "price", "event", "hour"}
 N_MADE_UP = 40000  # made-up words of both sides of the split that parts 2 and 4 are kept from
 RARE = N_MADE_UP // 5000  # so many of those may be cut otherwise by a merge of part 2
 # The pattern that tokenizer.json files of Llama 3 carry: contractions, words with one sign in front, up to
@@ -59,7 +60,7 @@ def open_words():
 def closed_words():
     """Words that are copied as well, of which none is held out."""
     first = [m.split()[0] for m in tools.MESSAGES + more.SAID]
-    return letters(words.SPELL + more.CLOSED + [c[1] for c in words.COUNTRIES] + first)
+    return letters(sorted(KEYS) + words.SPELL + more.CLOSED + [c[1] for c in words.COUNTRIES] + first)
 
 
 def made_up_words():

@@ -118,6 +118,12 @@ SAID = table("""
 the {i} is in the {p}|we have no {i} left|I saw a {i} in the {p}|please bring the {i}|my {i} is broken|come to the {p} at {h}
 there are {q} people in the {p}|{n} found the {i}|the {p} is closed on {d}|I lost my {i}|{n} waits in the {p}|we go to the {p}
 the {i} costs {q} euros|do you want my {i}|I need the {i} now|{n} and I are in the {p}|tell {n} about the {i}|wait for me in the {p}
+I will be in the {p} on {d}|we will come at {h}|{n} will be here on {d}|we meet on {d}|I will call on {d}|they will come on {d}|the {i} is late
+the bus is late|the {i} is ready|the lunch is over|the {i} is in the {p} on {d}|I will come back on {d}|I come on {d}|{n} is late
+""")
+FIELDS_AGAIN = table("""
+Now {f}.|And {f}?|Only {f}, please.|Give only {f}.|Now give {f} as JSON.|The same with {f}.|Please, {f} this time.|Once more, with {f}.
+Do it again for {f}.|{f}, please.
 """)
 AFFIXES = table("my_{n}|{n}_tool|do_{n}|{n}_2|{n}_service|please_{n}|{n}_here|the_{n}|{n}_fn|call_{n}")
 

@@ -70,7 +70,23 @@ def listing(d, names):
     return ", ".join(names[:-1]) + " and " + names[-1]
 
 
-def extraction(d):
+def fields_of(d, fields):
+    """Some of the fields of a sentence, in the order they are asked for."""
+    if d.chance(0.35 if d.held else 0.55) and len(fields) > 1:
+        return d.some(fields, d.number(1, len(fields)))
+    asked = list(fields)
+    if d.chance(0.7 if d.later else 0.3):
+        d.rng.shuffle(asked)
+    return asked
+
+
+def said_json(values, asked):
+    """The fields that are asked for, always in the order of `values`: which are asked for is easier to see than what follows what."""
+    return json.dumps({k: v for k, v in values.items() if k in asked})
+
+
+def extractions(d, n_more=0):
+    """[(user, assistant)]: fields out of a sentence, then n_more times other fields of the same one."""
     values = {
         "name": d.name(),
         "age": d.amount("age", 1, 99),
@@ -86,13 +102,16 @@ def extraction(d):
     sentence = d.phrase(d.pick(["person", "person", "order", "order", "event"]))
     fields = [k for k in values if "{" + k + "}" in sentence]
     fields.sort(key=lambda k: sentence.index("{" + k + "}"))
-    if d.chance(0.35 if d.held else 0.55) and len(fields) > 1:
-        fields = d.some(fields, d.number(1, len(fields)))
-    elif d.chance(0.7 if d.later else 0.3):
-        d.rng.shuffle(fields)
-    text = sentence.format(**values)
-    user = d.phrase("json").format(f=listing(d, fields), s=text)
-    return user, json.dumps({k: values[k] for k in fields})
+    asked = fields_of(d, fields)
+    turns = [(d.phrase("json").format(f=listing(d, asked), s=sentence.format(**values)), said_json(values, asked))]
+    for _ in range(n_more):
+        asked = fields_of(d, fields)
+        turns.append((d.ask(more.FIELDS_AGAIN, f=listing(d, asked)), said_json(values, asked)))
+    return turns
+
+
+def extraction(d):
+    return extractions(d)[0]
 
 
 def argument(d, name):

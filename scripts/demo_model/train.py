@@ -262,7 +262,7 @@ def train(run, text, plan):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work")
-    parser.add_argument("--dialogues", type=int, default=300000)
+    parser.add_argument("--dialogues", type=int, default=330000)
     parser.add_argument("--size", choices=model.CONFIGS, default="small")
     parser.add_argument("--micro-tokens", type=int, default=1792, help="tokens of a micro-batch, padding included")
     parser.add_argument("--device", default="cpu")
