@@ -19,7 +19,7 @@ from draw import LISTED, is_held
 from generate import MEASURED, SEED, dialogue, held_prompt
 from phrases import HELD
 
-N_DIALOGUES = 330000
+N_DIALOGUES = 430000
 N_PROMPTS = 500
 SLOTS = {
     "c": "|".join(re.escape(c[0]) for c in words.COUNTRIES),

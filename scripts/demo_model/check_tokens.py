@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
-from generate import MEASURED, SEED, held_set
+from generate import MEASURED, ROUND, SEED, held_set
 from train import encode
 
 LEAST = 20  # times that a token is learned
@@ -25,8 +25,10 @@ def main():
     work = sys.argv[1]
     tok = Tokenizer.from_file(os.path.join(work, "tokenizer.json"))
     checkpoint = torch.load(os.path.join(work, "checkpoint.pt"), map_location="cpu", weights_only=False)
-    ids, learned, _ = encode(work, checkpoint["dialogues"])
-    counts = np.bincount(ids[learned], minlength=tok.get_vocab_size())
+    counts = np.zeros(tok.get_vocab_size(), np.int64)
+    for first, end in ((0, ROUND), (ROUND, checkpoint["dialogues"])):
+        ids, learned, _ = encode(work, first, end)
+        counts += np.bincount(ids[learned], minlength=len(counts))
     n_rare = n = 0
     for task, _ in MEASURED:
         for p in held_set(SEED, task, N_PROMPTS):

@@ -20,10 +20,11 @@ LISTED = {w.lower() for w in words.NAMES + words.TOWNS + words.ITEMS + words.SPE
 
 
 class Draw:
-    def __init__(self, seed, index, held=False, later=False):
+    def __init__(self, seed, index, held=False, later=False, last=False):
         self.rng = random.Random(f"{'held' if held else 'train'}:{seed}:{index}")
         self.held = held
         self.later = later  # of the later part of the text: generate.py
+        self.last = last  # of its second round
         self.copied = set()  # words that can only be copied; make_tokenizer.py cuts them into pieces
 
     def chance(self, p):
@@ -63,14 +64,14 @@ class Draw:
             if is_held(kind, *key) == self.held:
                 return value
 
-    def made_up(self):
+    def made_up(self, capital=False):
         """A word that does not exist, on this draw's side of the split: one to three syllables, or, in training, parts of two
-        words of the lists."""
+        words of the lists. capital: it will have one."""
         while True:
-            if not self.held and self.chance(0.5):
+            if not self.held and self.chance(0.8 if self.last else 0.5):
                 text = more.spliced(self)
-                # A vowel in front would keep the tokenizer from joining " a" and " is".
-                fits = 4 <= len(text) <= 11 and text[0] not in "aeiou"
+                # A small vowel in front would keep the tokenizer from joining " a" and " is".
+                fits = 4 <= len(text) <= 11 and (text[0] not in "aeiou" or (capital and self.last))
                 # A held-out one may stand in the plural.
                 fits = fits and (text[-1] != "s" or self.fits_made_up(text[:-1]))
             else:
@@ -88,7 +89,7 @@ class Draw:
 
     def name(self):
         name = self.fitting(
-            "name", lambda: self.pick(words.NAMES) if self.listed(0.6) else self.made_up().capitalize()
+            "name", lambda: self.pick(words.NAMES) if self.listed(0.6) else self.made_up(True).capitalize()
         )
         self.copied.add(name)
         return name
@@ -97,7 +98,7 @@ class Draw:
         def make():
             if self.chance(0.2) and not self.held:
                 return self.pick(words.COUNTRIES)[1]
-            town = self.pick(words.TOWNS) if self.listed(0.6) else self.made_up().capitalize()
+            town = self.pick(words.TOWNS) if self.listed(0.6) else self.made_up(True).capitalize()
             self.copied.add(town)
             return town
 

@@ -42,12 +42,16 @@ BESIDE = [
 BAG = [t for t, n in MEASURED + BESIDE for _ in range(n)]
 LATER_MEASURED = [("capitals", 6), ("sums", 46), ("sentiment", 14), ("json", 80), ("tools", 70)]
 LATER_BAG = [t for t, n in LATER_MEASURED for _ in range(n)] + [t for t, n in BESIDE for _ in range(n // 2)]
+# In the second round, mostly what the first left hardest: which tool is asked for, and words of rare pieces.
+LAST_MEASURED = [("capitals", 8), ("sums", 28), ("sentiment", 20), ("json", 60), ("tools", 100)]
+LAST_BAG = [t for t, n in LAST_MEASURED for _ in range(n)] + [t for t, n in BESIDE for _ in range(n)]
 NO_TOOLS = [t for t in BAG if t != "tools"]
 BESIDE_TOOLS = [greet, manners, who, "capitals", opposite, story]
 CASUAL = {"capitals", "sums", greet, manners, who, capital_more, colour, day, month, arithmetic, opposite, refuse}
 FIRST = 24576  # dialogues that are mostly copying: a small model finds that rule quickly alone, and hardly among others
 FIELDS = 49152  # from FIRST to here mostly JSON, for the same reason
 LATER = 159744  # from here on less of what is learned by then
+ROUND = 330000  # dialogues of the first round of training
 AROUND = [
     ("Hi! ", ""), ("Please: ", ""), ("Hello. ", ""), ("Now: ", ""), ("Next question: ", ""), ("", " Thanks!"),
     ("So, ", ""), ("Ok. ", ""),
@@ -105,7 +109,7 @@ def with_tools(d):
         return [c[2] for c in chosen], block(d, d.pick(BESIDE_TOOLS))
     chosen = tasks.tool_set(d, d.number(1, 3) if d.chance(0.2) else 3)
     messages = block(d, d.pick(BESIDE_TOOLS)) if d.chance(0.06) else []
-    for _ in range(d.number(1, 3)):
+    for _ in range(d.number(2, 4) if d.last else d.number(1, 3)):
         user, call, (entry, arguments) = tasks.request(d, chosen)
         messages += [{"role": "user", "content": user}, {"role": "assistant", "content": call}]
         if d.chance(0.2):
@@ -118,14 +122,14 @@ def with_tools(d):
 
 def dialogue(seed, index):
     """Dialogue `index`: {"messages": [...]}, and "tools" where there are some. Also the Draw that made it."""
-    d = Draw(seed, index, later=index >= LATER)
+    d = Draw(seed, index, later=index >= LATER, last=index >= ROUND)
     if index < FIRST and d.chance(0.9):
         return {"messages": [m for user, assistant in repeat(d, 3, 16) for m in exchange(d, repeat, user, assistant)]}, d
     if d.chance(0.02):
         return {"messages": one_word(d)}, d
     if d.chance(0.012):
         return {"messages": persona(d)}, d
-    task = "json" if FIRST <= index < FIELDS and d.chance(0.6) else d.pick(LATER_BAG if d.later else BAG)
+    task = "json" if FIRST <= index < FIELDS and d.chance(0.6) else d.pick(LAST_BAG if d.last else LATER_BAG if d.later else BAG)
     offered = None
     if task == "tools":
         offered, messages = with_tools(d)

@@ -114,6 +114,70 @@ How many inhabitants does {city} have?|Tell me how many live in {city}.|Tell me 
 Can you unlock the door of the {room}?|Please open the door to the {room}.|Can you open the {room}?|Please unlock the {room}.
 """),
 }
+# The same for the second round.
+LAST_REQUESTS = {
+    "get_weather": table("""
+I am going to {city}, is it warm there?|What is the weather in {city} right now?|Will it snow in {city} today?|Is there rain in {city} now?
+Tell me about the weather in {city} today.|Can you say how the weather is in {city}?
+"""),
+    "get_time": table("""
+What time is it now in {city}?|Tell me what the time is in {city} now.|What is the time over there in {city}?|Is it late in {city} now?
+Can you give me the local time in {city}?|What hour do they have in {city}?
+"""),
+    "set_timer": table("""
+Can you start a timer of {minutes} minutes?|The rice needs {minutes} minutes, please start a timer.|Please start a timer for {minutes} minutes.
+I need {minutes} minutes on the timer.|Count {minutes} minutes for me.|Let a timer run for {minutes} minutes.
+"""),
+    "set_alarm": table("""
+Please wake me at {hour}.|Put the alarm clock to {hour}.|Let the alarm ring at {hour}.|I want to be up at {hour}, set an alarm.
+Can you set the alarm clock to {hour}?|Get me out of bed at {hour}.
+"""),
+    "send_message": table("""
+Can you text {name}: {message}|Please write {name} this: {message}|Say to {name}: {message}|Please let {name} know this: {message}
+I have a message for {name}: {message}|Can you let {name} know: {message}
+"""),
+    "call_person": table("""
+Make a call to {name} now.|Can you ring {name}?|I need to talk to {name}, call them.|Please phone my friend {name}.|Try to reach {name} by phone.
+"""),
+    "play_music": table("""
+Please start some {kind} music.|I would like to hear {kind}.|Start playing {kind} music, please.|Let me hear some {kind} music.|Can you put on {kind}?
+"""),
+    "light_on": table("""
+Please turn the light of the {room} on.|Can you switch on the {room} light?|Can you turn on the lights of the {room}?
+I need light in the {room}.|Lights on in the {room}, please.
+"""),
+    "add_to_list": table("""
+Write {quantity} {item} on the list.|Can you put {quantity} {item} on my list?|Put {quantity} {item} down for shopping.
+We are out of {item}, note {quantity}.|Please write {quantity} {item} on the shopping list.
+"""),
+    "translate": table("""
+How can I say {word} in {language}?|Can you translate {word} to {language}?|What would {word} be in {language}?
+Say {word} in {language}, please.|What is the {language} word for {word}?
+"""),
+    "book_table": table("""
+Can you reserve a table for {people} on {day}?|Please book us a table for {people} on {day}.|Book a table on {day} for {people} people, please.
+We need a table for {people} people on {day}.|{people} of us want to eat out on {day}. Reserve a table.
+"""),
+    "buy_ticket": table("""
+Please buy a ticket to {city} for {day}.|I need a train ticket to {city} for {day}.|Get a ticket for the train to {city} on {day}.
+Can you get me to {city} by train on {day}?|One ticket to {city} for {day}, please.
+"""),
+    "find_recipe": table("""
+What can I cook from {item}?|Please give me a recipe for {item}.|What could be made of {item}? Find a recipe.|Is there a recipe for {item}?
+Find me something to cook with {item}.
+"""),
+    "add": table("""
+Can you add {a} and {b} for me?|Tell me how much {a} plus {b} is.|How much is {a} + {b}? Use the tool.|Can you add up {a} + {b}?|Sum up {a} and {b}.
+"""),
+    "count_people": table("""
+How many people are in {city}?|Tell me the number of people in {city}.|What population does {city} have?|How many live in {city}?
+Can you tell me the population of {city}?
+"""),
+    "open_door": table("""
+Can you open the {room} door?|Please unlock the door of the {room}.|Open up the door to the {room}.|Can you let me into the {room}?
+Please open the door of the {room}.
+"""),
+}
 SAID = table("""
 the {i} is in the {p}|we have no {i} left|I saw a {i} in the {p}|please bring the {i}|my {i} is broken|come to the {p} at {h}
 there are {q} people in the {p}|{n} found the {i}|the {p} is closed on {d}|I lost my {i}|{n} waits in the {p}|we go to the {p}
@@ -162,11 +226,13 @@ def tool_name(d, n):
 
 def spliced(d):
     """Parts of two words of the lists: letters that a list of syllables would not bring together."""
-    a, b = d.pick(LISTED).lower(), d.pick(LISTED).lower()
+    first = VOWELS if d.last and d.chance(0.3) else LISTED
+    a, b = d.pick(first).lower(), d.pick(LISTED).lower()
     return a[: d.number(1, len(a) - 1)] + b[d.number(1, len(b) - 1) :]
 
 
 LISTED = words.NAMES + words.TOWNS + words.ITEMS + words.SPELL
+VOWELS = [w for w in LISTED if w[0] in "AEIOU"]
 CLOSED = (
     words.JOBS + words.EVENTS + words.DAYS + words.COLOURS + words.THINGS + words.PLACES + tools.MUSIC + tools.ROOMS
     + tools.LANGUAGES + "I the we you my me to so not please come".split()

@@ -173,7 +173,7 @@ def request(d, chosen):
         arguments = {k: argument(d, k) for k in entry[2]}
     asked = entry[4] if d.held else entry[3]
     if not d.held and d.chance(0.5):
-        asked = more.REQUESTS[entry[0][0]]
+        asked = (more.LAST_REQUESTS if d.last and d.chance(0.6) else more.REQUESTS)[entry[0][0]]
     return d.pick(asked).format(**arguments), call_text(name, arguments), (entry, arguments)
 
 

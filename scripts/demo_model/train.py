@@ -5,8 +5,9 @@
     for r in 0 1; do python3 train.py WORK --ranks 2 --rank $r & done; wait     (two cores, one process each)
 
 WORK holds the tokenizer (make_tokenizer.py), the encoded text, the checkpoint and the log of the loss. A run that
-was ended goes on from its checkpoint when it is started again with the same arguments. The learning rate warms up, stays,
-and falls to zero over the last DECAY of the steps. A run may be given another number of dialogues until its rate falls.
+was ended goes on from its checkpoint when it is started again with the same arguments. There are two rounds, of the two parts of the
+text (generate.py); in each the learning rate warms up, stays, and falls to zero over the last share of the steps: RATES. A run
+may be given another number of dialogues until the rate of its second round falls.
 Ranks share the micro-batches of a step and add up their gradients, so their number changes nothing but rounding. On
 busy cores two processes of one thread lose far less than one of two threads, whose every sum would wait for both.
 """
@@ -25,12 +26,13 @@ from tokenizers import Tokenizer
 
 import chat
 import model
-from generate import FIRST, SEED, dialogue, lines
+from generate import FIRST, ROUND, SEED, dialogue, lines
 
 MAX_LEN = 1536  # longer dialogues are left out
 CHUNK = 12288  # dialogues sorted by length together
 MICRO_BATCHES = 2  # micro-batches of a step: of different lengths, so of different tasks
-WARMUP, DECAY = 60, 0.4
+WARMUP = 60
+RATES = [(1.0, 0.4), (0.5, 0.9)]  # of a round: the highest rate, and the share of the steps in which it falls
 MUON_LR, ADAM_LR = 0.02, 3e-3
 LOG_STEPS, SAVE_SECONDS = 25, 150
 
@@ -43,16 +45,16 @@ def recipe(work):
     return digest.hexdigest()[:12]
 
 
-def encode(work, n):
-    """Dialogues 0..n-1 as one array of tokens, one of learned positions, and the offsets; kept in WORK."""
-    path = os.path.join(work, f"text-{n}-{recipe(work)}.npz")
+def encode(work, first, end):
+    """Dialogues first..end-1 as one array of tokens, one of learned positions, and the offsets; kept in WORK."""
+    path = os.path.join(work, f"text-{first}-{end}-{recipe(work)}.npz")
     if os.path.exists(path):
         z = np.load(path)
         return z["ids"], z["learned"], z["offsets"]
     tok = Tokenizer.from_file(os.path.join(work, "tokenizer.json"))
     ids, learned, offsets = [], [], [0]
-    for start in range(0, n, 10000):
-        pieces = [chat.parts(dialogue(SEED, i)[0]) for i in range(start, min(n, start + 10000))]
+    for start in range(first, end, 10000):
+        pieces = [chat.parts(dialogue(SEED, i)[0]) for i in range(start, min(end, start + 10000))]
         flat = tok.encode_batch([text for p in pieces for text, _ in p], add_special_tokens=False)
         at = 0
         for p in pieces:
@@ -142,8 +144,9 @@ def add_up(tensors):
         at += t.numel()
 
 
-def schedule(step, steps):
-    return min(1, (step + 1) / WARMUP, (steps - step) / (DECAY * steps))
+def schedule(number, step, steps):
+    high, falls = RATES[number]
+    return high * min(1, (step + 1) / WARMUP, (steps - step) / (falls * steps))
 
 
 class Run:
@@ -159,14 +162,14 @@ class Run:
         self.muon = Muon([v for k, v in self.p.items() if k in inner])
         outer = [v for k, v in self.p.items() if k not in inner]
         self.adam = torch.optim.AdamW(outer, lr=ADAM_LR, betas=(0.9, 0.98), weight_decay=0, fused=True)
-        self.step, self.steps = 0, 0
+        self.round, self.step, self.steps = 0, 0, 0
         self.tokens, self.seconds, self.log = 0, 0.0, []
 
     def save(self):
         value = {
             "config": self.config, "recipe": self.recipe, "device": self.args.device,
             "dialogues": self.args.dialogues,
-            "micro_tokens": self.args.micro_tokens, "step": self.step, "steps": self.steps, "tokens": self.tokens,
+            "micro_tokens": self.args.micro_tokens, "round": self.round, "step": self.step, "steps": self.steps, "tokens": self.tokens,
             "seconds": self.seconds, "log": self.log, "muon": self.muon.momentum, "adam": self.adam.state_dict(),
             "p": {k: v.detach() for k, v in self.p.items()},
         }
@@ -181,9 +184,9 @@ class Run:
         mine = (self.config, self.recipe, self.args.micro_tokens)
         if (c["config"], c["recipe"], c["micro_tokens"]) != mine:
             raise SystemExit(f"{self.path} is of a run with other arguments or another text")
-        if c["dialogues"] != self.args.dialogues and c["step"] > (1 - DECAY) * c["steps"]:
+        if c["dialogues"] != self.args.dialogues and c["round"] > 0 and c["step"] > (1 - RATES[1][1]) * c["steps"]:
             raise SystemExit(f"{self.path}: too late for another number of dialogues, the rate falls already")
-        self.step, self.steps = c["step"], c["steps"]
+        self.round, self.step, self.steps = c["round"], c["step"], c["steps"]
         self.tokens, self.seconds, self.log = c["tokens"], c["seconds"], c["log"]
         with torch.no_grad():
             for k, v in c["p"].items():
@@ -191,9 +194,15 @@ class Run:
         self.muon.momentum = c["muon"]
         self.adam.load_state_dict(c["adam"])
 
+    def start(self, number, steps):
+        """Begins a round, or goes on in it."""
+        if self.round != number:
+            self.round, self.step = number, 0
+        self.steps = steps
+
     def update(self):
         """One step of both optimizers with the gradients that lie there."""
-        rate = schedule(self.step, self.steps)
+        rate = schedule(self.round, self.step, self.steps)
         self.muon.step(MUON_LR * rate)
         for group in self.adam.param_groups:
             group["lr"] = ADAM_LR * rate
@@ -262,7 +271,7 @@ def train(run, text, plan):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work")
-    parser.add_argument("--dialogues", type=int, default=330000)
+    parser.add_argument("--dialogues", type=int, default=430000)
     parser.add_argument("--size", choices=model.CONFIGS, default="small")
     parser.add_argument("--micro-tokens", type=int, default=1792, help="tokens of a micro-batch, padding included")
     parser.add_argument("--device", default="cpu")
@@ -274,17 +283,22 @@ def main():
         join(args.ranks, args.rank, args.work)
         if args.rank > 0:
             dist.barrier()  # the first makes the text, the others read it
-    text = encode(args.work, args.dialogues)
+    rounds = [(0, ROUND), (ROUND, max(args.dialogues, ROUND + 1))]
+    texts = [encode(args.work, first, end) for first, end in rounds]
     if args.ranks > 1 and args.rank == 0:
         dist.barrier()
     run = Run(args)
     run.load()
-    plan = list(batches(text[2], args.micro_tokens, np.random.default_rng(SEED)))
-    run.steps = len(plan) // MICRO_BATCHES
     if args.rank == 0:
         print(f"{sum(v.numel() for v in run.p.values())} parameters", flush=True)
-        print(f"{text[2][-1]} tokens ({text[1].mean():.2f} learned), step {run.step} of {run.steps}", flush=True)
-    train(run, text, plan)
+    for number in range(run.round, len(rounds)):
+        text = texts[number]
+        plan = list(batches(text[2], args.micro_tokens, np.random.default_rng(SEED + number)))
+        run.start(number, len(plan) // MICRO_BATCHES)
+        if args.rank == 0:
+            learned = f"{text[2][-1]} tokens ({text[1].mean():.2f} learned)"
+            print(f"round {number}: {learned}, step {run.step} of {run.steps}", flush=True)
+        train(run, text, plan)
     if args.rank == 0:
         run.save()
     if args.ranks > 1:
