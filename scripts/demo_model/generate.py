@@ -43,7 +43,7 @@ BAG = [t for t, n in MEASURED + BESIDE for _ in range(n)]
 LATER_MEASURED = [("capitals", 6), ("sums", 46), ("sentiment", 14), ("json", 80), ("tools", 70)]
 LATER_BAG = [t for t, n in LATER_MEASURED for _ in range(n)] + [t for t, n in BESIDE for _ in range(n // 2)]
 # In the second round, mostly what the first left hardest: which tool is asked for, and words of rare pieces.
-LAST_MEASURED = [("capitals", 8), ("sums", 28), ("sentiment", 20), ("json", 60), ("tools", 100)]
+LAST_MEASURED = [("capitals", 8), ("sums", 60), ("sentiment", 20), ("json", 46), ("tools", 100)]
 LAST_BAG = [t for t, n in LAST_MEASURED for _ in range(n)] + [t for t, n in BESIDE for _ in range(n)]
 NO_TOOLS = [t for t in BAG if t != "tools"]
 BESIDE_TOOLS = [greet, manners, who, "capitals", opposite, story]

@@ -118,10 +118,11 @@ Can you unlock the door of the {room}?|Please open the door to the {room}.|Can y
 LAST_REQUESTS = {
     "get_weather": table("""
 I am going to {city}, is it warm there?|What is the weather in {city} right now?|Will it snow in {city} today?|Is there rain in {city} now?
-Tell me about the weather in {city} today.|Can you say how the weather is in {city}?
+How is the weather over in {city}?|How is the weather now in {city}?|What is the weather today in {city}?|Can you see if it rains in {city}?
+Can you tell me if it snows in {city}?|Tell me about the weather in {city} today.|Can you say how the weather is in {city}?
 """),
     "get_time": table("""
-What time is it now in {city}?|Tell me what the time is in {city} now.|What is the time over there in {city}?|Is it late in {city} now?
+Please tell me the time of {city}.|What time do the clocks have in {city}?|Please give me the local time of {city}.|What time is it now in {city}?|Tell me what the time is in {city} now.|What is the time over there in {city}?|Is it late in {city} now?
 Can you give me the local time in {city}?|What hour do they have in {city}?
 """),
     "set_timer": table("""
@@ -129,15 +130,17 @@ Can you start a timer of {minutes} minutes?|The rice needs {minutes} minutes, pl
 I need {minutes} minutes on the timer.|Count {minutes} minutes for me.|Let a timer run for {minutes} minutes.
 """),
     "set_alarm": table("""
-Please wake me at {hour}.|Put the alarm clock to {hour}.|Let the alarm ring at {hour}.|I want to be up at {hour}, set an alarm.
+Please get me up at {hour}.|I want to wake up at {hour}, please.|Please wake me at {hour}.|Put the alarm clock to {hour}.|Let the alarm ring at {hour}.|I want to be up at {hour}, set an alarm.
 Can you set the alarm clock to {hour}?|Get me out of bed at {hour}.
 """),
     "send_message": table("""
+Please give {name} this message: {message}|Can you say to {name}: {message}|Please bring {name} this message: {message}
 Can you text {name}: {message}|Please write {name} this: {message}|Say to {name}: {message}|Please let {name} know this: {message}
 I have a message for {name}: {message}|Can you let {name} know: {message}
 """),
     "call_person": table("""
-Make a call to {name} now.|Can you ring {name}?|I need to talk to {name}, call them.|Please phone my friend {name}.|Try to reach {name} by phone.
+Make a call to {name} now.|Can you ring {name}?|Give {name} a call, please.|Ring {name} now, please.|A call to {name}, please.
+Now make the call to {name}, please.|Make a phone call to {name}, please.|Start the call to {name}, please.|I need to talk to {name}, call them.|Please phone my friend {name}.|Try to reach {name} by phone.
 """),
     "play_music": table("""
 Please start some {kind} music.|I would like to hear {kind}.|Start playing {kind} music, please.|Let me hear some {kind} music.|Can you put on {kind}?
@@ -170,6 +173,7 @@ Find me something to cook with {item}.
 Can you add {a} and {b} for me?|Tell me how much {a} plus {b} is.|How much is {a} + {b}? Use the tool.|Can you add up {a} + {b}?|Sum up {a} and {b}.
 """),
     "count_people": table("""
+How many people has {city}?|Find the population of {city}.|Give me the population of {city}, please.
 How many people are in {city}?|Tell me the number of people in {city}.|What population does {city} have?|How many live in {city}?
 Can you tell me the population of {city}?
 """),
@@ -178,6 +182,17 @@ Can you open the {room} door?|Please unlock the door of the {room}.|Open up the 
 Please open the door of the {room}.
 """),
 }
+LAST_SUMS = table("""
+{n} saw {a} {i} and then saw {b} more. How many {i} has {n} seen now?|{n} won {a} {i} and later got {b} more. How many {i} does {n} have?
+{n} bought {a} {i} and then got {b} others. How many {i} does {n} own now?|{n} made {a} {i} and then made {b} more. How many {i} are made?
+{n} kept {a} {i} and then found {b} more. How many {i} does {n} keep now?|What number comes from {a} plus {b}?|I take {a} and add {b}. What is it?
+Work out what {a} + {b} is.|Work {a} + {b} out for me.|How much is {a} and {b}?|{n} has found {a} {i}, and got {b} from {m}. How many {i} is that now?
+""")
+LAST_SAID = table("""
+we need bread|we need a {i}|I need milk|do you need milk|the milk is cold|there is milk in the {p}|no milk today|milk and bread, please|we need more {i}
+we need tea|they need water|you need a {i}|we have milk|please buy milk|we need {n} here|is there milk|bring milk and {q} {i}|we need help in the {p}
+I will come late|I will come at {h}|we will come on {d}|I will bring milk on {d}|the train is here|the train is in the {p}|the car is late
+""")
 SAID = table("""
 the {i} is in the {p}|we have no {i} left|I saw a {i} in the {p}|please bring the {i}|my {i} is broken|come to the {p} at {h}
 there are {q} people in the {p}|{n} found the {i}|the {p} is closed on {d}|I lost my {i}|{n} waits in the {p}|we go to the {p}
@@ -197,7 +212,7 @@ def message(d):
     if d.chance(0.5):
         return " ".join([word(d)] + [d.pick(INNER) if d.chance(0.3) else word(d) for _ in range(d.number(0, 4))])
     return d.ask(
-        SAID, i=d.pick(words.THINGS), p=d.pick(words.PLACES), h=d.number(1, 12), q=d.number(2, 30), n=d.name(),
+        LAST_SAID if d.last and d.chance(0.4) else SAID, i=d.pick(words.THINGS), p=d.pick(words.PLACES), h=d.number(1, 12), q=d.number(2, 30), n=d.name(),
         d=d.pick(words.DAYS),
     )
 

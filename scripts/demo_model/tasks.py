@@ -33,7 +33,8 @@ def worked(a, b):
 def addition(d):
     a, b = d.sum_pair()
     n, m = d.name(), d.name()
-    user = d.phrase("sum").format(a=a, b=b, i=d.item(), n=n, m=m, d=d.pick(words.DAYS))
+    form = d.pick(more.LAST_SUMS) if d.last and d.chance(0.3) else d.phrase("sum")
+    user = form.format(a=a, b=b, i=d.item(), n=n, m=m, d=d.pick(words.DAYS))
     return user, worked(a, b)
 
 

@@ -5,9 +5,9 @@
     for r in 0 1; do python3 train.py WORK --ranks 2 --rank $r & done; wait     (two cores, one process each)
 
 WORK holds the tokenizer (make_tokenizer.py), the encoded text, the checkpoint and the log of the loss. A run that
-was ended goes on from its checkpoint when it is started again with the same arguments. There are two rounds, of the two parts of the
-text (generate.py); in each the learning rate warms up, stays, and falls to zero over the last share of the steps: RATES. A run
-may be given another number of dialogues until the rate of its second round falls.
+was ended goes on from its checkpoint when it is started again with the same arguments. There are two rounds, of the two parts
+of the text (generate.py); in each the learning rate warms up, stays, and falls to zero over the last share of the steps:
+RATES. A run may be given another number of dialogues until the rate of its second round falls.
 Ranks share the micro-batches of a step and add up their gradients, so their number changes nothing but rounding. On
 busy cores two processes of one thread lose far less than one of two threads, whose every sum would wait for both.
 """
@@ -39,7 +39,7 @@ LOG_STEPS, SAVE_SECONDS = 25, 150
 
 def recipe(work):
     """A short name of the tokenizer and of the text that the generator makes now."""
-    digest = hashlib.sha256("\n".join([*lines(0, 200), *lines(FIRST, FIRST + 200)]).encode())
+    digest = hashlib.sha256("\n".join([line for first in (0, FIRST, ROUND) for line in lines(first, first + 200)]).encode())
     with open(os.path.join(work, "tokenizer.json"), "rb") as f:
         digest.update(f.read())
     return digest.hexdigest()[:12]
