@@ -62,8 +62,12 @@ One conversation of 20 turns, greedy, unedited, held by `scripts/demo_model/conv
 ## Limits
 
 It knows what the lists in `scripts/demo_model` hold and little else, it takes unusual phrasings for usual ones, its
-sums end at 99, and long conversations confuse it. JSON has the fields that were asked for in an order of its own, and a rare word may
-come out with one of its pieces wrong. It must not be used to decide anything.
+sums end at 99, and long conversations confuse it. It compares and sorts badly (the conversation above shows it). JSON has the
+fields that were asked for in an order of its own, and a rare word may come out with one of its pieces wrong. It must not be
+used to decide anything.
+
+The last 100,000 dialogues were written after a look at what a model of the first 330,000 had got wrong on these prompts. None of
+the prompts, phrasings and held-out names is in them, but their kinds of mistakes are, so the scores are somewhat tuned to them.
 
 ## Rebuild
 

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 
 pytestmark = pytest.mark.slow_sanitized  # no program of ours runs here
 SCRIPTS = ROOT / "scripts/demo_model"
-# SHA-256 of the lines of some dialogues: where the copying ends, and later. Other ones: released weights are no longer what the
+# SHA-256 of the lines of some dialogues: where the copying ends, later, and in the second round. Other ones: released weights are no longer what the
 # scripts describe.
 DIGESTS = {
     (24000, 25000): "c31fdc78728828982f57e4bf046b18c24a9e85f870e4b80911a28cba70132990",
