@@ -183,13 +183,34 @@ static void write_kept(const struct gram_vocab *v, const struct kept *k, uint32_
         mask[k->extra[i] / 32] |= 1u << (k->extra[i] % 32);
 }
 
+/* beyond: the tokens of mask that base (NULL: none) lacks, in order; their number. out NULL: they are only counted. Mostly
+ * there are few, so 256 are looked at together. */
+static size_t beyond(const uint32_t *mask, const uint32_t *base, size_t n_words, uint32_t *out) {
+    enum { WORDS = 8 };
+    size_t n = 0;
+    for (size_t i = 0, m; i < n_words; i += m) {
+        uint64_t any = 1, in[WORDS / 2], not_in[WORDS / 2] = {0};
+        m = MIN(n_words - i, (size_t)WORDS);
+        if (m == WORDS) {
+            memcpy(in, mask + i, sizeof in);
+            if (base)
+                memcpy(not_in, base + i, sizeof not_in);
+            any = (in[0] & ~not_in[0]) | (in[1] & ~not_in[1]) | (in[2] & ~not_in[2]) | (in[3] & ~not_in[3]);
+        }
+        for (size_t k = i; any && k < i + m; k++)
+            for (uint32_t w = base ? mask[k] & ~base[k] : mask[k]; w; w &= w - 1) {
+                if (out)
+                    out[n] = (uint32_t)(k * 32) + (uint32_t)__builtin_ctz(w);
+                n++;
+            }
+    }
+    return n;
+}
+
 static void keep(struct gram *g, const struct gram_vocab *v, uint32_t config, struct lex *base,
                  const uint32_t *mask) {
     struct mask_cache *c = g->masks;
-    size_t n_words = gram_mask_words(v->n_vocab), n = 0;
-    for (size_t i = 0; i < n_words; i++)
-        for (uint32_t w = base ? mask[i] & ~base->in[i] : mask[i]; w; w &= w - 1)
-            n++;
+    const size_t n_words = gram_mask_words(v->n_vocab), n = beyond(mask, base ? base->in : NULL, n_words, NULL);
     struct kept k = {.config = config, .whole = n >= n_words};
     k.n_extra = (uint32_t)(k.whole ? n_words : n);
     if (g->bytes + k.n_extra * sizeof *k.extra + itab_more(&c->tab) +
@@ -201,10 +222,7 @@ static void keep(struct gram *g, const struct gram_vocab *v, uint32_t config, st
         memcpy(k.extra, mask, n_words * sizeof *mask);
     } else {
         k.base = base ? lex_hold(base) : NULL;
-        n = 0;
-        for (size_t i = 0; i < n_words; i++)
-            for (uint32_t w = base ? mask[i] & ~base->in[i] : mask[i]; w; w &= w - 1)
-                k.extra[n++] = (uint32_t)(i * 32) + (uint32_t)__builtin_ctz(w);
+        (void)beyond(mask, base ? base->in : NULL, n_words, k.extra);
     }
     g->bytes += k.n_extra * sizeof *k.extra;
     c->kept = table_grow(c->kept, &c->cap, (size_t)c->n + 1, sizeof *c->kept, &g->bytes);
