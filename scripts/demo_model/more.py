@@ -212,8 +212,8 @@ def message(d):
     if d.chance(0.5):
         return " ".join([word(d)] + [d.pick(INNER) if d.chance(0.3) else word(d) for _ in range(d.number(0, 4))])
     return d.ask(
-        LAST_SAID if d.last and d.chance(0.4) else SAID, i=d.pick(words.THINGS), p=d.pick(words.PLACES), h=d.number(1, 12), q=d.number(2, 30), n=d.name(),
-        d=d.pick(words.DAYS),
+        LAST_SAID if d.last and d.chance(0.4) else SAID, i=d.pick(words.THINGS), p=d.pick(words.PLACES), h=d.number(1, 12),
+        q=d.number(2, 30), n=d.name(), d=d.pick(words.DAYS),
     )
 
 

@@ -13,11 +13,12 @@ from tokenizers import Tokenizer
 
 pytestmark = pytest.mark.slow_sanitized  # no program of ours runs here
 SCRIPTS = ROOT / "scripts/demo_model"
-# SHA-256 of the lines of some dialogues: where the copying ends, later, and in the second round. Other ones: released weights are no longer what the
-# scripts describe.
+# SHA-256 of the lines of some dialogues: where the copying ends, later, and in the second round. Other ones: released weights
+# are no longer what the scripts describe.
 DIGESTS = {
     (24000, 25000): "c31fdc78728828982f57e4bf046b18c24a9e85f870e4b80911a28cba70132990",
     (200000, 201000): "49cd64e0464cb1eac0db41662c9d17873867d6f36b3290b7dc32e74b1bd82f41",
+    (350000, 351000): "145df4b68c8fe4019ea68009e08b11903404bd680c9e554d20d9d45962f21428",
 }
 
 
