@@ -77,6 +77,7 @@ bool prefill_begin(struct leg *g, struct worker *w, struct gen_submit *out) {
     p->decoding = worker_hold(w);
     p->credit_tokens = s->ticket.n_tokens;
     p->n_here = MIN(n_here, s->req->prompts[g->prompt].n_ids);
+    p->n_found = MIN(n_there, s->req->prompts[g->prompt].n_ids); /* until it says so itself */
     fill_random(p->id.b, sizeof p->id.b);
     fill_random(p->transfer.b, sizeof p->transfer.b);
     enum rc rc = send_submit(p);
@@ -158,9 +159,10 @@ uint32_t prefill_first(struct leg *g, uint32_t n_cached, uint32_t prefill_us) {
         fleet_prefilled(r->fleet, g->worker, n - MIN(n, n_cached), prefill_us);
         return n_cached;
     }
-    const bool ok = p->kept && n_cached >= (n_prompt - 1) / HASH_BLOCK_TOKENS * HASH_BLOCK_TOKENS;
+    /* The last block may be here, and used, before the other worker's word that it is done with the prompt. */
+    const bool ok = n_cached >= (n_prompt - 1) / HASH_BLOCK_TOKENS * HASH_BLOCK_TOKENS;
     if (ok)
-        fleet_transferred(r->fleet, g->s->loop->now_ns - p->done_ns);
+        fleet_transferred(r->fleet, p->kept ? g->s->loop->now_ns - p->done_ns : 0);
     rmetrics_remote_prefill(r->metrics, ok);
     /* What the other worker has computed is no cached token to the client, nor to its tenant's bill. */
     n_cached = MIN(n_cached, MAX(p->n_found, p->n_here));

@@ -4,9 +4,11 @@ The same in virtual time, with the figures as they are meant: tests/sim/test_fai
 cores, too, so bounds in time are wider."""
 import asyncio
 import concurrent.futures
+import contextlib
 import json
 import pathlib
 import random
+import socket
 import time
 import urllib.error
 import urllib.request
@@ -160,6 +162,18 @@ def hold(f, n, router=None, headers=None, max_tokens=40):
     return [pool.submit(post, router or f.router, body, headers) for _ in range(n)]
 
 
+@contextlib.contextmanager
+def plug(f):
+    """Somebody in a worker's only seat for as long as it takes; whoever comes meanwhile waits."""
+    body = json.dumps({"prompt": "x", "max_tokens": 1500, "ignore_eos": True, "stream": True}).encode()
+    with socket.create_connection(("127.0.0.1", f.router.port)) as s:
+        s.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+                  b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
+        s.recv(1)
+        wait_for(lambda: f.router.metric("vllm:num_requests_running") == 1, 10, "the seat is taken")
+        yield
+
+
 def test_refused_unread(fleet):
     """A full line answers before the body is read; who has nothing in it is let in."""
     f = fleet(1, "--tenant-header", "X-Team", "--max-queued-requests", "8",
@@ -214,7 +228,7 @@ def test_limits_of_keys(fleet, tmp_path):
 def test_priority(fleet):
     """Classes by the body's field and by the header, in a router's line and in the worker's."""
     f = fleet(1, "--priority-header", "X-Class", "--max-queued-requests", "1000",
-              worker_flags=["--mock", "--mock-step-ms", "5", "--max-num-seqs", "1", "--scheduling-policy", "priority"])
+              worker_flags=["--mock", "--mock-step-ms", 10 * SLOW, "--max-num-seqs", "1", "--scheduling-policy", "priority"])
     ends, pool = {}, concurrent.futures.ThreadPoolExecutor(170)
 
     def ask(name, priority=None, header=None):
@@ -223,13 +237,18 @@ def test_priority(fleet):
         ends.setdefault(name, []).append(time.monotonic())
         return status
 
-    many = [pool.submit(ask, "many") for _ in range(150)]
-    wait_for(lambda: f.router.metric("weir_queue_depth") > 5, 10, "a line")
-    late = [pool.submit(ask, "last", 7), pool.submit(ask, "field", -1), pool.submit(ask, "header", 9, "-2")]
+    def waiting():
+        return f.router.metric("vllm:num_requests_waiting")
+
+    with plug(f):
+        many = [pool.submit(ask, "many") for _ in range(150)]
+        wait_for(lambda: waiting() == 150 and f.router.metric("weir_queue_depth") > 5, 10, "a line")
+        late = [pool.submit(ask, "last", 7), pool.submit(ask, "field", -1), pool.submit(ask, "header", 9, "-2")]
+        wait_for(lambda: waiting() == 153, 5, "a longer line")
     assert all(x.result() == 200 for x in many + late)
     order = sorted((t, name) for name, v in ends.items() for t in v)
     at = {name: [i for i, (_, n) in enumerate(order) if n == name] for name in ends}
-    assert max(at["field"] + at["header"]) < 100 and at["last"][0] > 145
+    assert max(at["field"] + at["header"]) < 20 and at["last"][0] > 145
     for bad in ("", "1.5", "x", "2147483648", "1 2"):
         status, _, answer = post(f.router, {"prompt": "x", "max_tokens": 1}, {"X-Class": bad})
         assert status == 400 and answer["error"]["param"] == "priority", bad
@@ -243,11 +262,12 @@ def test_priority_needs_the_policy(fleet):
 
 
 def test_bounds_by_tokens_and_time(fleet):
-    f = fleet(1, "--max-queued-tokens", "100", worker_flags=["--mock", "--mock-step-ms", "20", "--max-num-seqs", "1"])
-    held = hold(f, 140, max_tokens=3)
+    f = fleet(1, "--max-queued-tokens", "100", worker_flags=["--mock", "--mock-step-ms", 10 * SLOW, "--max-num-seqs", "1"])
     big = {"prompt": "house " * 200, "max_tokens": 1}
-    wait_for(lambda: f.router.metric("weir_queue_tokens") > 0, 10, "a line")
-    status, headers, answer = post(f.router, big)
+    with plug(f):
+        held = hold(f, 140, max_tokens=3)
+        wait_for(lambda: f.router.metric("weir_queue_tokens") > 0, 10, "a line")
+        status, headers, answer = post(f.router, big)
     assert status == 429 and "--max-queued-tokens" in answer["error"]["message"] and headers["Retry-After"]
     assert {h.result()[0] for h in held} <= {200, 429}
     assert post(f.router, big)[0] == 200  # alone it may

@@ -236,6 +236,19 @@ static void test_both_are_asked(void **state) {
     assert_true(saw_one(&p->prefill));
 }
 
+/* The first token overtakes the word of the worker that computed the prompt: what was moved was moved. */
+static void test_first_token_overtakes(void **state) {
+    struct pair *p = *state;
+    int fd = ask(p, "");
+    say(&p->decode, (int)((p->decode.n_tokens - 1) / 16 * 16), 1, 0);
+    assert_true(rig_until(saw_abort, &p->prefill));
+    expect_outcomes(p, 1, 0);
+    say(&p->prefill, 16, 0, WEIR__FINISH__REASON__LENGTH); /* nobody listens any more */
+    say(&p->decode, -1, N_TOKENS - 1, WEIR__FINISH__REASON__LENGTH);
+    world_expect_fd(fd, 200, "\"cached_tokens\":0}");
+    expect_outcomes(p, 1, 0);
+}
+
 /* The decoding side computes the prompt: it is told where it cannot see that by itself. */
 static void test_refused(void **state) {
     struct pair *p = *state;
@@ -333,6 +346,7 @@ static void test_decode_lost(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_both_are_asked, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_first_token_overtakes, setup, teardown),
         cmocka_unit_test_setup_teardown(test_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(test_prefill_lost, setup, teardown),
         cmocka_unit_test_setup_teardown(test_prefill_talks, setup, teardown),
