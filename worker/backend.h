@@ -292,6 +292,14 @@ struct op_logits {
      * lie in memory that the ranks share: logits_put is seen by all. */
     bool sharded;
     uint32_t col0;
+    bool gathered; /* x holds the rows alone, as op_gather leaves them: row r is x[r] */
+};
+
+/* op_gather: y[r] = x[rows[r]] for each of the batch's rows. */
+struct op_gather {
+    struct be_mem *y;       /* [n_rows][cols]; not x */
+    const struct be_mem *x; /* [n_tokens][cols] */
+    uint32_t cols;
 };
 
 /* ---- sampling --------------------------------------------------------------------------------- */
@@ -437,6 +445,9 @@ struct be_ops {
     struct be_stand *(*stand_open)(const struct be_config *cfg, char err[BE_ERR_BYTES]);
     bool (*stand_call)(struct be_stand *s, const void *in, size_t n, void *out, size_t n_out);
     void (*stand_close)(struct be_stand *s);
+
+    /* gather: lets a model compute its last layer for the batch's rows alone. NULL: it computes all of it. */
+    void (*gather)(struct be *b, const struct op_gather *op);
 };
 
 /* The CPU's tables, and the loader of a shared object's. */

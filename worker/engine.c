@@ -444,26 +444,6 @@ void engine_take_token(struct engine *e, struct seq *q, uint32_t i, uint64_t now
         add_token(e, q, job->forced[k], now_ns);
 }
 
-/* pool_entries: the planned step's hidden states go to the pooling requests that they belong to. */
-static void pool_entries(struct engine *e, const struct step_plan *p) {
-    for (uint32_t i = 0; i < p->n_entries; i++) {
-        const struct plan_entry *x = &p->entries[i];
-        struct req *r = x->seq->req;
-        uint32_t lo, hi;
-        if (r->pool.kind == POOL_NONE)
-            continue;
-        pooler_span(e->opts.pooler, &r->pool, r->n_prompt, &lo, &hi);
-        lo = MAX(lo, x->start);
-        hi = MIN(hi, x->start + x->n_tokens);
-        if (lo >= hi)
-            continue;
-        if (!r->pool_state)
-            r->pool_state = pooling_start(e->opts.pooler, &r->pool, r->n_prompt);
-        e->opts.model.hidden(e->opts.model.arg, x->at + lo - x->start, hi - lo, e->hidden);
-        pooling_rows(r->pool_state, e->hidden, lo, hi - lo);
-    }
-}
-
 /* end_prompt: the prompt is computed, and that was all that was asked for. */
 static void end_prompt(struct engine *e, struct seq *q) {
     struct req *r = q->req;
@@ -522,7 +502,7 @@ static bool finish(struct engine *e, const struct step_plan *p, char why[BE_ERR_
     if (e->flight.on)
         flight_land(e, now_ns);
     if (e->opts.pooler)
-        pool_entries(e, p);
+        engine_pool(e, p);
     uint64_t n_before = e->stats.generated_tokens;
     sched_computed(&e->sched);
     kvx_computed(e);
@@ -560,6 +540,8 @@ static void step(struct engine *e) {
     if (p->n_entries > 0) {
         stats_publish(e, p->n_tokens, e->stats.step_done_ns ? e->stats.step_done_ns : now_ns);
         batch_build(&e->arrays, &e->sched, p);
+        if (e->opts.model.gathers)
+            engine_pool_rows(e, p);
         copy_blocks(e, p);
         start_masks(e, p);
         forward(e);

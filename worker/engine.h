@@ -147,6 +147,8 @@ struct engine_model {
     /* hidden: final hidden states of tokens [row0, row0 + n) of the last batch, [n][hidden]; waits. NULL: the
      * model does not pool. */
     void (*hidden)(void *arg, uint32_t row0, uint32_t n, float *dst);
+    /* gathers: as model_gathers: `hidden` is about a batch's rows where it has some */
+    bool gathers;
     /* copies: told of blocks that are about to be copied, before the forward pass that follows; NULL: not
      * wanted. */
     void (*copies)(void *arg, uint32_t group, const struct be_copy *copies, uint32_t n);

@@ -171,6 +171,14 @@ void flight_land(struct engine *e, uint64_t now_ns);
 /* engine_take_token: row i of the step is q's. */
 void engine_take_token(struct engine *e, struct seq *q, uint32_t i, uint64_t now_ns);
 
+/* ---- pooling (engine_pool.c) */
+
+/* engine_pool_rows: the tokens whose hidden states are wanted become the built batch's rows, where that leaves some out.
+ * Of a model that gathers (engine_model). */
+void engine_pool_rows(struct engine *e, const struct step_plan *p);
+/* engine_pool: the planned step's hidden states go to the requests that they belong to. */
+void engine_pool(struct engine *e, const struct step_plan *p);
+
 /* ---- beam searches (engine_beam.c) */
 
 /* beams_take: row i of the step is of a live hypothesis. */

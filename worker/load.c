@@ -593,6 +593,7 @@ enum rc load_model(struct load *l, const struct worker_flags *f, struct engine_o
     if (l->tp)
         o->model = (struct engine_model){
             .forward = forward_all, .arg = l, .hidden = l->pooler ? hidden_all : NULL, .copies = copies_all};
+    o->model.gathers = l->pooler && model_gathers(l->model);
     o->pooler = l->pooler;
     o->hidden = l->config.hidden;
     o->bidirectional = hf_is_encoder(&l->config);

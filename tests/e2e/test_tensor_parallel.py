@@ -82,6 +82,26 @@ def test_same_tokens(tmp_path, which):
             assert tokens == [f"token_id:{t}" for t in p["greedy"]], (name, tp)
 
 
+@pytest.mark.parametrize("which", [0, 3], ids=["llama", "qwen3_moe"])
+@pytest.mark.parametrize("pooling", ["LAST", "CLS", "MEAN"])
+def test_same_vectors(tmp_path, which, pooling):
+    """Embeddings: where one row of a text counts, every rank computes the last layer for that row alone."""
+    _, folder, flags, _ = list(models(tmp_path))[which]
+    texts = [[7], list(range(20, 29)), list(range(100, 170)), [9, 8, 7] * 50]
+    want = None
+    for tp in (1, 2):
+        server = Server(*FLAGS, *flags, "--task", "embed", "--pooler-config", json.dumps({"pooling_type": pooling}),
+                        "--max-num-batched-tokens", 64, "--tensor-parallel-size", tp, model=folder)
+        try:
+            got = [d.embedding for d in server.client().embeddings.create(model="m", input=texts).data]
+            alone = [server.client().embeddings.create(model="m", input=t).data[0].embedding for t in texts]
+        finally:
+            server.stop()
+        assert got == alone and all(abs(sum(x * x for x in v) - 1) < 1e-5 for v in got)
+        want = want or got
+        assert max(abs(a - b) for v, w in zip(got, want) for a, b in zip(v, w)) < 1e-5
+
+
 def test_rank_killed(serve):
     """As a worker's death: streams end with an error, or go on at another worker. In a step, and while idle."""
     server = serve(*FLAGS, "--max-model-len", 2048, "-tp", 2)

@@ -119,7 +119,7 @@ static void run_open(struct run *r, const struct golden *g, const struct be_ops 
                             .n_ranks = 1,
                             .n_tokens_max = TOKENS_MAX,
                             .n_seqs_max = TEXTS_MAX,
-                            .n_rows_max = TEXTS_MAX,
+                            .n_rows_max = TOKENS_MAX,
                             .n_vocab = g->cfg.vocab};
     if (ops->open(&r->be, &cfg, why))
         fail_msg("%s", why);
@@ -140,8 +140,9 @@ static void run_close(struct run *r) {
     r->ops->close(r->be);
 }
 
-/* run_texts: texts [from, to) in one batch; hidden states [tokens][hidden] to out. */
-static void run_texts(struct run *r, const struct golden *g, uint32_t from, uint32_t to, float *out) {
+/* run_texts: texts [from, to) in one batch; hidden states [tokens][hidden] to out. every: of those tokens only that it
+ * divides, [rows][hidden]. */
+static void run_texts(struct run *r, const struct golden *g, uint32_t from, uint32_t to, uint32_t every, float *out) {
     enum { STRIDE = LEN_MAX / KV_BLOCK_TOKENS };
     uint32_t tokens[TOKENS_MAX], start[TEXTS_MAX + 1] = {0}, len[TEXTS_MAX], slot[TOKENS_MAX];
     uint32_t table[TEXTS_MAX][STRIDE] = {0}, n = 0, n_blocks = 0;
@@ -173,8 +174,12 @@ static void run_texts(struct run *r, const struct golden *g, uint32_t from, uint
         b.group[i].table_stride = STRIDE;
         b.group[i].slot = slot;
     }
+    uint32_t rows[TOKENS_MAX];
+    for (uint32_t i = 0; every > 1 && i < n; i += every)
+        rows[b.n_rows++] = i;
+    b.rows = rows;
     model_forward(r->model, &b);
-    model_hidden(r->model, 0, n, out);
+    model_hidden(r->model, 0, b.n_rows ? b.n_rows : n, out);
 }
 
 static void pool_text(const struct golden *g, uint32_t i, const float *hidden, uint32_t piece, float *out) {
@@ -211,16 +216,22 @@ static void check_model(const char *name, const struct be_ops *ops) {
     float *all = calloc((size_t)g.n_tokens * h, sizeof *all), *one = calloc((size_t)LEN_MAX * h, sizeof *one);
     float *pooled = calloc((size_t)g.n_texts * g.cols, sizeof *pooled),
           *again = calloc(g.cols, sizeof *again);
-    run_texts(&r, &g, 0, g.n_texts, all);
+    run_texts(&r, &g, 0, g.n_texts, 1, all);
     check_close(name, "hidden states", all, g.hidden, (size_t)g.n_tokens * h);
     for (uint32_t i = 0; i < g.n_texts; i++) {
         const float *own = all + (size_t)g.text[i].first * h;
-        run_texts(&r, &g, i, i + 1, one);
+        run_texts(&r, &g, i, i + 1, 1, one);
         assert_memory_equal(one, own, (size_t)g.text[i].n * h * sizeof *one);
         pool_text(&g, i, own, LEN_MAX, pooled + (size_t)i * g.cols);
         pool_text(&g, i, own, 5, again);
         assert_memory_equal(again, pooled + (size_t)i * g.cols, g.cols * sizeof *again);
     }
+    assert_true(model_gathers(r.model));
+    float *some = calloc((size_t)g.n_tokens * h, sizeof *some);
+    run_texts(&r, &g, 0, g.n_texts, 3, some);
+    for (uint32_t i = 0; i < g.n_tokens; i += 3)
+        assert_memory_equal(some + (size_t)i / 3 * h, all + (size_t)i * h, h * sizeof *some);
+    free(some);
     check_close(name, "pooled vectors", pooled, g.pooled, (size_t)g.n_texts * g.cols);
     free(all);
     free(one);

@@ -152,6 +152,7 @@ void cpu_mem_put(struct be *b, struct be_mem *m, uint64_t row0, uint64_t n_rows,
 void cpu_mem_get(struct be *b, const struct be_mem *m, uint64_t row0, uint64_t n_rows, float *dst);
 void cpu_logits_get(struct be *b, uint32_t row, float *dst);
 void cpu_logits_put(struct be *b, uint32_t row, const float *src);
+void cpu_gather(struct be *b, const struct op_gather *op);
 int cpu_wait(struct be *b, char err[BE_ERR_BYTES]);
 size_t cpu_group_bytes(const struct be_config *cfg);
 uint32_t cpu_vocab_padded(uint32_t n_vocab);

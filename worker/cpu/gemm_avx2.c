@@ -361,8 +361,8 @@ void avx2_logits(struct be *b, const struct op_logits *op) {
         group_logits_begin(b->group);
     struct product p = {
         .w = op->w,
-        .x = cpu_f32(op->x, plan->n_tokens, op->w->n_in),
-        .rows = plan->rows,
+        .x = cpu_f32(op->x, op->gathered ? plan->n_rows : plan->n_tokens, op->w->n_in),
+        .rows = op->gathered ? NULL : plan->rows,
         .norm = row_norm_of(&op->norm, op->w->n_in),
         .y = b->logits + op->col0,
         .stride = b->n_vocab_padded,

@@ -160,6 +160,15 @@ void cpu_mem_get(struct be *b, const struct be_mem *m, uint64_t row0, uint64_t n
         dst[i] = f32_load(m->data, m->dtype, at + i);
 }
 
+void cpu_gather(struct be *b, const struct op_gather *op) {
+    const struct plan *p = &b->plan;
+    const float *x = cpu_f32(op->x, p->n_tokens, op->cols);
+    float *y = cpu_f32(op->y, p->n_rows, op->cols);
+    CHECK(op->y != op->x);
+    for (uint32_t r = 0; r < p->n_rows; r++)
+        memcpy(y + (size_t)r * op->cols, x + (size_t)p->rows[r] * op->cols, op->cols * sizeof *y);
+}
+
 float *cpu_f32(const struct be_mem *m, uint64_t rows, uint32_t cols) {
     CHECK(m && m->dtype == DT_F32 && rows * cols <= m->rows * m->cols);
     return m->data;

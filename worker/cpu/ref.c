@@ -46,4 +46,5 @@ const struct be_ops ref_ops = {
     .stand_open = group_stand_open,
     .stand_call = group_stand_call,
     .stand_close = group_stand_close,
+    .gather = cpu_gather,
 };

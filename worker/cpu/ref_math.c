@@ -238,7 +238,7 @@ void ref_gemm(struct be *b, const struct op_gemm *op) {
 void ref_logits(struct be *b, const struct op_logits *op) {
     const struct plan *plan = &b->plan;
     uint32_t n_in = op->w->n_in, n = plan->n_rows;
-    const float *x = cpu_f32(op->x, plan->n_tokens, n_in);
+    const float *x = cpu_f32(op->x, op->gathered ? n : plan->n_tokens, n_in);
     float *rows = cpu_scratch(b, SCRATCH_ROWS, (size_t)n * n_in * sizeof *rows);
     bool shared = op->sharded && b->group;
     CHECK(op->col0 <= b->n_vocab && op->w->n_out <= b->n_vocab - op->col0);
@@ -247,7 +247,7 @@ void ref_logits(struct be *b, const struct op_logits *op) {
     if (shared)
         group_logits_begin(b->group);
     for (uint32_t r = 0; r < n; r++)
-        ref_norm_row(rows + (size_t)r * n_in, x + (size_t)plan->rows[r] * n_in, n_in, &op->norm);
+        ref_norm_row(rows + (size_t)r * n_in, x + (size_t)(op->gathered ? r : plan->rows[r]) * n_in, n_in, &op->norm);
     struct product p = {
         .w = op->w,
         .x = rows,

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "worker/model/blocks.h"
 #include "worker/model/weights.h"
 
 /* names: what the families call the same things. */
@@ -139,8 +140,9 @@ static struct be_norm norm_of(const struct model *m, const struct norm_w *n) {
     return (struct be_norm){.kind = NORM_LAYER, .weight = n->weight, .bias = n->bias, .eps = m->enc.norm_eps};
 }
 
-static void layer_run(struct model *m, const struct enc_layer *l, struct be_mem *out) {
+static void layer_run(struct model *m, const struct enc_layer *l, uint32_t i) {
     struct be_norm attn_norm = norm_of(m, &l->attn_norm), mlp_norm = norm_of(m, &l->mlp_norm);
+    struct be_mem *out = i + 1 < m->n_layers ? m->x : m->last;
     m->ops->gemm(m->be, &(struct op_gemm){.y = m->qkv, .x = m->x, .w = l->qkv, .bias = l->qkv_bias});
     m->ops->attn(m->be, &(struct op_attn){.out = m->attn,
                                           .qkv = m->qkv,
@@ -150,14 +152,18 @@ static void layer_run(struct model *m, const struct enc_layer *l, struct be_mem 
                                           .scale = m->attn_scale,
                                           .rel_bias = m->enc.rel_bias,
                                           .rel_span = m->enc.rel_span});
-    m->ops->gemm(m->be,
-                 &(struct op_gemm){.y = m->x, .x = m->attn, .w = l->o, .bias = l->o_bias, .add = m->x});
-    m->ops->norm(m->be, &(struct op_norm){.y = m->x, .x = m->x, .norm = attn_norm, .cols = m->hidden});
-    m->ops->gemm(m->be,
-                 &(struct op_gemm){.y = m->mid, .x = m->x, .w = l->up, .bias = l->up_bias, .act = m->act});
-    m->ops->gemm(m->be,
-                 &(struct op_gemm){.y = m->x, .x = m->mid, .w = l->down, .bias = l->down_bias, .add = m->x});
-    m->ops->norm(m->be, &(struct op_norm){.y = out, .x = m->x, .norm = mlp_norm, .cols = m->hidden});
+    if (rows_wanted(m, i))
+        rows_gather(m, true);
+    enc_add_run(m, m->attn, l->o, l->o_bias);
+    m->ops->norm(m->be, &(struct op_norm){.y = m->x, .x = m->x, .norm = attn_norm, .cols = m->hidden, .n_rows = m->n_live});
+    m->ops->gemm(m->be, &(struct op_gemm){.y = m->mid,
+                                          .x = m->x,
+                                          .w = l->up,
+                                          .bias = l->up_bias,
+                                          .act = m->act,
+                                          .n_rows = m->n_live});
+    enc_add_run(m, m->mid, l->down, l->down_bias);
+    m->ops->norm(m->be, &(struct op_norm){.y = out, .x = m->x, .norm = mlp_norm, .cols = m->hidden, .n_rows = m->n_live});
 }
 
 static void bert_forward(struct model *m, uint32_t n_rows) {
@@ -170,7 +176,7 @@ static void bert_forward(struct model *m, uint32_t n_rows) {
                                             .norm = norm_of(m, &m->enc.embed_norm),
                                             .cols = m->hidden});
     for (uint32_t i = 0; i < m->n_layers; i++)
-        layer_run(m, &m->enc.layers[i], i + 1 < m->n_layers ? m->x : m->last);
+        layer_run(m, &m->enc.layers[i], i);
 }
 
 const struct model_family bert_family = {.load = bert_load, .forward = bert_forward};

@@ -7,10 +7,39 @@ static struct be_norm rms(const struct model *m, const struct be_w *weight) {
                             .weight_offset = m->norm_offset};
 }
 
+static void swap(struct be_mem **a, struct be_mem **b) {
+    struct be_mem *was = *a;
+    *a = *b;
+    *b = was;
+}
+
+bool rows_wanted(const struct model *m, uint32_t i) {
+    return m->row_x && i + 1 == m->n_layers && m->n_rows < m->n_tokens && (m->n_rows > 0 || !m->pools);
+}
+
+void rows_gather(struct model *m, bool attn) {
+    uint32_t cols = m->heads.n * m->head_dim;
+    CHECK(m->n_live == 0 && m->n_rows > 0);
+    if (attn)
+        m->ops->gather(m->be, &(struct op_gather){.y = m->row_attn, .x = m->attn, .cols = cols});
+    m->ops->gather(m->be, &(struct op_gather){.y = m->row_x, .x = m->x, .cols = m->hidden});
+    swap(&m->attn, &m->row_attn);
+    swap(&m->x, &m->row_x);
+    m->n_live = m->n_rows;
+}
+
+void rows_end(struct model *m) {
+    if (m->n_live == 0)
+        return;
+    swap(&m->attn, &m->row_attn);
+    swap(&m->x, &m->row_x);
+    m->n_live = 0;
+}
+
 /* add_run: x += norm(w from + bias), without the norm where there is none. */
 static void add_run(struct model *m, const struct be_mem *from, const struct be_w *w, const struct be_w *bias,
                     const struct be_w *post_norm, const struct be_w *next) {
-    struct op_gemm op = {.y = m->x, .x = from, .w = w, .bias = bias, .add = m->x, .reduce = m->n_ranks > 1};
+    struct op_gemm op = {.y = m->x, .x = from, .w = w, .bias = bias, .add = m->x, .reduce = m->n_ranks > 1, .n_rows = m->n_live};
     if (next && !post_norm)
         op.then = rms(m, next);
     if (post_norm) {
@@ -21,10 +50,10 @@ static void add_run(struct model *m, const struct be_mem *from, const struct be_
     if (post_norm)
         m->ops->norm(
             m->be, &(struct op_norm){
-                       .y = m->x, .x = m->branch, .norm = rms(m, post_norm), .add = m->x, .cols = m->hidden});
+                       .y = m->x, .x = m->branch, .norm = rms(m, post_norm), .add = m->x, .cols = m->hidden, .n_rows = m->n_live});
 }
 
-void attn_block_run(struct model *m, const struct attn_block *a, const struct be_w *next) {
+void attn_block_run(struct model *m, const struct attn_block *a, const struct be_w *next, bool rows) {
     m->ops->gemm(m->be, &(struct op_gemm){
                             .y = m->qkv,
                             .x = m->x,
@@ -46,6 +75,8 @@ void attn_block_run(struct model *m, const struct attn_block *a, const struct be
                                      .k_scale = a->k_scale,
                                      .v_scale = a->v_scale},
                         });
+    if (rows && m->n_rows == 0) /* K and V were all that was wanted */
+        return;
     m->ops->attn(m->be, &(struct op_attn){.out = m->attn,
                                           .qkv = m->qkv,
                                           .group = a->group,
@@ -58,6 +89,8 @@ void attn_block_run(struct model *m, const struct attn_block *a, const struct be
                                           .window = a->window,
                                           .k_scale = a->k_scale,
                                           .v_scale = a->v_scale});
+    if (rows)
+        rows_gather(m, true);
     add_run(m, m->attn, a->o, a->o_bias, a->post_norm, next);
 }
 
@@ -67,7 +100,8 @@ void mlp_block_run(struct model *m, const struct mlp_block *b, const struct be_w
                                           .w = b->gate_up,
                                           .norm = rms(m, b->norm),
                                           .bias = b->gate_up_bias,
-                                          .act = m->act});
+                                          .act = m->act,
+                                          .n_rows = m->n_live});
     add_run(m, m->mid, b->down, b->down_bias, b->post_norm, next);
 }
 
@@ -87,6 +121,10 @@ void moe_block_run(struct model *m, const struct moe_block *b, const struct be_w
                                         .then = next ? rms(m, next) : (struct be_norm){0}});
 }
 
+void enc_add_run(struct model *m, const struct be_mem *from, const struct be_w *w, const struct be_w *bias) {
+    m->ops->gemm(m->be, &(struct op_gemm){.y = m->x, .x = from, .w = w, .bias = bias, .add = m->x, .n_rows = m->n_live});
+}
+
 void embed_run(struct model *m) {
     m->ops->embed(m->be, &(struct op_embed){.y = m->x,
                                             .tokens = m->embed,
@@ -102,10 +140,11 @@ void head_run(struct model *m) {
                                               .w = m->head,
                                               .softcap = m->final_softcap,
                                               .sharded = m->n_ranks > 1,
-                                              .col0 = m->vocab0});
+                                              .col0 = m->vocab0,
+                                              .gathered = m->n_live > 0});
 }
 
 void last_run(struct model *m) {
     m->ops->norm(m->be,
-                 &(struct op_norm){.y = m->last, .x = m->x, .norm = rms(m, m->norm), .cols = m->hidden});
+                 &(struct op_norm){.y = m->last, .x = m->x, .norm = rms(m, m->norm), .cols = m->hidden, .n_rows = m->n_live});
 }

@@ -133,6 +133,11 @@ struct model {
     struct be_mem *mid;    /* [n_tokens_max][mlp] */
     struct be_mem *branch; /* [n_tokens_max][hidden]: what is normed before it is added; NULL: nothing is */
     struct be_mem *last;   /* [n_tokens_max][hidden]: behind the last norm; NULL unless it pools */
+    /* What the last layer goes on with once K and V are there: x and attn of the batch's rows alone (rows_gather) */
+    struct be_mem *row_x, *row_attn;
+    uint32_t n_tokens; /* of the batch */
+    uint32_t n_rows;  /* of the batch; a pooling model's: 0: hidden states of all tokens are wanted */
+    uint32_t n_live;  /* rows that x and attn hold; 0: the batch's tokens */
 
     struct be_w **owned; /* every packed weight */
     uint32_t n_owned, cap_owned;

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "worker/model/blocks.h"
 #include "worker/model/weights.h"
 
 /* names: what the two call the same things; those of a layer stand behind its prefix. */
@@ -123,6 +124,7 @@ static struct be_norm norm_of(const struct model *m, const struct norm_w *n) {
 }
 
 static void layer_run(struct model *m, const struct enc_layer *l, uint32_t i) {
+    const bool rows = rows_wanted(m, i);
     m->ops->gemm(m->be, &(struct op_gemm){.y = m->qkv,
                                           .x = m->x,
                                           .w = l->qkv,
@@ -135,6 +137,8 @@ static void layer_run(struct model *m, const struct enc_layer *l, uint32_t i) {
                                                    .n_kv_heads = m->heads.n_kv,
                                                    .head_dim = m->head_dim,
                                                    .rope = ROPE_NONE}});
+    if (rows && m->n_rows == 0) /* K and V were all that was wanted */
+        return;
     m->ops->attn(m->be, &(struct op_attn){.out = m->attn,
                                           .qkv = m->qkv,
                                           .group = m->groups.full,
@@ -143,16 +147,17 @@ static void layer_run(struct model *m, const struct enc_layer *l, uint32_t i) {
                                           .n_kv_heads = m->heads.n_kv,
                                           .head_dim = m->head_dim,
                                           .scale = m->attn_scale});
-    m->ops->gemm(m->be,
-                 &(struct op_gemm){.y = m->x, .x = m->attn, .w = l->o, .bias = l->o_bias, .add = m->x});
+    if (rows)
+        rows_gather(m, true);
+    enc_add_run(m, m->attn, l->o, l->o_bias);
     m->ops->gemm(m->be, &(struct op_gemm){.y = m->mid,
                                           .x = m->x,
                                           .w = l->up,
                                           .norm = norm_of(m, &l->mlp_norm),
                                           .bias = l->up_bias,
-                                          .act = m->act});
-    m->ops->gemm(m->be,
-                 &(struct op_gemm){.y = m->x, .x = m->mid, .w = l->down, .bias = l->down_bias, .add = m->x});
+                                          .act = m->act,
+                                          .n_rows = m->n_live});
+    enc_add_run(m, m->mid, l->down, l->down_bias);
 }
 
 static void gpt_forward(struct model *m, uint32_t n_rows) {
@@ -165,9 +170,10 @@ static void gpt_forward(struct model *m, uint32_t n_rows) {
     for (uint32_t i = 0; i < m->n_layers; i++)
         layer_run(m, &m->enc.layers[i], i);
     if (m->pools)
-        m->ops->norm(m->be, &(struct op_norm){.y = m->last, .x = m->x, .norm = last, .cols = m->hidden});
+        m->ops->norm(m->be, &(struct op_norm){
+                                .y = m->last, .x = m->x, .norm = last, .cols = m->hidden, .n_rows = m->n_live});
     else if (n_rows > 0)
-        m->ops->logits(m->be, &(struct op_logits){.x = m->x, .norm = last, .w = m->head});
+        m->ops->logits(m->be, &(struct op_logits){.x = m->x, .norm = last, .w = m->head, .gathered = m->n_live > 0});
 }
 
 const struct model_family gpt_family = {.load = gpt_load, .forward = gpt_forward};

@@ -158,12 +158,17 @@ static void llama_forward(struct model *m, uint32_t n_rows) {
     for (uint32_t i = 0; i < m->n_layers; i++) {
         const struct layer *l = &m->layers[i];
         const struct be_w *next = i + 1 < m->n_layers ? l[1].attn.norm : NULL;
-        attn_block_run(m, &l->attn, l->moe.router ? l->moe.norm : l->mlp.norm);
+        const bool rows = rows_wanted(m, i) && !l->moe.router;
+        attn_block_run(m, &l->attn, l->moe.router ? l->moe.norm : l->mlp.norm, rows);
+        if (rows && n_rows == 0)
+            return;
         if (l->moe.router)
             moe_block_run(m, &l->moe, next);
         else
             mlp_block_run(m, &l->mlp, next);
     }
+    if (m->pools && m->n_live == 0 && rows_wanted(m, m->n_layers - 1))
+        rows_gather(m, false); /* behind experts */
     if (m->pools)
         last_run(m);
     else if (n_rows > 0)

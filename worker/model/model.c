@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "worker/model/blocks.h"
 #include "worker/model/weights.h"
 
 static const struct model_family *const families[N_HF_ARCH] = {
@@ -192,6 +193,10 @@ static enum rc new_buffers(struct model *m, const struct hf_config *c, uint32_t 
         rc = new_buffer(m, n_tokens, m->hidden, &m->last, e);
     if (!rc && c->sandwich_norms)
         rc = new_buffer(m, n_tokens, m->hidden, &m->branch, e);
+    if (!rc && m->ops->gather)
+        rc = new_buffer(m, n_tokens, m->heads.n * m->head_dim, &m->row_attn, e);
+    if (!rc && m->ops->gather)
+        rc = new_buffer(m, n_tokens, m->hidden, &m->row_x, e);
     return rc;
 }
 
@@ -248,7 +253,7 @@ void model_free(struct model *m) {
         return;
     for (uint32_t i = 0; i < m->n_owned; i++)
         m->ops->weight_free(m->be, m->owned[i]);
-    struct be_mem *buffers[] = {m->x, m->qkv, m->attn, m->mid, m->last, m->branch};
+    struct be_mem *buffers[] = {m->x, m->qkv, m->attn, m->mid, m->last, m->branch, m->row_x, m->row_attn};
     for (size_t i = 0; i < ARRAY_LEN(buffers); i++) {
         if (buffers[i])
             m->ops->mem_free(m->be, buffers[i]);
@@ -266,9 +271,16 @@ uint64_t model_weight_bytes(const struct model *m) {
 
 void model_forward(struct model *m, const struct batch *b) {
     m->ops->plan(m->be, b);
+    m->n_tokens = b->n_tokens;
+    m->n_rows = b->n_rows;
     if (!m->ops->begin(m->be))
         m->family->forward(m, b->n_rows);
+    rows_end(m);
     m->ops->end(m->be);
+}
+
+bool model_gathers(const struct model *m) {
+    return m->row_x != NULL;
 }
 
 void model_hidden(struct model *m, uint32_t row0, uint32_t n, float *dst) {

@@ -47,8 +47,11 @@ uint64_t model_weight_bytes(const struct model *m);
 
 /* model_forward: plans the batch and enqueues every operation up to the logits of its rows. Does not wait. */
 void model_forward(struct model *m, const struct batch *b);
-/* model_hidden: final hidden states, behind the last norm, of batch tokens [row0, row0 + n) of the last
- * model_forward: [n][hidden]. Only of a model that pools. Waits. */
+/* model_gathers: where a batch of a model that pools has rows, fewer than tokens, its hidden states are those of the rows,
+ * in their order, and the last layer is computed for them alone. Else they are those of all tokens. */
+bool model_gathers(const struct model *m);
+/* model_hidden: final hidden states, behind the last norm, of batch tokens, or rows (model_gathers), [row0, row0 + n) of
+ * the last model_forward: [n][hidden]. Only of a model that pools. Waits. */
 void model_hidden(struct model *m, uint32_t row0, uint32_t n, float *dst);
 
 #endif

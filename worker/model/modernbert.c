@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "worker/model/blocks.h"
 #include "worker/model/weights.h"
 
 static struct tensor named(const char *name, uint32_t rows, uint32_t cols) {
@@ -114,7 +115,9 @@ static struct be_norm norm_of(const struct model *m, const struct norm_w *n) {
                             .eps = m->enc.norm_eps};
 }
 
-static void layer_run(struct model *m, const struct enc_layer *l, bool local) {
+static void layer_run(struct model *m, uint32_t i) {
+    const struct enc_layer *l = &m->enc.layers[i];
+    const bool local = m->enc.windowed[i];
     m->ops->gemm(m->be, &(struct op_gemm){.y = m->qkv,
                                           .x = m->x,
                                           .w = l->qkv,
@@ -134,16 +137,17 @@ static void layer_run(struct model *m, const struct enc_layer *l, bool local) {
                                           .head_dim = m->head_dim,
                                           .scale = m->attn_scale,
                                           .window = local ? m->enc.window : 0});
-    m->ops->gemm(m->be,
-                 &(struct op_gemm){.y = m->x, .x = m->attn, .w = l->o, .bias = l->o_bias, .add = m->x});
+    if (rows_wanted(m, i))
+        rows_gather(m, true);
+    enc_add_run(m, m->attn, l->o, l->o_bias);
     m->ops->gemm(m->be, &(struct op_gemm){.y = m->mid,
                                           .x = m->x,
                                           .w = l->up,
                                           .norm = norm_of(m, &l->mlp_norm),
                                           .bias = l->up_bias,
-                                          .act = m->act});
-    m->ops->gemm(m->be,
-                 &(struct op_gemm){.y = m->x, .x = m->mid, .w = l->down, .bias = l->down_bias, .add = m->x});
+                                          .act = m->act,
+                                          .n_rows = m->n_live});
+    enc_add_run(m, m->mid, l->down, l->down_bias);
 }
 
 static void modernbert_forward(struct model *m, uint32_t n_rows) {
@@ -152,10 +156,11 @@ static void modernbert_forward(struct model *m, uint32_t n_rows) {
         m->be, &(struct op_embed){
                    .y = m->x, .tokens = m->embed, .norm = norm_of(m, &m->enc.embed_norm), .cols = m->hidden});
     for (uint32_t i = 0; i < m->n_layers; i++)
-        layer_run(m, &m->enc.layers[i], m->enc.windowed[i]);
+        layer_run(m, i);
     m->ops->norm(
         m->be,
-        &(struct op_norm){.y = m->last, .x = m->x, .norm = norm_of(m, &m->enc.last_norm), .cols = m->hidden});
+        &(struct op_norm){
+            .y = m->last, .x = m->x, .norm = norm_of(m, &m->enc.last_norm), .cols = m->hidden, .n_rows = m->n_live});
 }
 
 const struct model_family modernbert_family = {.load = modernbert_load, .forward = modernbert_forward};
