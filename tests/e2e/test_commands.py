@@ -232,7 +232,7 @@ def test_bench_shapes(tiny):
     check_figures(a, 6)
     same = ("input_tokens", "output_tokens")
     assert [a[k] for k in same] == [b[k] for k in same] != [other[k] for k in same]
-    time.sleep(1)  # the worker reports its counts now and then
+    time.sleep(SLOW)  # the worker reports its counts now and then
     hits = tiny.metric("vllm:prefix_cache_hits_total")
     r = bench(tiny, "--shape", "prefix", "--prefix-len", 256, "--n-prefixes", 2, "--num-prompts", 8, "--input-len", 16,
               "--output-len", 4, "--concurrency", 1, "--seed", 77)

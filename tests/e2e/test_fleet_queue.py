@@ -272,7 +272,7 @@ def test_bounds_by_tokens_and_time(fleet):
     assert {h.result()[0] for h in held} <= {200, 429}
     assert post(f.router, big)[0] == 200  # alone it may
 
-    f = fleet(1, "--max-queue-wait", "0.5", worker_flags=["--mock", "--mock-step-ms", "20", "--max-num-seqs", "1"])
+    f = fleet(1, "--max-queue-wait", "0.5", worker_flags=["--mock", "--mock-step-ms", 20 * SLOW, "--max-num-seqs", "1"])
     held = hold(f, 60, max_tokens=5)
     wait_for(lambda: post(f.router, b"{")[0] == 429, 15, "a refusal")
     status, _, answer = post(f.router, b"{")

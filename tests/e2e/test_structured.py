@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import jsonschema
 import openai
 import pytest
-from conftest import SCALE
+from conftest import SCALE, SLOW
 
 MESSAGES = [{"role": "user", "content": "Answer."}]
 WILD = {"temperature": 1.5, "max_tokens": 300}
@@ -220,7 +220,7 @@ def test_masks_are_timed(tiny):
     def series(kind, what):
         return tiny.metric_of("weir_grammar_mask_seconds_" + what, kind=kind)
 
-    time.sleep(1)  # a worker reports five times a second: those of tests before are counted
+    time.sleep(SLOW)  # a worker reports five times a second: those of tests before are counted
     before = series("regex", "count")
     complete(tiny, {"guided_regex": "[a-z]{6}"})
     until = time.monotonic() + 20
