@@ -32,7 +32,7 @@ from sentences import QUERIES, SENTENCES  # noqa: E402
 
 MODELS = ROOT / "build/bench-models"
 N_THREADS = len(os.sched_getaffinity(0))
-ROUNDS = 3
+ROUNDS = 5
 BATCHES = (16, 32)  # the peers' batch sizes, the better of which counts
 COSINE = 0.9999
 
