@@ -446,7 +446,8 @@ struct be_ops {
     bool (*stand_call)(struct be_stand *s, const void *in, size_t n, void *out, size_t n_out);
     void (*stand_close)(struct be_stand *s);
 
-    /* gather: lets a model compute its last layer for the batch's rows alone. NULL: it computes all of it. */
+    /* gather: lets a model compute its last layer for the batch's rows alone, and `logits` then takes what is gathered.
+     * NULL: it computes all of it. */
     void (*gather)(struct be *b, const struct op_gather *op);
 };
 

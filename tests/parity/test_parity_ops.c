@@ -325,6 +325,46 @@ static void logits_equal_reference(void **state) {
 }
 
 #ifndef PARITY_CUDA
+/* Rows in any order, some twice: what is gathered is x's own bits, and so are the logits of what is gathered. */
+static void gathered_rows_are_the_rows(void **state) {
+    (void)state;
+    struct rng g = {.seed = 26};
+    for (int i = 0; i < 30; i++) {
+        uint32_t n = rng_range(&g, 1, 20), n_rows = rng_range(&g, 1, 20), n_in = rng_range(&g, 1, 200);
+        uint32_t n_vocab = rng_range(&g, 1, 300), rows[20], starts[2] = {0, n};
+        struct pair p = pair_open((struct be_config){
+            .n_threads = 2, .n_tokens_max = n, .n_seqs_max = 1, .n_rows_max = n_rows, .n_vocab = n_vocab});
+        float *x = rng_floats(&g, (size_t)n * n_in, 1), *w = rng_floats(&g, (size_t)n_vocab * n_in, 0.3f);
+        float *got = calloc((size_t)n_rows * n_in, sizeof *got), *want = calloc(n_vocab, sizeof *want),
+              *logits = calloc((size_t)n_rows * n_vocab, sizeof *logits);
+        assert_true(got && want && logits);
+        for (uint32_t r = 0; r < n_rows; r++)
+            rows[r] = rng_below(&g, n);
+        for (int k = 0; k < 2; k++) {
+            struct rig r = p.rig[k];
+            struct be_mem *xm = rig_mem(r, x, n, n_in), *y = rig_mem(r, got, n_rows, n_in);
+            struct op_logits op = {.x = xm, .w = rig_weight(r, BE_W_EMBED, w, DT_F32, n_vocab, n_in)};
+            r.ops->plan(r.b, &(struct batch){
+                                 .n_tokens = n, .n_seqs = 1, .n_rows = n_rows, .seq_start = starts, .rows = rows});
+            r.ops->logits(r.b, &op);
+            for (uint32_t j = 0; j < n_rows; j++)
+                r.ops->logits_get(r.b, j, logits + (size_t)j * n_vocab);
+            r.ops->gather(r.b, &(struct op_gather){.y = y, .x = xm, .cols = n_in});
+            r.ops->mem_get(r.b, y, 0, n_rows, got);
+            op.x = y;
+            op.gathered = true;
+            r.ops->logits(r.b, &op);
+            for (uint32_t j = 0; j < n_rows; j++) {
+                assert_memory_equal(got + (size_t)j * n_in, x + (size_t)rows[j] * n_in, n_in * sizeof *x);
+                r.ops->logits_get(r.b, j, want);
+                assert_memory_equal(want, logits + (size_t)j * n_vocab, n_vocab * sizeof *want);
+            }
+        }
+        pair_close(&p);
+        free(x), free(w), free(got), free(want), free(logits);
+    }
+}
+
 static void what_it_cannot_hold_is_refused(void **state) {
     (void)state;
     uint8_t data[64] = {0};
@@ -363,7 +403,7 @@ int main(void) {
         cmocka_unit_test(norms_equal_reference),  cmocka_unit_test(embeddings_equal_reference),
         cmocka_unit_test(logits_equal_reference),
 #ifndef PARITY_CUDA
-        cmocka_unit_test(what_it_cannot_hold_is_refused),
+        cmocka_unit_test(gathered_rows_are_the_rows), cmocka_unit_test(what_it_cannot_hold_is_refused),
 #endif
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
